@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Canonical point clouds of subjects: the common skin in their shape, and their own hair.
+
+Every point is bound to a face. As Gaussians the points make a preview without training: discs on
+the skin, needles along the hair. Metres, in canonical space: own shape, zero pose and expression.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+
+from ...geometry.rotations import matrix_to_quat
+from ...rigs.procedural.region_masks import scalp_mask
+from ...rigs.procedural.template import vertex_normals
+from .appearance import surface_color
+from .ribbons import strand_brightness
+from .skin_places import choose_skin_places, farthest_points, nearest_distances
+from .strands import Strands, unit
+from .subject import METRES_PER_CM, PosedSubject, Subject
+from .surface import build_surface_attributes, interpolate
+
+STRAND_STRIDE = 3  # every third point of a strand becomes a point of the cloud
+POINTS_PER_LONG_STRAND = 9
+NUM_BROW_POINTS, NUM_LASH_POINTS = 32, 16  # of both sides together
+# Points of a beard, relative to the budget of long hair.
+BEARD_SHARES = {"full": 0.2, "long": 0.2, "goatee": 0.12, "moustache": 0.07}
+POINTS_PER_BEARD_STRAND = 2
+STYLES_WITH_BARE_SCALP = ("bald", "buzz")
+BARE_SCALP = 0.5  # of the scalp mask; skin points above it lie under the hair
+DISC_RADIUS, DISC_THICKNESS = 0.6, 0.12  # in units of the spacing of the points
+NEEDLE_RADIUS = 0.5  # likewise
+NEEDLE_FLATNESS = 0.4  # thickness over radius
+# In units of the width of a strand; lashes are few but stay thin.
+MAX_NEEDLE_RADII = {"hair": 12.0, "face": 5.0}
+
+
+@dataclass(frozen=True, eq=False)
+class Cloud:
+    """N points, skin before strands."""
+
+    means: np.ndarray  # [N, 3] metres
+    bindings: np.ndarray  # [N] face
+    normals: np.ndarray  # [N, 3] unit
+    colors: np.ndarray  # [N, 3] sRGB, unlit
+    scales: np.ndarray  # [N, 3] metres
+    quats: np.ndarray  # [N, 4] wxyz
+    is_strand: np.ndarray  # [N] bool
+
+    def __len__(self) -> int:
+        return len(self.means)
+
+
+def sample_cloud(subject: Subject, *, num_skin_points: int = 700, hair_budget: int = 600) -> Cloud:
+    """The cloud of a subject; the same subject gives the same cloud.
+
+    Args:
+        subject: Whose cloud it is.
+        num_skin_points: Places on the head; those under hair are left out.
+        hair_budget: Points of long hair. Shorter hair gets fewer points, a bald head none.
+
+    Example:
+        >>> len(sample_cloud(build_subject(1)))
+        748
+    """
+    posed = subject.at_rest()
+    parts = [_skin_cloud(posed, num_skin_points)]
+    parts += _hair_clouds(posed, max(1, hair_budget // POINTS_PER_LONG_STRAND))
+    brows, lashes, *beards = [bundle for bundle in posed.strands if bundle.kind == "face"]
+    parts.append(_strand_cloud(brows, _spread_strands(brows, NUM_BROW_POINTS), slice(2, 3)))
+    parts.append(_strand_cloud(lashes, _spread_strands(lashes, NUM_LASH_POINTS), slice(3, 4)))
+    for beard in beards:
+        num_points = BEARD_SHARES[subject.identity.beard_style] * hair_budget
+        chosen = _spread_strands(beard, round(num_points / POINTS_PER_BEARD_STRAND))
+        parts.append(_strand_cloud(beard, chosen, slice(2, None, STRAND_STRIDE)))
+    columns = {f.name: [getattr(part, f.name) for part in parts] for f in fields(Cloud)}
+    return Cloud(**{name: np.concatenate(arrays) for name, arrays in columns.items()})
+
+
+def _skin_cloud(posed: PosedSubject, num_points: int) -> Cloud:
+    """Discs on the skin, teeth and eyeballs."""
+    identity, resolution = posed.subject.identity, posed.subject.resolution
+    skin_places = choose_skin_places(num_points, resolution)
+    attributes = build_surface_attributes(resolution)
+    places, _ = attributes.places(skin_places.bindings, skin_places.barycentric)
+    is_visible = np.ones(len(places), bool)
+    if identity.hair_style not in STYLES_WITH_BARE_SCALP:
+        is_covered = scalp_mask(places.points, identity.hairline) > BARE_SCALP
+        is_visible = ~(is_covered & places.on_parts("skin"))
+    template = posed.subject.template
+    geometry = [posed.vertices, vertex_normals(posed.vertices, template.faces)]
+    values = interpolate(
+        np.concatenate(geometry, axis=1),
+        template.faces[skin_places.bindings[is_visible]],
+        skin_places.barycentric[is_visible],
+    )
+    normals = unit(values[:, 3:])
+    spacing = skin_places.spacing[is_visible, None]
+    return _build_cloud(
+        points=values[:, :3],
+        bindings=skin_places.bindings[is_visible],
+        normals=normals,
+        tangents=np.cross(normals, [0.577, 0.577, 0.577]),
+        colors=surface_color(places[is_visible], identity.appearance),
+        sizes=spacing * (DISC_RADIUS, DISC_RADIUS, DISC_THICKNESS),
+        is_strand=False,
+    )
+
+
+def _hair_clouds(posed: PosedSubject, num_strands: int) -> list[Cloud]:
+    """Needles along a part of the hair; bundles share the strands by their size."""
+    bundles = [bundle for bundle in posed.strands if bundle.kind == "hair"]
+    total = sum(len(bundle) for bundle in bundles)
+    clouds = []
+    for bundle in bundles:
+        chosen = _spread_strands(bundle, round(num_strands * len(bundle) / total))
+        clouds.append(_strand_cloud(bundle, chosen, slice(1, None, STRAND_STRIDE)))
+    return clouds
+
+
+def _spread_strands(bundle: Strands, num_strands: int) -> np.ndarray:
+    """Strands whose middles lie far apart. [m]."""
+    return farthest_points(bundle.points[:, bundle.points.shape[1] // 2], num_strands)
+
+
+def _strand_cloud(bundle: Strands, chosen: np.ndarray, along: slice) -> Cloud:
+    """Needles at some points of some strands.
+
+    Args:
+        bundle: Posed strands, centimetres.
+        chosen: Which strands. [m].
+        along: Which of their points.
+    """
+    num_points = bundle.points.shape[1]
+    points = bundle.points[chosen]
+    tangents = unit(np.gradient(points, axis=1))[:, along]
+    lengths = np.linalg.norm(np.diff(points, axis=1), axis=-1).mean(axis=1)  # of a segment
+    stride = along.step or num_points
+    kept = points[:, along]
+    gap = np.median(nearest_distances(kept[:, kept.shape[1] // 2]))
+    radius = min(NEEDLE_RADIUS * gap, MAX_NEEDLE_RADII[bundle.kind] * bundle.width)
+    half_length = np.broadcast_to(0.5 * stride * lengths[:, None], kept.shape[:2])
+    across = np.full(kept.shape[:2], radius)
+    sizes = [half_length, across, NEEDLE_FLATNESS * across]
+    brightness = strand_brightness(bundle.kind, num_points)[along]
+    colors = np.clip(bundle.color * brightness[:, None], 0, 1)
+    return _build_cloud(
+        points=kept.reshape(-1, 3),
+        bindings=bundle.bindings[chosen][:, along].ravel(),
+        normals=bundle.normals[chosen][:, along].reshape(-1, 3),
+        tangents=tangents.reshape(-1, 3),
+        colors=np.broadcast_to(colors, kept.shape).reshape(-1, 3),
+        sizes=np.stack(sizes, axis=-1).reshape(-1, 3),
+        is_strand=True,
+    )
+
+
+def _build_cloud(
+    *,
+    points: np.ndarray,
+    bindings: np.ndarray,
+    normals: np.ndarray,
+    tangents: np.ndarray,
+    colors: np.ndarray,
+    sizes: np.ndarray,
+    is_strand: bool,
+) -> Cloud:
+    """A cloud from centimetres; Gaussians lie along tangent, side and normal."""
+    tangents = unit(tangents)
+    sides = unit(np.cross(normals, tangents))
+    frames = np.stack([tangents, sides, np.cross(tangents, sides)], axis=-1)
+    return Cloud(
+        means=(METRES_PER_CM * points).astype(np.float32),
+        bindings=bindings,
+        normals=normals.astype(np.float32),
+        colors=colors.astype(np.float32),
+        scales=(METRES_PER_CM * sizes).astype(np.float32),
+        quats=matrix_to_quat(torch.from_numpy(frames)).float().numpy(),
+        is_strand=np.full(len(points), is_strand),
+    )

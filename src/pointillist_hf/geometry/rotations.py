@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rotations: axis-angle, matrices acting on column vectors, quaternions wxyz; all differentiable."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+
+def axis_angle_to_matrix(axis_angle: Tensor) -> Tensor:
+    """Rotation matrices of axis-angle vectors (Rodrigues), smooth at zero.
+
+    Args:
+        axis_angle: Axis times angle, radians. [..., 3]
+
+    Returns:
+        [..., 3, 3]
+    """
+    return quat_to_matrix(axis_angle_to_quat(axis_angle))
+
+
+def axis_angle_to_quat(axis_angle: Tensor) -> Tensor:
+    """Unit quaternions of axis-angle vectors. [..., 3] radians -> [..., 4]"""
+    squared = axis_angle.square().sum(-1, keepdim=True)
+    small = squared < 1e-8
+    # The square root has no gradient at zero, so the untaken branch is fed a safe angle.
+    angle = torch.where(small, torch.ones_like(squared), squared).sqrt()
+    ratio = torch.where(small, 0.5 - squared / 48, torch.sin(angle / 2) / angle)
+    real = torch.where(small, 1 - squared / 8, torch.cos(angle / 2))
+    return torch.cat([real, axis_angle * ratio], dim=-1)
+
+
+def quat_to_matrix(quats: Tensor) -> Tensor:
+    """Rotation matrices of quaternions of any non-zero length. [..., 4] -> [..., 3, 3]"""
+    w, x, y, z = normalize(quats, dim=-1).unbind(-1)
+    rows = [
+        1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y),
+        2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x),
+        2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y),
+    ]  # fmt: skip
+    return torch.stack(rows, dim=-1).unflatten(-1, (3, 3))
+
+
+def matrix_to_quat(matrices: Tensor) -> Tensor:
+    """Unit quaternions of rotation matrices, their largest part positive. [..., 3, 3] -> [..., 4]"""
+    xx, yy, zz = matrices.diagonal(dim1=-2, dim2=-1).unbind(-1)
+    # Each row is the quaternion scaled by four times one of its components; the row whose
+    # component is largest is the one that divides by a number far from zero.
+    m = matrices
+    rows = torch.stack(
+        [
+            torch.stack([1 + xx + yy + zz, m[..., 2, 1] - m[..., 1, 2], m[..., 0, 2] - m[..., 2, 0],
+                         m[..., 1, 0] - m[..., 0, 1]], dim=-1),
+            torch.stack([m[..., 2, 1] - m[..., 1, 2], 1 + xx - yy - zz, m[..., 0, 1] + m[..., 1, 0],
+                         m[..., 0, 2] + m[..., 2, 0]], dim=-1),
+            torch.stack([m[..., 0, 2] - m[..., 2, 0], m[..., 0, 1] + m[..., 1, 0], 1 - xx + yy - zz,
+                         m[..., 1, 2] + m[..., 2, 1]], dim=-1),
+            torch.stack([m[..., 1, 0] - m[..., 0, 1], m[..., 0, 2] + m[..., 2, 0], m[..., 1, 2] + m[..., 2, 1],
+                         1 - xx - yy + zz], dim=-1),
+        ],
+        dim=-2,
+    )  # fmt: skip
+    best = rows.diagonal(dim1=-2, dim2=-1).argmax(-1)
+    chosen = rows.gather(-2, best[..., None, None].expand(*best.shape, 1, 4)).squeeze(-2)
+    return normalize(chosen, dim=-1)
+
+
+def quat_multiply(left: Tensor, right: Tensor) -> Tensor:
+    """Hamilton product: the rotation `right` followed by `left`. [..., 4] x [..., 4] -> [..., 4]"""
+    aw, ax, ay, az = left.unbind(-1)
+    bw, bx, by, bz = right.unbind(-1)
+    return torch.stack(
+        [
+            aw * bw - ax * bx - ay * by - az * bz,
+            aw * bx + ax * bw + ay * bz - az * by,
+            aw * by - ax * bz + ay * bw + az * bx,
+            aw * bz + ax * by - ay * bx + az * bw,
+        ],
+        dim=-1,
+    )
+
+
+def nearest_rotation(matrices: Tensor) -> Tensor:
+    """The rotation closest to each matrix (Frobenius): blended skinning matrices are not quite one.
+
+    [..., 3, 3] -> [..., 3, 3]
+    """
+    u, _, vh = torch.linalg.svd(matrices)
+    # Flip the weakest axis where the product would be a reflection.
+    sign = torch.linalg.det(u @ vh)
+    flip = torch.ones_like(matrices[..., 0])
+    flip[..., 2] = sign
+    return (u * flip[..., None, :]) @ vh

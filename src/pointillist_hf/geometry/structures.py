@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The records that flow through the package: frozen dataclasses of tensors.
+
+Conventions, valid everywhere: metres, y up, the face looks along +z, x grows to the subject's
+left. Cameras are OpenCV world-to-camera (x right, y down, z forward). Quaternions are wxyz. Colours
+are sRGB in [0, 1]. Angles are radians.
+
+Shape legend: B batch, N points = gaussians, L tokens, M conditioning tokens, D hidden size,
+C cameras, T frames, H W pixels, V vertices, F faces, J joints, E expressions, S shape
+coefficients, P rig sample points.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+Record = TypeVar("Record", bound="TensorRecord")
+
+
+def check_shape(name: str, tensor: Tensor, expected: Sequence[int | None]) -> None:
+    """Refuse a tensor whose shape is not `expected`; None stands for any size.
+
+    Raises:
+        ValueError: The tensor has another number of dimensions, or another size in a fixed one.
+    """
+    same_rank = tensor.ndim == len(expected)
+    if not same_rank or any(
+        e is not None and s != e for s, e in zip(tensor.shape, expected, strict=True)
+    ):
+        wanted = ", ".join("*" if e is None else str(e) for e in expected)
+        raise ValueError(f"`{name}` must have shape ({wanted}), got {tuple(tensor.shape)}.")
+
+
+@dataclass(frozen=True)
+class TensorRecord:
+    """A record of tensors that can be moved and converted as one thing."""
+
+    def to(self: Record, *args: torch.device | str, **kwargs: torch.device | str) -> Record:
+        """The same record with every tensor moved; floating tensors only change their dtype."""
+        moved = {f.name: getattr(self, f.name) for f in fields(self)}
+        return replace(
+            self, **{k: v.to(*args, **kwargs) for k, v in moved.items() if isinstance(v, Tensor)}
+        )
+
+
+@dataclass(frozen=True)
+class CanonicalPoints(TensorRecord):
+    """A point cloud in canonical space, each point tied to one face of the rig (paper Eq. 1)."""
+
+    means: Tensor  # [N, 3] metres
+    bindings: Tensor  # [N] face index
+
+    def __post_init__(self) -> None:
+        check_shape("means", self.means, (None, 3))
+        check_shape("bindings", self.bindings, (len(self.means),))
+
+    def __len__(self) -> int:
+        return len(self.means)
+
+
+@dataclass(frozen=True)
+class Gaussians(TensorRecord):
+    """Renderable splats. Values are post-activation, so they go to the rasterizer as they are."""
+
+    means: Tensor  # [..., N, 3] metres
+    quats: Tensor  # [..., N, 4] wxyz; the rasterizer normalises them
+    scales: Tensor  # [..., N, 3] metres, > 0
+    opacities: Tensor  # [..., N] in [0, 1]
+    colors: Tensor  # [..., N, 3] sRGB in [0, 1]
+
+    def __post_init__(self) -> None:
+        batch = tuple(self.means.shape[:-1])
+        for name, width in (("means", 3), ("quats", 4), ("scales", 3), ("colors", 3)):
+            check_shape(name, getattr(self, name), (*batch, width))
+        check_shape("opacities", self.opacities, batch)
+
+    def __len__(self) -> int:
+        """Number of splats N, whatever the leading dimensions."""
+        return self.means.shape[-2]
+
+    def __getitem__(self, index: int | slice | Tensor) -> Gaussians:
+        """Selects along the first dimension: splats of one cloud, or frames of a moving one."""
+        return Gaussians(**{f.name: getattr(self, f.name)[index] for f in fields(self)})
+
+
+@dataclass(frozen=True)
+class Cameras(TensorRecord):
+    """Pinhole cameras that share one image size."""
+
+    viewmats: Tensor  # [C, 4, 4] world to camera
+    Ks: Tensor  # [C, 3, 3] pixels
+    width: int
+    height: int
+
+    def __post_init__(self) -> None:
+        check_shape("viewmats", self.viewmats, (None, 4, 4))
+        check_shape("Ks", self.Ks, (len(self.viewmats), 3, 3))
+        if self.width < 1 or self.height < 1:
+            raise ValueError(
+                f"`width` and `height` must be at least 1, got {self.width} x {self.height}."
+            )
+
+    def __len__(self) -> int:
+        return len(self.viewmats)
+
+    def __getitem__(self, index: slice | Tensor) -> Cameras:
+        return replace(self, viewmats=self.viewmats[index], Ks=self.Ks[index])
+
+
+POSE_NAMES = ("global_orient", "neck_pose", "jaw_pose", "leye_pose", "reye_pose")
+
+
+@dataclass(frozen=True)
+class RigParams(TensorRecord):
+    """Who the subject is and what the head does, over T frames (or for T portraits)."""
+
+    betas: Tensor  # [T, S] identity coefficients, in standard deviations
+    expression: Tensor  # [T, E]
+    global_orient: Tensor  # [T, 3] axis-angle, like every pose
+    neck_pose: Tensor  # [T, 3]
+    jaw_pose: Tensor  # [T, 3]
+    leye_pose: Tensor  # [T, 3]
+    reye_pose: Tensor  # [T, 3]
+    transl: Tensor  # [T, 3] metres
+
+    def __post_init__(self) -> None:
+        frames = len(self.betas)
+        check_shape("betas", self.betas, (frames, None))
+        check_shape("expression", self.expression, (frames, None))
+        for name in (*POSE_NAMES, "transl"):
+            check_shape(name, getattr(self, name), (frames, 3))
+
+    def __len__(self) -> int:
+        return len(self.betas)
+
+    def __getitem__(self, index: slice | Tensor) -> RigParams:
+        """Frames by slice or index tensor; an int would drop the frame dimension and is refused."""
+        if isinstance(index, int):
+            raise TypeError(
+                "`RigParams` is indexed with a slice or a tensor, so that the frame dimension stays."
+            )
+        return RigParams(**{f.name: getattr(self, f.name)[index] for f in fields(self)})
+
+    @property
+    def poses(self) -> Tensor:
+        """Axis-angle of the joints in the order root, neck, jaw, left eye, right eye. [T, 5, 3]"""
+        return torch.stack([getattr(self, name) for name in POSE_NAMES], dim=1)

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Configuration of the Gaussian decoder (paper Sec. 4.2)."""
+
+from __future__ import annotations
+
+from huggingface_hub.dataclasses import strict
+from transformers import PreTrainedConfig
+
+
+@strict
+class GaussianDecoderConfig(PreTrainedConfig):
+    """Sizes and bounds of `GaussianDecoder`."""
+
+    model_type = "pointillist_gaussian_decoder"
+
+    # transformer; the paper does not give its sizes
+    hidden_size: int = 512
+    num_hidden_layers: int = 8
+    num_attention_heads: int = 8
+    num_frequencies: int = 10
+
+    # width of the generator's hidden states F
+    generator_hidden_size: int = 1024
+    # width of the conditioning tokens if every layer looks at them too; the paper's decoder does not
+    cross_attention_size: int | None = None
+
+    # the tokenizer's cube, and the side of one of its bins, metres
+    cube_center: list[float] | None = None
+    cube_half_extent: float = 0.30
+    bin_size: float = 0.6 / 1024
+
+    # bounds, metres
+    max_offset: float = 0.01
+    max_scale: float = 0.05
+    initial_scale: float = 0.003
+    initial_opacity: float = 0.8
+
+    initializer_range: float = 0.02
+
+    def __post_init__(self, **kwargs: object) -> None:
+        """Fills in the default cube, FLAME's."""
+        if self.cube_center is None:
+            self.cube_center = [0.0, -0.03, -0.04]
+        super().__post_init__(**kwargs)
+
+    def validate_architecture(self) -> None:
+        """Every rule that ties two fields together."""
+        if self.hidden_size % self.num_attention_heads:
+            raise ValueError(
+                f"`hidden_size` ({self.hidden_size}) must be a multiple of "
+                f"`num_attention_heads` ({self.num_attention_heads})."
+            )
+        if not 0 < self.initial_scale < self.max_scale or not 0 < self.initial_opacity < 1:
+            raise ValueError(
+                "`initial_scale` must lie between 0 and `max_scale`, and `initial_opacity` between "
+                f"0 and 1, got {self.initial_scale}, {self.max_scale} and {self.initial_opacity}."
+            )

@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Configuration of the point generator (paper Sec. 4.1, 5.1)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from huggingface_hub.dataclasses import strict
+from transformers import PreTrainedConfig
+
+from .tokenization_points import TokenLayout
+
+
+@strict
+class PointGeneratorConfig(PreTrainedConfig):
+    """Sizes and choices of `PointGeneratorForCausalLM`; the paper's values are the defaults."""
+
+    model_type = "pointillist_point_generator"
+    keys_to_ignore_at_inference = ["past_key_values"]  # noqa: RUF012  transformers' class attribute
+
+    # vocabulary, see TokenLayout
+    num_bins: int = 1024
+    num_faces: int = 10144
+    token_order: Literal["xyzb", "yzxb"] = "xyzb"
+
+    # transformer; the paper does not give its sizes, these are Meshtron's 0.5B
+    hidden_size: int = 1024
+    num_hidden_layers: int = 24
+    num_attention_heads: int = 16
+    intermediate_size: int = 2816
+    hidden_act: str = "silu"
+    rms_norm_eps: float = 1e-6
+    rope_theta: float | int = 10000.0
+    attention_dropout: float | int = 0.0
+    sliding_window: int = 12000
+
+    # width of encoder_hidden_states
+    cross_attention_size: int = 1024
+
+    # "full" is a softmax over the whole vocabulary; "typed" only over what the slot may hold
+    loss_head: Literal["full", "typed"] = "full"
+
+    initializer_range: float = 0.02
+    tie_word_embeddings: bool = False
+    use_cache: bool = True
+
+    # derived, kept because caches and generate() read them
+    layer_types: list[str] | None = None
+    bos_token_id: int | None = None
+    eos_token_id: int | list[int] | None = None
+    pad_token_id: int | None = None
+
+    def __post_init__(self, **kwargs: object) -> None:
+        """Fills in what follows from the other fields."""
+        self.layer_types = ["sliding_attention"] * self.num_hidden_layers
+        layout = self.layout
+        self.bos_token_id, self.eos_token_id = layout.bos_token_id, layout.eos_token_id
+        self.pad_token_id = layout.pad_token_id
+        super().__post_init__(**kwargs)
+
+    @property
+    def layout(self) -> TokenLayout:
+        """Who owns which token ids."""
+        return TokenLayout(self.num_bins, self.num_faces, self.token_order)
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of token ids."""
+        return self.layout.vocab_size
+
+    @property
+    def head_dim(self) -> int:
+        """Width of one attention head."""
+        return self.hidden_size // self.num_attention_heads
+
+    def validate_architecture(self) -> None:
+        """Every rule that ties two fields together."""
+        if self.hidden_size % self.num_attention_heads or self.head_dim % 2:
+            raise ValueError(
+                f"`hidden_size` ({self.hidden_size}) must be a multiple of twice "
+                f"`num_attention_heads` ({self.num_attention_heads}): heads are rotated in pairs."
+            )
+        if self.sliding_window < 8 or self.sliding_window % 4:
+            raise ValueError(
+                f"`sliding_window` must be a multiple of 4 and at least 8, "
+                f"got {self.sliding_window}: a window holds whole points."
+            )

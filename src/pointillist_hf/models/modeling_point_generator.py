@@ -1,0 +1,430 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The autoregressive point generator (paper Sec. 4.1).
+
+A decoder-only transformer over point tokens. Each layer looks at the portrait and the head
+(cross-attention), then at the tokens so far within the window (self-attention), then transforms.
+What differs from the textbook: x, y and z share their embeddings, so a slot embedding tells them
+apart; positions are only relative (rotary), because a window may start anywhere in a cloud.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from transformers import GenerationMixin, PreTrainedModel
+from transformers import initialization as init
+from transformers.activations import ACT2FN
+from transformers.cache_utils import Cache, DynamicCache, EncoderDecoderCache
+from transformers.masking_utils import create_bidirectional_mask, create_sliding_window_causal_mask
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_outputs import (
+    BaseModelOutputWithPastAndCrossAttentions,
+    CausalLMOutputWithCrossAttentions,
+)
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.utils import can_return_tuple
+from transformers.utils.generic import merge_with_config_defaults
+from transformers.utils.output_capturing import OutputRecorder, capture_outputs
+
+from .configuration_point_generator import PointGeneratorConfig
+from .generation_point_generator import PointGenerationMixin
+from .tokenization_points import TOKENS_PER_POINT
+
+
+def rotate_pairs(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotary position embedding: channel i turns together with channel i + half."""
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
+
+
+def eager_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float,
+    dropout: float = 0.0,
+    **kwargs: object,
+) -> tuple[Tensor, Tensor]:
+    """Attention written out, for those who want to look at the weights."""
+    scores = query @ key.mT * scaling
+    if attention_mask is not None:
+        scores = scores + attention_mask
+    weights = scores.softmax(-1, dtype=torch.float32).to(query.dtype)
+    weights = nn.functional.dropout(weights, p=dropout, training=module.training)
+    return (weights @ value).transpose(1, 2).contiguous(), weights
+
+
+class PointGeneratorAttention(nn.Module):
+    """Multi-head attention; the keys come from `key_size` wide states."""
+
+    def __init__(self, config: PointGeneratorConfig, layer_idx: int, key_size: int) -> None:
+        super().__init__()
+        self.config = config
+        self.layer_idx = layer_idx
+        self.head_dim = config.head_dim
+        self.scaling = config.head_dim**-0.5
+        self.q_proj = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
+        self.k_proj = nn.Linear(key_size, config.hidden_size, bias=False)
+        self.v_proj = nn.Linear(key_size, config.hidden_size, bias=False)
+        self.o_proj = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
+
+    def split_heads(self, states: Tensor) -> Tensor:
+        """[B, L, D] -> [B, heads, L, head_dim]"""
+        return states.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+
+    def attend(
+        self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, *, is_causal: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """Runs the configured attention function and joins the heads. -> [B, L, D]"""
+        attention: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
+            self.config._attn_implementation, eager_attention
+        )
+        output, weights = attention(
+            self,
+            query,
+            key,
+            value,
+            mask,
+            scaling=self.scaling,
+            dropout=self.config.attention_dropout if self.training else 0.0,
+            is_causal=is_causal,
+        )
+        return self.o_proj(output.flatten(2)), weights
+
+
+class PointGeneratorSelfAttention(PointGeneratorAttention):
+    """Looks back over the window."""
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        position_embeddings: tuple[Tensor, Tensor],
+        attention_mask: Tensor | None,
+        past_key_values: EncoderDecoderCache | None,
+    ) -> tuple[Tensor, Tensor | None]:
+        query = rotate_pairs(self.split_heads(self.q_proj(hidden_states)), *position_embeddings)
+        key = rotate_pairs(self.split_heads(self.k_proj(hidden_states)), *position_embeddings)
+        value = self.split_heads(self.v_proj(hidden_states))
+        if past_key_values is not None:
+            cache = past_key_values.self_attention_cache
+            key, value = cache.update(key, value, self.layer_idx)
+        is_causal = attention_mask is None and query.shape[2] > 1
+        return self.attend(query, key, value, attention_mask, is_causal=is_causal)
+
+
+class PointGeneratorCrossAttention(PointGeneratorAttention):
+    """Looks at the conditioning tokens; their keys are projected once per generation."""
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor,
+        attention_mask: Tensor | None,
+        past_key_values: EncoderDecoderCache | None,
+    ) -> tuple[Tensor, Tensor | None]:
+        query = self.split_heads(self.q_proj(hidden_states))
+        if past_key_values is not None and past_key_values.is_updated.get(self.layer_idx):
+            layer = past_key_values.cross_attention_cache.layers[self.layer_idx]
+            key, value = layer.keys, layer.values
+        else:
+            key = self.split_heads(self.k_proj(encoder_hidden_states))
+            value = self.split_heads(self.v_proj(encoder_hidden_states))
+            if past_key_values is not None:
+                cache = past_key_values.cross_attention_cache
+                key, value = cache.update(key, value, self.layer_idx)
+                past_key_values.is_updated[self.layer_idx] = True
+        return self.attend(query, key, value, attention_mask, is_causal=False)
+
+
+class PointGeneratorMLP(nn.Module):
+    """Gated feed-forward network."""
+
+    def __init__(self, config: PointGeneratorConfig) -> None:
+        super().__init__()
+        self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
+        self.act_fn = ACT2FN[config.hidden_act]
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        gate = self.act_fn(self.gate_proj(hidden_states))
+        return self.down_proj(gate * self.up_proj(hidden_states))
+
+
+class PointGeneratorLayer(GradientCheckpointingLayer):
+    """Cross-attention, self-attention, feed-forward, each on normalised states (paper Fig. 3)."""
+
+    def __init__(self, config: PointGeneratorConfig, layer_idx: int) -> None:
+        super().__init__()
+        size, eps = config.hidden_size, config.rms_norm_eps
+        self.cross_attn = PointGeneratorCrossAttention(
+            config, layer_idx, config.cross_attention_size
+        )
+        self.self_attn = PointGeneratorSelfAttention(config, layer_idx, size)
+        self.mlp = PointGeneratorMLP(config)
+        self.cross_attn_norm = nn.RMSNorm(size, eps=eps)
+        self.self_attn_norm = nn.RMSNorm(size, eps=eps)
+        self.mlp_norm = nn.RMSNorm(size, eps=eps)
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor,
+        position_embeddings: tuple[Tensor, Tensor],
+        self_mask: Tensor | None = None,
+        cross_mask: Tensor | None = None,
+        past_key_values: EncoderDecoderCache | None = None,
+    ) -> Tensor:
+        seen, _ = self.cross_attn(
+            self.cross_attn_norm(hidden_states), encoder_hidden_states, cross_mask, past_key_values
+        )
+        hidden_states = hidden_states + seen
+        recalled, _ = self.self_attn(
+            self.self_attn_norm(hidden_states), position_embeddings, self_mask, past_key_values
+        )
+        hidden_states = hidden_states + recalled
+        return hidden_states + self.mlp(self.mlp_norm(hidden_states))
+
+
+class PointGeneratorPreTrainedModel(PreTrainedModel):
+    """What the generator tells transformers about itself."""
+
+    config_class = PointGeneratorConfig
+    base_model_prefix = "model"
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["PointGeneratorLayer"]  # noqa: RUF012
+    _skip_keys_device_placement = ["past_key_values"]  # noqa: RUF012
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    _can_compile_fullgraph = True
+    _can_record_outputs = {  # noqa: RUF012
+        "hidden_states": PointGeneratorLayer,
+        "attentions": OutputRecorder(PointGeneratorSelfAttention, index=1, layer_name="self_attn"),
+        "cross_attentions": OutputRecorder(
+            PointGeneratorCrossAttention, index=1, layer_name="cross_attn"
+        ),
+    }
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, nn.RMSNorm):
+            init.ones_(module.weight)
+
+
+class PointGeneratorModel(PointGeneratorPreTrainedModel):
+    """The transformer without its output head."""
+
+    def __init__(self, config: PointGeneratorConfig) -> None:
+        super().__init__(config)
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.embed_slots = nn.Embedding(TOKENS_PER_POINT, config.hidden_size)
+        self.layers = nn.ModuleList(
+            PointGeneratorLayer(config, i) for i in range(config.num_hidden_layers)
+        )
+        self.norm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.post_init()
+
+    def rotary_embedding(self, position_ids: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Cosines and sines of the rotary angles. [B or 1, L] -> [B or 1, 1, L, head_dim / 2]"""
+        half = self.config.head_dim // 2
+        # Angles stay in float32: bfloat16 cannot tell position 10,000 from 10,001.
+        exponents = torch.arange(half, device=position_ids.device, dtype=torch.float32) / half
+        angles = position_ids[:, None, :, None].float() * self.config.rope_theta**-exponents
+        return angles.cos().to(dtype), angles.sin().to(dtype)
+
+    def self_mask(
+        self,
+        inputs_embeds: Tensor,
+        attention_mask: Tensor | dict[str, Tensor] | None,
+        past_key_values: EncoderDecoderCache | None,
+        position_ids: Tensor,
+    ) -> Tensor | None:
+        """The causal window as the attention function wants it; None is plain causal."""
+        if isinstance(attention_mask, dict):
+            return attention_mask["sliding_attention"]
+        inside_window = inputs_embeds.shape[1] <= self.config.sliding_window
+        if past_key_values is None and attention_mask is None and inside_window:
+            # The mask builder would materialise L x L values at L = window.
+            if self.config._attn_implementation == "sdpa":
+                return None
+        cache = None if past_key_values is None else past_key_values.self_attention_cache
+        return create_sliding_window_causal_mask(
+            config=self.config,
+            inputs_embeds=inputs_embeds,
+            attention_mask=attention_mask,
+            past_key_values=cache,
+            position_ids=position_ids,
+        )
+
+    @merge_with_config_defaults
+    @capture_outputs
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | dict[str, Tensor] | None = None,
+        encoder_attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: Tensor | None = None,
+        use_cache: bool | None = None,
+        **kwargs: object,
+    ) -> BaseModelOutputWithPastAndCrossAttentions:
+        """Final hidden states of the tokens.
+
+        Args:
+            input_ids: [B, L]
+            encoder_hidden_states: Conditioning tokens. [B, M, cross_attention_size]
+            attention_mask: 0 at padded tokens. [B, L so far]
+            encoder_attention_mask: 0 at padded conditioning tokens. [B, M]
+            position_ids: The default counts on from the cache; a window that starts inside a cloud
+                must start at a multiple of 4, because the slot follows from the position. [B, L]
+            past_key_values: Keys and values of earlier tokens.
+            inputs_embeds: In place of `input_ids`, without slot embeddings. [B, L, D]
+            use_cache: Whether to return `past_key_values`.
+        """
+        if encoder_hidden_states is None:
+            raise ValueError("`encoder_hidden_states` must be given: every layer looks at them.")
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("Give exactly one of `input_ids` and `inputs_embeds`.")
+        if inputs_embeds is None:
+            inputs_embeds = self.embed_tokens(input_ids)
+        if use_cache and past_key_values is None:
+            past_key_values = DynamicCache(config=self.config)
+        if past_key_values is not None and not isinstance(past_key_values, EncoderDecoderCache):
+            # Built without the config, which would truncate the conditioning to the window.
+            past_key_values = EncoderDecoderCache(past_key_values, DynamicCache())
+        if position_ids is None:
+            seen = 0 if past_key_values is None else past_key_values.get_seq_length()
+            position_ids = torch.arange(inputs_embeds.shape[1], device=inputs_embeds.device) + seen
+            position_ids = position_ids[None]
+
+        hidden_states = inputs_embeds + self.embed_slots(position_ids % TOKENS_PER_POINT)
+        position_embeddings = self.rotary_embedding(position_ids, hidden_states.dtype)
+        self_mask = self.self_mask(inputs_embeds, attention_mask, past_key_values, position_ids)
+        cross_mask = create_bidirectional_mask(
+            config=self.config,
+            inputs_embeds=inputs_embeds,
+            attention_mask=encoder_attention_mask,
+            encoder_hidden_states=encoder_hidden_states,
+        )
+        for layer in self.layers:
+            hidden_states = layer(
+                hidden_states,
+                encoder_hidden_states,
+                position_embeddings,
+                self_mask,
+                cross_mask,
+                past_key_values,
+            )
+        return BaseModelOutputWithPastAndCrossAttentions(
+            last_hidden_state=self.norm(hidden_states), past_key_values=past_key_values
+        )
+
+
+class PointGeneratorForCausalLM(
+    PointGenerationMixin, PointGeneratorPreTrainedModel, GenerationMixin
+):
+    """The generator with its output head: next-token logits, loss, sampling."""
+
+    _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}  # noqa: RUF012
+
+    def __init__(self, config: PointGeneratorConfig) -> None:
+        super().__init__(config)
+        self.model = PointGeneratorModel(config)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        encoder_attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | Tensor = 0,
+        **kwargs: object,
+    ) -> CausalLMOutputWithCrossAttentions:
+        """Logits of the next token, and the loss if labels are given.
+
+        Args:
+            labels: Ids to predict, aligned with `input_ids` (they are shifted here); -100 is
+                skipped. With labels and `loss_head="typed"` there are no logits. [B, L]
+            logits_to_keep: Number of last positions, or indices; 0 keeps all.
+
+        The other arguments are those of `PointGeneratorModel`.
+        """
+        outputs = self.model(
+            input_ids=input_ids,
+            encoder_hidden_states=encoder_hidden_states,
+            attention_mask=attention_mask,
+            encoder_attention_mask=encoder_attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            use_cache=use_cache,
+            **kwargs,
+        )
+        states = outputs.last_hidden_state
+        logits, loss = None, None
+        if labels is not None and self.config.loss_head == "typed":
+            loss = self.slot_losses(states, labels).mean()
+        else:
+            keep = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else None
+            logits = self.lm_head(states[:, logits_to_keep if keep is None else keep])
+            if labels is not None:
+                loss = cross_entropy(
+                    logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten(), ignore_index=-100
+                )
+        return CausalLMOutputWithCrossAttentions(
+            loss=loss,
+            logits=logits,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+            cross_attentions=outputs.cross_attentions,
+        )
+
+    def slot_losses(self, last_hidden_state: Tensor, labels: Tensor) -> Tensor:
+        """Negative log-likelihood of every label under the slot's own part of the vocabulary.
+
+        Equal to the masked softmax of grammar level "types", at a third of the cost. The sequences
+        must start at a point boundary.
+
+        Args:
+            last_hidden_state: [B, L, D]
+            labels: Aligned with the tokens; -100 is skipped. [B, L]
+
+        Returns:
+            Nats of the K labels that count, ordered by slot. [K]
+        """
+        layout = self.config.layout
+        losses = []
+        for slot in range(TOKENS_PER_POINT):
+            # The token in this slot is predicted from the one before it.
+            first = slot or TOKENS_PER_POINT
+            targets = labels[:, first::TOKENS_PER_POINT]
+            states = last_hidden_state[:, first - 1 :: TOKENS_PER_POINT][:, : targets.shape[1]]
+            wanted = targets != -100
+            targets, states = targets[wanted], states[wanted]
+            low, high = layout.slot_range(slot)
+            weight = self.lm_head.weight[low:high]
+            if slot == 0:  # a cloud may end only where a point may start
+                weight = torch.cat([weight, self.lm_head.weight[layout.eos_token_id][None]])
+                targets = torch.where(targets == layout.eos_token_id, high, targets)
+            logits = states @ weight.T
+            losses.append(cross_entropy(logits.float(), targets - low, reduction="none"))
+        return torch.cat(losses)

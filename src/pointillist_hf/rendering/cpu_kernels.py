@@ -1,0 +1,428 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The numba kernels that order, bin and blend projected splats, float32, three colour channels.
+
+They stay in one module, with constants of their own, because numba's cache notices no edits in
+another file. Each works on a range of splats or a list of tiles, so that plain Python threads can
+share the work; none writes where another one does, so results have the same bits for any number of
+threads.
+
+Legend of the short names:
+    W, H           image size, pixels; X, Y a tile's first pixel
+    T              transmittance; negative once a pixel is finished
+    power          log2 of alpha: a dx^2 + linear dx + constant along an image row
+    d_*            derivative of the loss by *
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic
+from numpy import ndarray
+
+from .compilation import compile_kernel
+
+F, U = np.float32, np.uint64
+ZERO, ONE, TWO, HALF = F(0), F(1), F(2), F(0.5)
+
+MAX_ALPHA, MIN_TRANSMITTANCE = F(0.999), F(1e-4)
+LOG2_E, LOG2_MIN_ALPHA = F(math.log2(math.e)), F(math.log2(1 / 255))
+
+TILE_W, TILE_H, LANES = 32, 16, 16
+ROW = TILE_W + LANES  # a chunk of lanes may start at a tile's last pixel
+PLANE = TILE_H * ROW
+NUM_SUMS = 9  # per (splat, tile): six moments of -dL/dsigma, then three colour sums
+
+# LLVM emits full-width vector code only for constant trip counts, one float32 workspace at constant
+# plane offsets (no alias checks), selects in place of branches, float32 constants, and UNSIGNED
+# indices (a signed one may be negative and is wrapped at run time).
+uLANES, uROW, uTILE_H, uDY = U(LANES), U(ROW), U(TILE_H), U(2 * TILE_H)
+u1, u2, u3, u4, u5 = U(PLANE), U(2 * PLANE), U(3 * PLANE), U(4 * PLANE), U(5 * PLANE)
+
+FAST_MATH = ("contract", "nnan", "ninf", "nsz", "arcp", "reassoc", "afn")
+
+
+@compile_kernel()
+def sort_by_depth(depths: ndarray, extents: ndarray) -> ndarray:
+    """Indices of the visible splats, near to far, ties by index: a radix sort of the float bits."""
+    bits = depths.view(np.uint32)
+    keys, order = np.empty(len(bits), np.uint32), np.empty(len(bits), np.int32)
+    count = 0
+    for i in range(len(bits)):
+        if extents[i, 0] > ZERO:
+            keys[count], order[count] = bits[i], i
+            count += 1
+    other_keys, other_order = np.empty(count, np.uint32), np.empty(count, np.int32)
+    ends = np.empty(2049, np.int64)
+    for digit in range(3):
+        shift = np.uint32(11 * digit)
+        ends[:] = 0
+        for i in range(count):
+            ends[((keys[i] >> shift) & np.uint32(2047)) + 1] += 1
+        for i in range(2048):
+            ends[i + 1] += ends[i]
+        for i in range(count):
+            bucket = (keys[i] >> shift) & np.uint32(2047)
+            place = ends[bucket]
+            ends[bucket] = place + 1
+            other_keys[place], other_order[place] = keys[i], order[i]
+        keys, other_keys = other_keys, keys
+        order, other_order = other_order, order
+    return order[:count].copy()
+
+
+@compile_kernel()
+def bin_into_tiles(
+    projection: tuple, opacities: ndarray, order: ndarray, W: int, H: int
+) -> tuple[ndarray, ...]:
+    """Which splats touch which tile. M visible splats in depth order, P (splat, tile) pairs.
+
+    Returns:
+        records [M, 8]: centre, power's quadratic form (3), log2 opacity, the same above the cut,
+            opacity.
+        order [M]: as it came.
+        tile_starts [tiles + 1], tile_splats [P]: visible splats of each tile, near to far.
+        pair_slots [P]: row of the pair in the scratch of the backward pass, where the rows of
+            one splat lie together: splat_starts [M + 1].
+    """
+    means2d, conics, _, extents = projection
+    num_visible, tiles_x, tiles_y = len(order), -(-W // TILE_W), -(-H // TILE_H)
+    records, boxes = np.empty((num_visible, 8), np.float32), np.empty((num_visible, 4), np.int32)
+    tile_starts = np.zeros(tiles_x * tiles_y + 1, np.int64)
+    splat_starts = np.zeros(num_visible + 1, np.int64)
+    for i in range(num_visible):
+        n = order[i]
+        mx, my = means2d[n, 0], means2d[n, 1]
+        ex, ey = extents[n, 0] + F(1e-3), extents[n, 1] + F(1e-3)
+        power = F(math.log2(opacities[n]))
+        records[i, 0], records[i, 1] = mx, my
+        records[i, 2], records[i, 3] = -HALF * LOG2_E * conics[n, 0], -LOG2_E * conics[n, 1]
+        records[i, 4], records[i, 5] = -HALF * LOG2_E * conics[n, 2], power
+        records[i, 6], records[i, 7] = power - LOG2_MIN_ALPHA, opacities[n]
+        # Clamped before the conversion: an int made from a float out of range is undefined.
+        x0, x1 = math.ceil(max(mx - ex - HALF, ZERO)), math.floor(min(mx + ex - HALF, F(W - 1)))
+        y0, y1 = math.ceil(max(my - ey - HALF, ZERO)), math.floor(min(my + ey - HALF, F(H - 1)))
+        if x0 <= x1 and y0 <= y1:
+            left, right, top, bottom = x0 // TILE_W, x1 // TILE_W, y0 // TILE_H, y1 // TILE_H
+        else:
+            left, right, top, bottom = 1, 0, 1, 0
+        boxes[i, 0], boxes[i, 1], boxes[i, 2], boxes[i, 3] = left, right, top, bottom
+        for ty in range(top, bottom + 1):
+            for tx in range(left, right + 1):
+                tile_starts[ty * tiles_x + tx + 1] += 1
+        splat_starts[i + 1] = splat_starts[i] + (right - left + 1) * (bottom - top + 1)
+    for tile in range(tiles_x * tiles_y):
+        tile_starts[tile + 1] += tile_starts[tile]
+    tile_splats = np.empty(tile_starts[-1], np.int32)
+    pair_slots = np.empty(tile_starts[-1], np.int64)
+    cursors = tile_starts[:-1].copy()
+    for i in range(num_visible):
+        slot = splat_starts[i]
+        for ty in range(boxes[i, 2], boxes[i, 3] + 1):
+            for tx in range(boxes[i, 0], boxes[i, 1] + 1):
+                place = cursors[ty * tiles_x + tx]
+                cursors[ty * tiles_x + tx] = place + 1
+                tile_splats[place], pair_slots[place] = i, slot
+                slot += 1
+    return records, order, tile_starts, tile_splats, pair_slots, splat_starts
+
+
+# Blending -----------------------------------------------------------------------------------------
+
+
+@intrinsic
+def _times_power_of_two(context: object, value: types.Type, exponent: types.Type) -> tuple:
+    """Value * 2**exponent by adding to the float's exponent bits; scalar `.view` fails inlined."""
+
+    def emit(_: object, builder: ir.IRBuilder, __: object, args: tuple) -> ir.Value:
+        i32 = ir.IntType(32)
+        shifted = builder.shl(args[1], ir.Constant(i32, 23))
+        return builder.bitcast(builder.add(builder.bitcast(args[0], i32), shifted), ir.FloatType())
+
+    return types.float32(types.float32, types.int32), emit
+
+
+C5, C4, C3 = F(0.001327647129073739), F(0.009675540961325169), F(0.05550713092088699)
+C2, C1, C0 = F(0.24022120237350464), F(0.6931469440460205), F(1.0000001192092896)
+
+
+@njit(inline="always")
+def _exp2(power: float) -> float:
+    """2**power for -16 <= power <= 0, to float32 accuracy: a minimax polynomial on [-1/2, 1/2]."""
+    power = max(power, F(-16))
+    n = np.int32(power - HALF)
+    r = power - F(n)
+    return _times_power_of_two(((((C5 * r + C4) * r + C3) * r + C2) * r + C1) * r + C0, n)
+
+
+@njit(inline="always")
+def _find_chunks(
+    records: ndarray, i: int, X: float, Y: float, live: tuple, row_terms: ndarray, rows: tuple
+) -> tuple:
+    """Chunks of lanes that cover splat i in the tile at (X, Y), each as 256 * row + column.
+
+    `row_terms` gets, per row, the linear and the constant coefficient of the power as a polynomial
+    of dx, and dy. The loops are free of branches: every row writes two chunks, and the next row
+    overwrites those it does not need.
+    """
+    live_starts, live_ends = live
+    row_starts, row_counts, chunks = rows
+    a, b, c = records[i, 2], records[i, 3], records[i, 4]
+    log2_opacity, above_cut = records[i, 5], records[i, 6]
+    mx, my = records[i, 0] - X, records[i, 1] - Y
+    half_width = F(-0.5) / a
+    for y in range(uTILE_H):
+        dy = F(np.int32(y)) + HALF - my
+        linear, constant = b * dy, c * dy * dy
+        discriminant = linear * linear - F(4) * a * (constant + above_cut)
+        root = math.sqrt(max(discriminant, ZERO))
+        left = mx - F(0.501) + (linear - root) * half_width
+        right = mx - F(0.499) + (linear + root) * half_width
+        left, right = min(max(left, F(-1)), F(TILE_W + 1)), min(max(right, F(-1)), F(TILE_W + 1))
+        start = max(np.int32(np.int32(left + TWO) - np.int32(1)), live_starts[y])
+        end = min(np.int32(np.int32(right + TWO) - np.int32(1)), live_ends[y])
+        count = np.int32((end - start + np.int32(LANES - 1)) >> np.int32(4))
+        row_starts[y] = start
+        row_counts[y] = count if (end > start) & (discriminant > ZERO) else np.int32(0)
+        row_terms[y], row_terms[y + uTILE_H] = linear, constant + log2_opacity
+        row_terms[y + uDY] = dy
+    num_chunks = 0
+    for y in range(TILE_H):
+        chunk = y * 256 + row_starts[y]
+        chunks[num_chunks], chunks[num_chunks + 1] = chunk, chunk + LANES
+        num_chunks += row_counts[y]
+    return num_chunks, mx
+
+
+def _build_blend(record_last: bool) -> Callable[..., None]:
+    """The forward kernel, which also writes what only the backward pass needs, or does not."""
+    num_planes = 5 if record_last else 4  # T, three colours, last splat
+
+    @compile_kernel(fastmath=FAST_MATH)
+    def blend(
+        plan: tuple,
+        colors: ndarray,
+        background: ndarray,
+        W: int,
+        H: int,
+        tiles: ndarray,
+        image: ndarray,
+        transmittance: ndarray,
+        last: ndarray,
+    ) -> None:
+        records, order, tile_starts, tile_splats, _, _ = plan
+        tiles_x = (W + TILE_W - 1) // TILE_W
+        planes, row_terms = np.empty(num_planes * PLANE, np.float32), np.empty(48, np.float32)
+        live = np.zeros(TILE_H, np.int32), np.zeros(TILE_H, np.int32)
+        chunks = np.empty(2 * TILE_H + 2, np.int32)
+        rows = np.empty(TILE_H, np.int32), np.empty(TILE_H, np.int32), chunks
+        for tile in tiles:
+            X, Y = (tile % tiles_x) * TILE_W, (tile // tiles_x) * TILE_H
+            width, height = min(TILE_W, W - X), min(TILE_H, H - Y)
+            planes[:PLANE], planes[PLANE : 4 * PLANE] = ONE, ZERO
+            if record_last:
+                planes[4 * PLANE :] = F(-1)
+            for y in range(TILE_H):
+                live[0][y], live[1][y] = 0, width if y < height else 0
+            first = tile_starts[tile]
+            for k in range(tile_starts[tile + 1] - first):
+                i = tile_splats[first + k]
+                n = order[i]
+                num_chunks, mx = _find_chunks(records, i, F(X), F(Y), live, row_terms, rows)
+                a, k_float = records[i, 2], F(k)
+                c0, c1, c2 = colors[n, 0], colors[n, 1], colors[n, 2]
+                for j in range(num_chunks):
+                    y, x = U(chunks[j] >> 8), U(chunks[j] & 255)
+                    at = y * uROW + x
+                    linear, constant = row_terms[y], row_terms[y + uTILE_H]
+                    dx0 = F(np.int32(x)) + HALF - mx
+                    for lane in range(uLANES):
+                        dx = dx0 + F(np.int32(lane))
+                        power = (a * dx + linear) * dx + constant
+                        alpha = min(_exp2(power), MAX_ALPHA)
+                        T = planes[at + lane]
+                        hit = (power >= LOG2_MIN_ALPHA) & (T > ZERO)
+                        weight = alpha * T if hit else ZERO
+                        next_T = T - weight
+                        stop = hit & (next_T <= MIN_TRANSMITTANCE)
+                        weight = ZERO if stop else weight
+                        planes[at + lane] = -T if stop else next_T
+                        planes[u1 + at + lane] += weight * c0
+                        planes[u2 + at + lane] += weight * c1
+                        planes[u3 + at + lane] += weight * c2
+                        if record_last:
+                            blended = hit & (not stop)
+                            planes[u4 + at + lane] = k_float if blended else planes[u4 + at + lane]
+                if (k & 31) != 31:
+                    continue
+                num_live = 0
+                for y in range(height):
+                    start, end = live[0][y], live[1][y]
+                    while start < end and planes[y * ROW + start] <= ZERO:
+                        start += 1
+                    while end > start and planes[y * ROW + end - 1] <= ZERO:
+                        end -= 1
+                    live[0][y], live[1][y] = start, end
+                    num_live += end > start
+                if num_live == 0:
+                    break
+            for y in range(height):
+                for x in range(width):
+                    at_ = y * ROW + x
+                    T = abs(planes[at_])
+                    transmittance[Y + y, X + x] = T
+                    for c in range(3):
+                        color = planes[(1 + c) * PLANE + at_]
+                        image[Y + y, X + x, c] = color + T * background[c]
+                    if record_last:
+                        last[Y + y, X + x] = np.int32(planes[4 * PLANE + at_])
+
+    return blend
+
+
+blend_forward, blend_forward_recording = _build_blend(False), _build_blend(True)
+
+
+@compile_kernel(fastmath=FAST_MATH)
+def blend_backward(
+    plan: tuple,
+    colors: ndarray,
+    background: ndarray,
+    W: int,
+    H: int,
+    tiles: ndarray,
+    transmittance: ndarray,
+    last: ndarray,
+    d_image: ndarray,
+    d_alpha: ndarray,
+    sums: ndarray,
+) -> None:
+    """Fills the rows of `sums` [P, NUM_SUMS] that belong to the (splat, tile) pairs of `tiles`.
+
+    Walks from far to near. T is recovered by division; `behind` is what the loss would gain per
+    unit of light let through to everything behind the splat.
+    """
+    records, order, tile_starts, tile_splats, pair_slots, _ = plan
+    tiles_x = (W + TILE_W - 1) // TILE_W
+    planes = np.empty(6 * PLANE, np.float32)  # T, behind, last splat, d_image
+    lane_sums, row_terms = np.empty(NUM_SUMS * LANES, np.float32), np.empty(48, np.float32)
+    live = np.zeros(TILE_H, np.int32), np.zeros(TILE_H, np.int32)
+    chunks = np.empty(2 * TILE_H + 2, np.int32)
+    rows = np.empty(TILE_H, np.int32), np.empty(TILE_H, np.int32), chunks
+    for tile in tiles:
+        X, Y = (tile % tiles_x) * TILE_W, (tile // tiles_x) * TILE_H
+        width, height = min(TILE_W, W - X), min(TILE_H, H - Y)
+        first = tile_starts[tile]
+        planes[:PLANE], planes[PLANE : 2 * PLANE] = ONE, ZERO
+        planes[2 * PLANE : 3 * PLANE], planes[3 * PLANE :] = F(-1), ZERO
+        farthest = -1
+        for y in range(TILE_H):
+            live[0][y], live[1][y] = 0, 0
+        for y in range(height):
+            for x in range(width):
+                at_ = y * ROW + x
+                T, k_last = transmittance[Y + y, X + x], last[Y + y, X + x]
+                d_T = -d_alpha[Y + y, X + x]
+                for c in range(3):
+                    d_color = d_image[Y + y, X + x, c]
+                    planes[(3 + c) * PLANE + at_] = d_color
+                    d_T += background[c] * d_color
+                planes[at_], planes[PLANE + at_], planes[2 * PLANE + at_] = T, T * d_T, F(k_last)
+                farthest = max(farthest, k_last)
+        for k in range(farthest + 1, tile_starts[tile + 1] - first):
+            sums[pair_slots[first + k]] = ZERO
+        for k in range(farthest, -1, -1):
+            i = tile_splats[first + k]
+            n = order[i]
+            if ((farthest - k) & 31) == 0:
+                # A pixel takes part from its last splat on, so its row grows live ahead of that.
+                soon = F(k - 31)
+                for y in range(height):
+                    start, end = np.int32(0), np.int32(width)
+                    while start < end and planes[2 * PLANE + y * ROW + start] < soon:
+                        start += 1
+                    while end > start and planes[2 * PLANE + y * ROW + end - 1] < soon:
+                        end -= 1
+                    live[0][y], live[1][y] = start, end
+            num_chunks, mx = _find_chunks(records, i, F(X), F(Y), live, row_terms, rows)
+            a, k_float = records[i, 2], F(k)
+            c0, c1, c2 = colors[n, 0], colors[n, 1], colors[n, 2]
+            lane_sums[:] = ZERO
+            for j in range(num_chunks):
+                y, x = U(chunks[j] >> 8), U(chunks[j] & 255)
+                at = y * uROW + x
+                linear, constant = row_terms[y], row_terms[y + uTILE_H]
+                dy, dx0 = row_terms[y + uDY], F(np.int32(x)) + HALF - mx
+                for lane in range(uLANES):
+                    dx = dx0 + F(np.int32(lane))
+                    power = (a * dx + linear) * dx + constant
+                    unclamped = _exp2(power)
+                    alpha = min(unclamped, MAX_ALPHA)
+                    hit = (power >= LOG2_MIN_ALPHA) & (planes[u2 + at + lane] >= k_float)
+                    inverse = ONE / (ONE - alpha)
+                    T, behind = planes[at + lane], planes[u1 + at + lane]
+                    T = T * inverse if hit else T
+                    weight = alpha * T if hit else ZERO
+                    # The colour sums come first: kept for last, they cost 15 % in registers.
+                    g0 = planes[u3 + at + lane]
+                    g1 = planes[u4 + at + lane]
+                    g2 = planes[u5 + at + lane]
+                    lane_sums[uLANES * U(6) + lane] += weight * g0
+                    lane_sums[uLANES * U(7) + lane] += weight * g1
+                    lane_sums[uLANES * U(8) + lane] += weight * g2
+                    d_weight = c0 * g0 + c1 * g1 + c2 * g2
+                    d_alpha_ = T * d_weight - inverse * behind
+                    planes[at + lane] = T
+                    planes[u1 + at + lane] = behind + weight * d_weight
+                    q = alpha * d_alpha_ if hit & (unclamped <= MAX_ALPHA) else ZERO
+                    qx, qy = q * dx, q * dy
+                    lane_sums[lane] += q
+                    lane_sums[uLANES + lane] += qx
+                    lane_sums[uLANES * U(2) + lane] += qy
+                    lane_sums[uLANES * U(3) + lane] += qx * dx
+                    lane_sums[uLANES * U(4) + lane] += qx * dy
+                    lane_sums[uLANES * U(5) + lane] += qy * dy
+            slot = pair_slots[first + k]
+            for term in range(NUM_SUMS):
+                total = ZERO
+                for lane in range(LANES):
+                    total += lane_sums[term * LANES + lane]
+                sums[slot, term] = total
+
+
+@compile_kernel(fastmath=FAST_MATH)
+def reduce_sums(
+    plan: tuple, sums: ndarray, start: int, stop: int, upstream: tuple, gradients: tuple
+) -> None:
+    """Adds up the tiles of the visible splats start..stop.
+
+    Fills d_means2d [N,2] and d_conics [N,3]; adds to d_opacities [N] and d_colors [N,3].
+    """
+    records, order, _, _, _, splat_starts = plan
+    d_means2d, d_conics = upstream
+    d_opacities, d_colors = gradients
+    total = np.empty(NUM_SUMS, np.float32)
+    for i in range(start, stop):
+        total[:] = ZERO
+        for slot in range(splat_starts[i], splat_starts[i + 1]):
+            for term in range(NUM_SUMS):
+                total[term] += sums[slot, term]
+        n = order[i]
+        A, B, C = (
+            TWO * records[i, 2] / -LOG2_E,
+            records[i, 3] / -LOG2_E,
+            TWO * records[i, 4] / -LOG2_E,
+        )
+        d_means2d[n, 0], d_means2d[n, 1] = A * total[1] + B * total[2], B * total[1] + C * total[2]
+        d_conics[n, 0], d_conics[n, 1], d_conics[n, 2] = (
+            -HALF * total[3],
+            -total[4],
+            -HALF * total[5],
+        )
+        d_opacities[n] += total[0] / records[i, 7]
+        for c in range(3):
+            d_colors[n, c] += total[6 + c]

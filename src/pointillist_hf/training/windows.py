@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Windows of whole points cut from long sequences (paper Sec. 4.4.1 and 5.1)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..models.tokenization_points import TOKENS_PER_POINT, TokenLayout
+
+IGNORED = -100
+# Share of windows at either end of a sequence. Otherwise a long sequence shows its start and its
+# end, one token each, too rarely to learn when a cloud ends.
+END_SHARE = 1 / 8
+
+
+def window_start(length: int, window: int, generator: torch.Generator) -> int:
+    """First token of a random window, a multiple of four."""
+    last = max(length - window, 0) // TOKENS_PER_POINT
+    place = float(torch.rand((), generator=generator))
+    if place < END_SHARE:
+        return 0
+    if place >= 1 - END_SHARE:
+        return last * TOKENS_PER_POINT
+    return int(torch.randint(last + 1, (), generator=generator)) * TOKENS_PER_POINT
+
+
+def cut_window(
+    input_ids: Tensor, start: int, window: int, layout: TokenLayout
+) -> tuple[Tensor, Tensor]:
+    """One window with its labels, padded to full length.
+
+    Only what the grammar leaves open is a label: not the start tokens, and of the four end tokens
+    only the first.
+
+    Args:
+        input_ids: A whole sequence. [L]
+        start: A multiple of four.
+        window: Tokens, a multiple of four.
+        layout: The vocabulary.
+
+    Returns:
+        Ids [window] and labels [window], -100 where there is nothing to learn.
+    """
+    ids = input_ids[start : start + window]
+    labels = ids.clone()
+    labels[ids == layout.bos_token_id] = IGNORED
+    ends = ids == layout.eos_token_id
+    slots = torch.arange(len(ids)) % TOKENS_PER_POINT
+    labels[ends & (slots > 0)] = IGNORED
+    missing = window - len(ids)
+    return (
+        torch.nn.functional.pad(ids, (0, missing), value=layout.pad_token_id),
+        torch.nn.functional.pad(labels, (0, missing), value=IGNORED),
+    )
