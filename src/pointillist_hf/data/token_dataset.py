@@ -304,5 +304,5 @@ def row_cameras(row: dict[str, list]) -> Cameras:
 
 
 def picture_tensor(image: PILImage.Image) -> torch.Tensor:
-    """sRGB and alpha of a stored picture. [H, W, 4] in [0, 1]"""
+    """SRGB and alpha of a stored picture. [H, W, 4] in [0, 1]"""
     return torch.from_numpy(np.array(image.convert("RGBA"))).float() / 255

@@ -170,8 +170,7 @@ def load_image(image: PortraitInput) -> Image.Image:
     if isinstance(image, np.ndarray):
         return _from_array(image)
     raise TypeError(
-        "`image` must be a PIL image, a path, an array or a tensor, "
-        f"got {type(image).__name__}."
+        f"`image` must be a PIL image, a path, an array or a tensor, got {type(image).__name__}."
     )
 
 
@@ -183,7 +182,9 @@ def _open_image(path: Path) -> Image.Image:
             opened.load()
             return opened
     except (UnidentifiedImageError, OSError, SyntaxError) as error:
-        raise ValueError(f"`image` must be a picture, and {path} cannot be read: {error}") from error
+        raise ValueError(
+            f"`image` must be a picture, and {path} cannot be read: {error}"
+        ) from error
 
 
 def _from_array(array: np.ndarray) -> Image.Image:

@@ -1,0 +1,268 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Floor 4. One portrait in, one drivable avatar out: the figure of the paper, step by step."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from diffusers import DiffusionPipeline
+from diffusers.utils import BaseOutput
+from torch import Tensor
+
+from .avatar import Avatar
+from .geometry.structures import CanonicalPoints, Gaussians, RigParams
+from .models.generation_point_generator import GrammarLevel, PointGenerationOutput
+from .models.image_processing_portrait import PortraitImageProcessor, PortraitInput
+from .models.modeling_conditioner import AvatarConditioner
+from .models.modeling_gaussian_decoder import GaussianDecoder
+from .models.modeling_point_generator import PointGeneratorForCausalLM
+from .models.modeling_rig_regressor import RigRegressor
+from .models.tokenization_points import PointTokenizer
+from .registration import register_with_diffusers, register_with_transformers
+from .rigs.head_rig import HeadRig
+
+register_with_diffusers()
+register_with_transformers()
+
+
+@dataclass
+class AvatarPipelineOutput(BaseOutput):
+    """What the pipeline makes of B portraits. `avatar` and `points` are those of the first."""
+
+    avatars: list[Avatar]
+    clouds: list[CanonicalPoints]
+    input_ids: Tensor  # [B, 4 (N + 2)], padded
+    rig_params: RigParams  # B frames, as regressed or as given
+    timings: dict[str, float] = field(default_factory=dict)  # seconds per step
+
+    @property
+    def avatar(self) -> Avatar:
+        """The first avatar."""
+        return self.avatars[0]
+
+    @property
+    def points(self) -> CanonicalPoints:
+        """The first point cloud, in the order in which it was generated."""
+        return self.clouds[0]
+
+
+class AvatarPipeline(DiffusionPipeline):
+    """From portraits to avatars.
+
+    The call runs the public steps `check_inputs`, `encode_image`, `generate_tokens`,
+    `decode_points`, `decode_gaussians`, in this order.
+
+    Args:
+        image_processor: Frames the portrait.
+        rig_regressor: Portrait -> rig parameters, where the user brings none. Optional.
+        rig: The head that moves the avatar.
+        conditioner: Portrait and head -> conditioning tokens.
+        tokenizer: Tokens <-> points.
+        point_generator: Conditioning tokens -> tokens.
+        gaussian_decoder: Points -> gaussians.
+        grammar: Default of the call.
+        temperature: Default of the call.
+        min_p: Default of the call.
+        max_points: Default of the call.
+
+    Example:
+        >>> pipe = AvatarPipeline.from_pretrained("model_cards/pointillist-tiny")
+        >>> avatar = pipe("examples/images/astronaut.jpg", seed=0).avatar
+        >>> avatar.export("me.ply")
+    """
+
+    model_cpu_offload_seq = "rig_regressor->conditioner->point_generator->gaussian_decoder"
+    _optional_components = ["rig_regressor"]  # noqa: RUF012  diffusers' class attribute
+
+    def __init__(
+        self,
+        image_processor: PortraitImageProcessor,
+        rig: HeadRig,
+        conditioner: AvatarConditioner,
+        tokenizer: PointTokenizer,
+        point_generator: PointGeneratorForCausalLM,
+        gaussian_decoder: GaussianDecoder,
+        rig_regressor: RigRegressor | None = None,
+        grammar: str = "types",
+        temperature: float = 1.0,
+        min_p: float = 0.05,
+        max_points: int = 20000,
+    ) -> None:
+        super().__init__()
+        self.register_modules(
+            image_processor=image_processor,
+            rig=rig,
+            conditioner=conditioner,
+            tokenizer=tokenizer,
+            point_generator=point_generator,
+            gaussian_decoder=gaussian_decoder,
+            rig_regressor=rig_regressor,
+        )
+        # Sampling defaults live here because the Hub download of diffusers leaves
+        # generation_config.json behind.
+        self.register_to_config(
+            grammar=grammar, temperature=temperature, min_p=min_p, max_points=max_points
+        )
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        image: PortraitInput | list[PortraitInput],
+        *,
+        rig_params: RigParams | None = None,
+        seed: int | Sequence[int] = 0,
+        max_points: int | None = None,
+        grammar: GrammarLevel | None = None,
+        temperature: float | None = None,
+        min_p: float | None = None,
+        detect_face: bool = True,
+        remove_background: bool = True,
+        **generate_kwargs: object,
+    ) -> AvatarPipelineOutput:
+        """Avatars of the portraits.
+
+        Args:
+            image: PIL image, path, array [H, W, 3] or tensor [3, H, W]; a list makes a batch.
+            rig_params: Of the portraits, one frame each, from a tracker of your own.
+            seed: One for all portraits, or one each. The same seed gives the same avatar.
+            max_points: Most points of an avatar.
+            grammar: "types" or "full", see `PointGrammar`.
+            temperature: Of the sampling.
+            min_p: Of the sampling.
+            detect_face: False takes the largest centred square as the frame.
+            remove_background: False keeps the background of the photograph.
+            **generate_kwargs: Go to `generate`, for instance `streamer`.
+        """
+        images = image if isinstance(image, list) else [image]
+        sampling = {
+            "grammar": grammar or self.config.grammar,
+            "temperature": self.config.temperature if temperature is None else temperature,
+            "min_p": self.config.min_p if min_p is None else min_p,
+            "max_points": self.config.max_points if max_points is None else max_points,
+        }
+        seeds = self.check_inputs(images, rig_params, seed)
+        timings: dict[str, float] = {}
+        with _timed(timings, "encode_image"):
+            rig_params, context = self.encode_image(
+                images,
+                rig_params,
+                detect_face=detect_face,
+                remove_background=remove_background,
+            )
+        with _timed(timings, "generate_tokens"):
+            generated = self.generate_tokens(context, seeds=seeds, **sampling, **generate_kwargs)
+        with _timed(timings, "decode_points"):
+            clouds = self.decode_points(generated.input_ids)
+        with _timed(timings, "decode_gaussians"):
+            gaussians = self.decode_gaussians(clouds, generated.token_hidden_states, context)
+        avatars = [
+            Avatar(splats, cloud.bindings, self.rig, betas)
+            for splats, cloud, betas in zip(gaussians, clouds, rig_params.betas, strict=True)
+        ]
+        self.maybe_free_model_hooks()
+        return AvatarPipelineOutput(
+            avatars=avatars,
+            clouds=clouds,
+            input_ids=generated.input_ids,
+            rig_params=rig_params,
+            timings=timings,
+        )
+
+    def check_inputs(
+        self,
+        images: list[PortraitInput],
+        rig_params: RigParams | None,
+        seed: int | Sequence[int],
+    ) -> list[int]:
+        """Refuses what cannot be made into avatars. Returns one seed per portrait."""
+        if not images:
+            raise ValueError("`image` must hold at least one portrait, got an empty list.")
+        if rig_params is None and self.rig_regressor is None:
+            raise ValueError(
+                "`rig_params` must be given: this pipeline has no `rig_regressor` to guess them."
+            )
+        if rig_params is not None:
+            self.rig.check_params(rig_params)
+            if len(rig_params) != len(images):
+                raise ValueError(
+                    f"`rig_params` must hold one frame per portrait, got {len(rig_params)} "
+                    f"for {len(images)}."
+                )
+        seeds = [seed] * len(images) if isinstance(seed, int) else list(seed)
+        if len(seeds) != len(images):
+            raise ValueError(
+                f"`seed` must be one number or one per portrait, got {len(seeds)} for "
+                f"{len(images)}."
+            )
+        return seeds
+
+    def encode_image(
+        self,
+        images: list[PortraitInput],
+        rig_params: RigParams | None = None,
+        *,
+        detect_face: bool = True,
+        remove_background: bool = True,
+    ) -> tuple[RigParams, Tensor]:
+        """Rig parameters of the portraits, and the tokens that the generator looks at.
+
+        Returns:
+            Parameters, B frames; conditioning tokens [B, M, D].
+        """
+        processed = self.image_processor(
+            images, detect_face=detect_face, remove_background=remove_background
+        )
+        device, dtype = self._execution_device, self.conditioner.dtype
+        pixel_values = processed["pixel_values"].to(device, dtype)
+        if rig_params is None:
+            rig_params = self.rig_regressor(pixel_values.to(self.rig_regressor.dtype))
+        rig_params = rig_params.to(self.rig.v_template.device)
+        num_points = self.conditioner.config.point_cloud_config.num_points
+        rig_points = self.rig.sample_points(rig_params.betas, num_points)
+        return rig_params, self.conditioner(pixel_values, rig_points.to(device, dtype))
+
+    def generate_tokens(
+        self, context: Tensor, *, seeds: Sequence[int], **sampling: object
+    ) -> PointGenerationOutput:
+        """One token sequence per portrait, with the hidden states of its tokens."""
+        return self.point_generator.generate_points(
+            context.to(self.point_generator.dtype), seeds=seeds, **sampling
+        )
+
+    def decode_points(self, input_ids: Tensor) -> list[CanonicalPoints]:
+        """The clouds of the sequences. [B, L]"""
+        return [self.tokenizer.decode_points(row) for row in input_ids]
+
+    def decode_gaussians(
+        self, clouds: list[CanonicalPoints], token_hidden_states: Tensor, context: Tensor
+    ) -> list[Gaussians]:
+        """What the points look like.
+
+        Args:
+            clouds: B clouds of at most N points.
+            token_hidden_states: [B, N, 4, D]
+            context: Conditioning tokens. [B, M, D]
+        """
+        counts = [len(cloud) for cloud in clouds]
+        means = torch.nn.utils.rnn.pad_sequence([c.means for c in clouds], batch_first=True)
+        mask = torch.arange(means.shape[1])[None] < torch.tensor(counts)[:, None]
+        dtype = self.gaussian_decoder.dtype
+        looks = self.gaussian_decoder.config.cross_attention_size is not None
+        output = self.gaussian_decoder(
+            means,
+            token_hidden_states.to(dtype),
+            attention_mask=mask.to(means.device),
+            encoder_hidden_states=context.to(dtype) if looks else None,
+        )
+        return [output.gaussians(row, count) for row, count in enumerate(counts)]
+
+
+@contextmanager
+def _timed(timings: dict[str, float], name: str) -> Iterator[None]:
+    start = time.perf_counter()
+    yield
+    timings[name] = time.perf_counter() - start

@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A tokenised data set held in memory, ready to be cut into batches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from ..data.token_dataset import load_token_dataset, picture_tensor, row_cameras, row_params
+from ..geometry.structures import Cameras, RigParams
+from ..models.tokenization_points import PointTokenizer
+from ..rigs.procedural_rig import ProceduralHeadRig
+
+
+@dataclass(frozen=True)
+class Person:
+    """One row of the data set as tensors."""
+
+    identity: int
+    hair_style: str
+    input_ids: Tensor  # [4 (N + 2)]
+    portraits: Tensor  # [K, H, W, 4] uint8, straight alpha
+    portrait_params: RigParams  # K frames
+    views: Tensor  # [V, H, W, 4] uint8
+    view_params: RigParams  # V frames
+    view_cameras: Cameras
+
+    @property
+    def betas(self) -> Tensor:
+        """Identity coefficients. [S]"""
+        return self.view_params.betas[0]
+
+    @property
+    def num_points(self) -> int:
+        """Points of the cloud."""
+        return len(self.input_ids) // 4 - 2
+
+
+@dataclass(frozen=True)
+class People:
+    """A split with the tokenizer and the rig that its numbers refer to."""
+
+    persons: list[Person]
+    tokenizer: PointTokenizer
+    rig: ProceduralHeadRig
+
+    def __len__(self) -> int:
+        return len(self.persons)
+
+
+def load_people(folder: str | Path, split: str, *, show_progress: bool = False) -> People:
+    """Reads a split of a tokenised data set.
+
+    Raises:
+        FileNotFoundError: The folder holds no such split.
+    """
+    rows = load_token_dataset(folder, split)
+    persons = [_read_person(row) for row in tqdm(rows, disable=not show_progress, desc=split)]
+    return People(
+        persons=persons,
+        tokenizer=PointTokenizer.from_pretrained(Path(folder) / "tokenizer"),
+        rig=ProceduralHeadRig.from_pretrained(Path(folder) / "rig"),
+    )
+
+
+def _read_person(row: dict) -> Person:
+    return Person(
+        identity=row["identity"],
+        hair_style=row["hair_style"],
+        input_ids=torch.tensor(row["input_ids"]),
+        portraits=_stack(row["portraits"]),
+        portrait_params=row_params(row, "portrait"),
+        views=_stack(row["views"]),
+        view_params=row_params(row, "view"),
+        view_cameras=row_cameras(row),
+    )
+
+
+def _stack(images: list) -> Tensor:
+    return torch.stack([(255 * picture_tensor(image)).round().to(torch.uint8) for image in images])

@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Named model sizes and the training settings that go with them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from transformers import Dinov2Config
+
+from ..models.configuration_conditioner import AvatarConditionerConfig
+from ..models.configuration_gaussian_decoder import GaussianDecoderConfig
+from ..models.configuration_point_generator import PointGeneratorConfig
+from ..models.configuration_rig_regressor import RigRegressorConfig
+from ..models.image_processing_portrait import PortraitImageProcessor
+from ..models.tokenization_points import PointTokenizer
+from ..rigs.head_rig import HeadRig
+
+
+@dataclass(frozen=True)
+class ModelSizes:
+    """Widths and depths of all networks; the cube, bins and faces come from the data set."""
+
+    image_size: int
+    image_encoder: dict[str, int]
+    conditioner_size: int
+    point_cloud_encoder: dict[str, int]
+    generator: dict[str, object]
+    decoder: dict[str, object]
+
+
+SIZES = {
+    # For tests: learns one person in seconds.
+    "nano": ModelSizes(
+        image_size=56,
+        image_encoder={"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2},
+        conditioner_size=32,
+        point_cloud_encoder={
+            "hidden_size": 32,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+            "num_latents": 8,
+            "num_points": 64,
+        },
+        generator={
+            "hidden_size": 32,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "intermediate_size": 64,
+            "sliding_window": 128,
+            "loss_head": "typed",
+        },
+        decoder={"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2},
+    ),
+    # The embedded checkpoint: an hour on two CPU cores.
+    "tiny": ModelSizes(
+        image_size=112,
+        image_encoder={"hidden_size": 192, "num_hidden_layers": 4, "num_attention_heads": 3},
+        conditioner_size=192,
+        point_cloud_encoder={
+            "hidden_size": 128,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "num_latents": 33,
+            "num_points": 512,
+        },
+        generator={
+            "hidden_size": 192,
+            "num_hidden_layers": 4,
+            "num_attention_heads": 3,
+            "intermediate_size": 512,
+            "sliding_window": 1024,
+            "loss_head": "typed",
+            "tie_word_embeddings": True,
+        },
+        decoder={
+            "hidden_size": 192,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 3,
+            "num_frequencies": 8,
+        },
+    ),
+    # The paper's setting as far as it says; the rest is Meshtron's 0.5B and DINOv2-L.
+    "paper": ModelSizes(
+        image_size=518,
+        image_encoder={"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16},
+        conditioner_size=1024,
+        point_cloud_encoder={},
+        generator={},
+        decoder={},
+    ),
+}
+
+
+def build_image_processor(size: str) -> PortraitImageProcessor:
+    """The processor that makes pictures of the size the networks expect."""
+    return PortraitImageProcessor(size=SIZES[size].image_size)
+
+
+def build_regressor_config(size: str, rig: HeadRig) -> RigRegressorConfig:
+    """Of `RigRegressor`."""
+    return RigRegressorConfig(
+        image_config=_image_config(SIZES[size]),
+        num_betas=rig.num_betas,
+        num_expressions=rig.num_expressions,
+    )
+
+
+def build_conditioner_config(size: str, tokenizer: PointTokenizer) -> AvatarConditionerConfig:
+    """Of `AvatarConditioner`."""
+    sizes = SIZES[size]
+    return AvatarConditionerConfig(
+        image_config=_image_config(sizes),
+        point_cloud_config=dict(sizes.point_cloud_encoder),
+        hidden_size=sizes.conditioner_size,
+        cube_center=list(tokenizer.cube_center),
+        cube_half_extent=tokenizer.cube_half_extent,
+    )
+
+
+def build_generator_config(size: str, tokenizer: PointTokenizer) -> PointGeneratorConfig:
+    """Of `PointGeneratorForCausalLM`."""
+    sizes = SIZES[size]
+    return PointGeneratorConfig(
+        num_bins=tokenizer.num_bins,
+        num_faces=tokenizer.num_faces,
+        token_order=tokenizer.token_order,
+        cross_attention_size=sizes.conditioner_size,
+        **sizes.generator,
+    )
+
+
+def build_decoder_config(
+    size: str, tokenizer: PointTokenizer, generator: PointGeneratorConfig
+) -> GaussianDecoderConfig:
+    """Of `GaussianDecoder`; small ones look at the conditioning too.
+
+    A small generator keeps little in its states that points do not need, such as the colour of a
+    shirt, so the small decoders read it off the portrait's tokens.
+    """
+    is_small = size != "paper"
+    return GaussianDecoderConfig(
+        generator_hidden_size=generator.hidden_size,
+        cross_attention_size=generator.cross_attention_size if is_small else None,
+        cube_center=list(tokenizer.cube_center),
+        cube_half_extent=tokenizer.cube_half_extent,
+        bin_size=tokenizer.bin_size,
+        initial_scale=0.006 if is_small else 0.003,
+        **SIZES[size].decoder,
+    )
+
+
+def _image_config(sizes: ModelSizes) -> Dinov2Config:
+    mlp_ratio = 4
+    return Dinov2Config(
+        image_size=sizes.image_size, patch_size=14, mlp_ratio=mlp_ratio, **sizes.image_encoder
+    )

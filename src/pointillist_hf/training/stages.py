@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The stages of training, from a data set and a folder of components to one more component.
+
+A folder of components is laid out as `AvatarPipeline.save_pretrained` lays it out, so that what
+the stages leave behind can be joined into a pipeline.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from transformers import PreTrainedModel, set_seed
+
+from ..models.image_processing_portrait import PortraitImageProcessor
+from ..models.modeling_conditioner import AvatarConditioner
+from ..models.modeling_gaussian_decoder import GaussianDecoder
+from ..models.modeling_point_generator import PointGeneratorForCausalLM
+from ..models.modeling_rig_regressor import RigRegressor
+from .dataset import People, load_people
+from .loop import LoopConfig
+from .recipes import (
+    build_conditioner_config,
+    build_decoder_config,
+    build_generator_config,
+    build_image_processor,
+    build_regressor_config,
+)
+from .train_decoder import FrozenFeatures, train_decoder
+from .train_generator import embed_geometry, train_generator
+from .train_regressor import train_regressor
+
+
+@dataclass(frozen=True)
+class Stage:
+    """How a stage runs, and the loop settings it runs with unless told otherwise."""
+
+    run: Callable[[People, PortraitImageProcessor, Path, str, LoopConfig], None]
+    settings: dict[str, float | int] = field(default_factory=dict)
+
+
+def run_stage(
+    stage: str, data: str | Path, output: str | Path, size: str, loop: LoopConfig
+) -> None:
+    """Trains a stage and saves its components.
+
+    Args:
+        stage: One of `STAGES`.
+        data: Folder of a tokenised data set.
+        output: Folder of components, read and written.
+        size: One of `recipes.SIZES`.
+        loop: How long, how fast.
+    """
+    output = Path(output)
+    people = load_people(data, "train", show_progress=loop.show_progress)
+    processor = build_image_processor(size)
+    set_seed(loop.seed)
+    people.tokenizer.save_pretrained(output / "tokenizer")
+    people.rig.save_pretrained(output / "rig")
+    processor.save_pretrained(output / "image_processor")
+    STAGES[stage].run(people, processor, output, size, loop)
+
+
+def _run_regressor(
+    people: People, processor: PortraitImageProcessor, output: Path, size: str, loop: LoopConfig
+) -> None:
+    regressor = RigRegressor(build_regressor_config(size, people.rig))
+    train_regressor(regressor, people, processor, loop)
+    regressor.save_pretrained(output / "rig_regressor")
+
+
+def _run_generator(
+    people: People, processor: PortraitImageProcessor, output: Path, size: str, loop: LoopConfig
+) -> None:
+    conditioner = AvatarConditioner(build_conditioner_config(size, people.tokenizer))
+    generator = PointGeneratorForCausalLM(build_generator_config(size, people.tokenizer))
+    embed_geometry(generator, people.tokenizer, people.rig)
+    train_generator(conditioner, generator, people, processor, loop)
+    conditioner.save_pretrained(output / "conditioner")
+    generator.save_pretrained(output / "point_generator")
+
+
+def _run_decoder(
+    people: People, processor: PortraitImageProcessor, output: Path, size: str, loop: LoopConfig
+) -> None:
+    conditioner = _load(AvatarConditioner, output / "conditioner")
+    generator = _load(PointGeneratorForCausalLM, output / "point_generator")
+    features = FrozenFeatures(conditioner, generator, people, processor)
+    config = build_decoder_config(size, people.tokenizer, generator.config)
+    decoder = GaussianDecoder(config)
+    train_decoder(decoder, features, people, loop)
+    decoder.save_pretrained(output / "gaussian_decoder")
+
+
+def _load(model: type[PreTrainedModel], folder: Path) -> PreTrainedModel:
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"The decoder needs {folder}, and it does not exist. Train the generator first: "
+            "--stage generator with the same --output."
+        )
+    return model.from_pretrained(folder).requires_grad_(False)
+
+
+STAGES = {
+    "regressor": Stage(
+        _run_regressor, {"max_steps": 1500, "batch_size": 16, "learning_rate": 5e-4}
+    ),
+    "generator": Stage(_run_generator, {"max_steps": 4000, "batch_size": 8, "learning_rate": 1e-3}),
+    "decoder": Stage(_run_decoder, {"max_steps": 3000, "batch_size": 4, "learning_rate": 1e-3}),
+}

@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Stage 1: the generator learns to predict the next token (paper Sec. 4.4.1)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ..models.image_processing_portrait import PortraitImageProcessor
+from ..models.modeling_conditioner import AvatarConditioner
+from ..models.modeling_point_generator import PointGeneratorForCausalLM
+from ..models.tokenization_points import PointTokenizer
+from ..rigs.head_rig import HeadRig
+from .dataset import People
+from .loop import Batch, LoopConfig, train
+from .portraits import portrait_pixels
+from .windows import cut_window, window_start
+
+
+class GeneratorTraining(nn.Module):
+    """Conditioner and generator with the cross-entropy of the next token.
+
+    Args:
+        conditioner: Trained along; freeze its image encoder beforehand to keep it, as the paper
+            keeps DINOv2.
+        generator: Trained.
+    """
+
+    def __init__(
+        self, conditioner: AvatarConditioner, generator: PointGeneratorForCausalLM
+    ) -> None:
+        super().__init__()
+        self.conditioner, self.generator = conditioner, generator
+
+    def forward(
+        self, pixel_values: Tensor, rig_points: Tensor, input_ids: Tensor, labels: Tensor
+    ) -> dict[str, Tensor]:
+        """Mean negative log-likelihood in nats per token."""
+        context = self.conditioner(pixel_values, rig_points)
+        output = self.generator(
+            input_ids=input_ids, encoder_hidden_states=context, labels=labels, use_cache=False
+        )
+        return {"loss": output.loss}
+
+
+def train_generator(
+    conditioner: AvatarConditioner,
+    generator: PointGeneratorForCausalLM,
+    people: People,
+    processor: PortraitImageProcessor,
+    config: LoopConfig,
+) -> tuple[AvatarConditioner, PointGeneratorForCausalLM]:
+    """Trains on windows of the data set's sequences, one random window per row."""
+    layout, window = people.tokenizer.layout, generator.config.sliding_window
+    num_samples = conditioner.config.point_cloud_config.num_points
+
+    def make_row(index: Tensor, generator: torch.Generator) -> Batch:
+        person = people.persons[int(index)]
+        which = torch.randint(len(person.portraits), (1,), generator=generator)
+        start = window_start(len(person.input_ids), window, generator)
+        input_ids, labels = cut_window(person.input_ids, start, window, layout)
+        return {
+            "pixel_values": portrait_pixels(person.portraits[which] / 255, processor, generator),
+            "rig_points": people.rig.sample_points(person.betas[None], num_samples),
+            "input_ids": input_ids[None],
+            "labels": labels[None],
+        }
+
+    def collate(rows: list[Batch]) -> Batch:
+        return {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
+
+    training = GeneratorTraining(conditioner, generator)
+    trained = train(training, make_row, collate, len(people), config)
+    return trained.conditioner, trained.generator
+
+
+@torch.no_grad()
+def embed_geometry(
+    generator: PointGeneratorForCausalLM, tokenizer: PointTokenizer, rig: HeadRig
+) -> None:
+    """Starts the token embeddings from where the tokens are in space.
+
+    A bin gets waves of its coordinate; a face gets the sum of three sets of waves, one for each
+    coordinate of its centre, so that near tokens start alike, and a sum over the slots can point
+    at a face. With random embeddings a small model spends most of its training on learning which
+    of thousands of faces are neighbours.
+
+    Args:
+        generator: Its embeddings are overwritten, in place.
+        tokenizer: Knows the bins and the cube.
+        rig: Knows the faces.
+    """
+    weight = generator.model.embed_tokens.weight
+    layout, std = tokenizer.layout, generator.config.initializer_range
+    stream = torch.Generator().manual_seed(0)
+    bins = (torch.arange(layout.num_bins) + 0.5) / layout.num_bins * 2 - 1
+    centers = tokenizer.normalize_coords(rig.v_template[rig.faces].mean(1))
+    of_bins = _waves(bins, weight.shape[1], layout.num_bins, stream)
+    of_faces = sum(
+        _waves(axis, weight.shape[1], layout.num_bins, stream) for axis in centers.unbind(-1)
+    )
+    weight[: layout.num_bins] = std * of_bins.to(weight)
+    weight[layout.binding_offset : layout.bos_token_id] = std * of_faces.to(weight) / 3**0.5
+
+
+def _waves(coords: Tensor, size: int, num_bins: int, stream: torch.Generator) -> Tensor:
+    """Unit-variance cosines of coordinates in [-1, 1], from one wave per cube to one per 4 bins."""
+    slowest, fastest = torch.pi / 2, torch.pi * num_bins / 4
+    place = torch.rand(size, generator=stream)
+    frequencies = slowest * (fastest / slowest) ** place
+    phases = 2 * torch.pi * torch.rand(size, generator=stream)
+    return 2**0.5 * torch.cos(coords.cpu()[:, None] * frequencies + phases)
