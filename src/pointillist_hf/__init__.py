@@ -32,7 +32,7 @@ _HOMES = {
     "AvatarPipelineOutput": "pipeline_avatar",
 }
 
-__all__ = ["__version__", *_HOMES]  # noqa: PLE0604  names known to the linter are strings too
+__all__ = ["__version__", *_HOMES]
 
 if TYPE_CHECKING:
     from .avatar import Avatar as Avatar

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from .exporters.atomic_file import write_atomically
 from .exporters.ply import write_ply
 from .geometry.cameras import orbit_cameras
 from .geometry.structures import Cameras, Gaussians, RigParams
@@ -167,14 +167,16 @@ class Avatar:
         tensors |= {"bindings": self.bindings, "betas": self.betas}
         self.rig.save_pretrained(folder / RIG_FOLDER)
         config = {"format_version": FORMAT_VERSION, "rig_class": type(self.rig).__name__}
-        _replace(
+        write_atomically(
             folder / GAUSSIANS_FILE,
             lambda path: save_file(
                 {k: v.detach().cpu().contiguous() for k, v in tensors.items()}, path
             ),
         )
         # Last, so that a folder with a config is complete.
-        _replace(folder / CONFIG_FILE, lambda path: path.write_text(json.dumps(config, indent=2)))
+        write_atomically(
+            folder / CONFIG_FILE, lambda path: path.write_text(json.dumps(config, indent=2))
+        )
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> Avatar:
@@ -202,7 +204,7 @@ class Avatar:
         return cls(gaussians, tensors["bindings"], rig, tensors["betas"])
 
     def export(self, path: str | Path) -> None:
-        """Writes the canonical gaussians in the format of the suffix: .ply is 3D Gaussian Splatting.
+        """Writes the canonical gaussians in the format of the suffix; .ply is a 3DGS file.
 
         Raises:
             ValueError: The suffix is no known format.
@@ -211,15 +213,4 @@ class Avatar:
         if path.suffix not in EXPORTERS:
             known = ", ".join(EXPORTERS)
             raise ValueError(f"`path` must end in one of {known}, got {path.name!r}.")
-        _replace(path, lambda partial: EXPORTERS[path.suffix](self.gaussians, partial))
-
-
-def _replace(path: Path, write: Callable[[Path], object]) -> None:
-    """Writes beside the target and moves in one step, so that no half file is ever seen."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        write(partial)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+        write_atomically(path, lambda partial: EXPORTERS[path.suffix](self.gaussians, partial))

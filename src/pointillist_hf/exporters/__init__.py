@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Floor 3: file formats that other programs read."""
+"""Floor 2: file formats that other programs read."""

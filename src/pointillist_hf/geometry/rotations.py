@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rotations: axis-angle, matrices acting on column vectors, quaternions wxyz; all differentiable."""
+"""Rotations: axis-angle, matrices on column vectors, quaternions wxyz; all differentiable."""
 
 from __future__ import annotations
 
@@ -43,24 +43,20 @@ def quat_to_matrix(quats: Tensor) -> Tensor:
 
 
 def matrix_to_quat(matrices: Tensor) -> Tensor:
-    """Unit quaternions of rotation matrices, their largest part positive. [..., 3, 3] -> [..., 4]"""
+    """Unit quaternions of matrices, their largest part positive. [..., 3, 3] -> [..., 4]"""
     xx, yy, zz = matrices.diagonal(dim1=-2, dim2=-1).unbind(-1)
+    sums, differences = matrices + matrices.mT, matrices - matrices.mT
+    xy, xz, yz = sums[..., 0, 1], sums[..., 0, 2], sums[..., 1, 2]
+    wx, wy, wz = differences[..., 2, 1], differences[..., 0, 2], differences[..., 1, 0]
     # Each row is the quaternion scaled by four times one of its components; the row whose
     # component is largest is the one that divides by a number far from zero.
-    m = matrices
-    rows = torch.stack(
-        [
-            torch.stack([1 + xx + yy + zz, m[..., 2, 1] - m[..., 1, 2], m[..., 0, 2] - m[..., 2, 0],
-                         m[..., 1, 0] - m[..., 0, 1]], dim=-1),
-            torch.stack([m[..., 2, 1] - m[..., 1, 2], 1 + xx - yy - zz, m[..., 0, 1] + m[..., 1, 0],
-                         m[..., 0, 2] + m[..., 2, 0]], dim=-1),
-            torch.stack([m[..., 0, 2] - m[..., 2, 0], m[..., 0, 1] + m[..., 1, 0], 1 - xx + yy - zz,
-                         m[..., 1, 2] + m[..., 2, 1]], dim=-1),
-            torch.stack([m[..., 1, 0] - m[..., 0, 1], m[..., 0, 2] + m[..., 2, 0], m[..., 1, 2] + m[..., 2, 1],
-                         1 - xx - yy + zz], dim=-1),
-        ],
-        dim=-2,
-    )  # fmt: skip
+    entries = [
+        1 + xx + yy + zz, wx, wy, wz,
+        wx, 1 + xx - yy - zz, xy, xz,
+        wy, xy, 1 - xx + yy - zz, yz,
+        wz, xz, yz, 1 - xx - yy + zz,
+    ]  # fmt: skip
+    rows = torch.stack(entries, dim=-1).unflatten(-1, (4, 4))
     best = rows.diagonal(dim1=-2, dim2=-1).argmax(-1)
     chosen = rows.gather(-2, best[..., None, None].expand(*best.shape, 1, 4)).squeeze(-2)
     return normalize(chosen, dim=-1)
@@ -86,9 +82,18 @@ def nearest_rotation(matrices: Tensor) -> Tensor:
 
     [..., 3, 3] -> [..., 3, 3]
     """
-    u, _, vh = torch.linalg.svd(matrices)
-    # Flip the weakest axis where the product would be a reflection.
-    sign = torch.linalg.det(u @ vh)
-    flip = torch.ones_like(matrices[..., 0])
-    flip[..., 2] = sign
-    return (u * flip[..., None, :]) @ vh
+    with torch.no_grad():
+        u, stretches, vh = torch.linalg.svd(matrices)
+        # Flip the weakest axis where the product would be a reflection.
+        flip = torch.ones_like(stretches)
+        flip[..., 2] = torch.linalg.det(u @ vh)
+        rotations = (u * flip[..., None, :]) @ vh
+        stretches = stretches * flip
+        sums = (stretches[..., :, None] + stretches[..., None, :]).clamp_min(1e-6)
+    if not matrices.requires_grad:
+        return rotations
+    # The decomposition has no gradient where stretches agree, as they do in every rotation, but its
+    # product has: a change of the matrix turns the rotation by its antisymmetric part.
+    change = rotations.mT @ (matrices - matrices.detach())
+    twist = vh.mT @ ((vh @ (change - change.mT) @ vh.mT) / sums) @ vh
+    return rotations + rotations @ twist

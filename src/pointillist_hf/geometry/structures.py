@@ -141,9 +141,7 @@ class RigParams(TensorRecord):
     def __getitem__(self, index: slice | Tensor) -> RigParams:
         """Frames by slice or index tensor; an int would drop the frame dimension and is refused."""
         if isinstance(index, int):
-            raise TypeError(
-                "`RigParams` is indexed with a slice or a tensor, so that the frame dimension stays."
-            )
+            raise TypeError("`RigParams` is indexed with a slice or a tensor: frames stay frames.")
         return RigParams(**{f.name: getattr(self, f.name)[index] for f in fields(self)})
 
     @property

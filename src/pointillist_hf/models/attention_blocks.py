@@ -66,6 +66,7 @@ class SelfBlock(nn.Module):
         self.mlp_norm = nn.LayerNorm(hidden_size)
 
     def forward(self, hidden_states: Tensor, mask: Tensor | None = None) -> Tensor:
+        """[B, N, D], mask [B, N] -> [B, N, D]"""
         normed = self.attention_norm(hidden_states)
         hidden_states = hidden_states + self.attention(normed, normed, mask)
         return hidden_states + self.mlp(self.mlp_norm(hidden_states))
@@ -83,6 +84,7 @@ class CrossBlock(nn.Module):
         self.mlp_norm = nn.LayerNorm(hidden_size)
 
     def forward(self, hidden_states: Tensor, context: Tensor, mask: Tensor | None = None) -> Tensor:
+        """[B, N, D], [B, M, C], mask [B, M] -> [B, N, D]"""
         queries, keys = self.query_norm(hidden_states), self.context_norm(context)
         hidden_states = hidden_states + self.attention(queries, keys, mask)
         return hidden_states + self.mlp(self.mlp_norm(hidden_states))

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Configuration of the Gaussian decoder (paper Sec. 4.2)."""
 
-from __future__ import annotations
+# Without `from __future__ import annotations`: `strict` does not check types that are strings.
 
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
@@ -21,7 +21,7 @@ class GaussianDecoderConfig(PreTrainedConfig):
 
     # width of the generator's hidden states F
     generator_hidden_size: int = 1024
-    # width of the conditioning tokens if every layer looks at them too; the paper's decoder does not
+    # width of the conditioning tokens if the layers look at them; the paper's decoder does not
     cross_attention_size: int | None = None
 
     # the tokenizer's cube, and the side of one of its bins, metres

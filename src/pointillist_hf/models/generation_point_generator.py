@@ -82,7 +82,7 @@ class PointGrammar(LogitsProcessor):
         return torch.where(finished[:, None], padding, allowed)
 
     def _lowest(self, input_ids: Tensor, slot: int) -> Tensor:
-        """Smallest value of the slot, counted from the slot's first id, that keeps the order. [B]"""
+        """Smallest value of the slot, counted from its first id, that keeps the order. [B]"""
         layout = self.layout
         start = input_ids.shape[1] - slot
         firsts = [layout.slot_range(s)[0] for s in range(TOKENS_PER_POINT)]

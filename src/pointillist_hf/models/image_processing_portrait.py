@@ -104,7 +104,7 @@ class PortraitImageProcessor(ImageProcessingMixin):
                 f"`image` must be at least {self.min_side} pixels wide and high, "
                 f"got {image.size[0]} x {image.size[1]}."
             )
-        if "A" in image.getbands():
+        if image.has_transparency_data:
             image, remove_background = self._flatten(image), False
         pixels = np.asarray(image.convert("RGB"))
         x, y, side = self._find_frame(pixels) if detect_face else _centred_square(pixels)
@@ -163,7 +163,7 @@ def load_image(image: PortraitInput) -> Image.Image:
         image = _open_image(Path(image))
     if isinstance(image, Image.Image):
         upright = ImageOps.exif_transpose(image)
-        return upright.convert("RGBA" if "A" in upright.getbands() else "RGB")
+        return upright.convert("RGBA" if upright.has_transparency_data else "RGB")
     if isinstance(image, Tensor):
         image = image.detach().cpu().float().numpy() if image.is_floating_point() else image.numpy()
         image = image.transpose(1, 2, 0) if image.ndim == 3 else image

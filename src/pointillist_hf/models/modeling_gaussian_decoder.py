@@ -57,6 +57,7 @@ class GaussianDecoderLayer(nn.Module):
         self.self_block = SelfBlock(size, heads)
 
     def forward(self, states: Tensor, context: Tensor | None, mask: Tensor | None) -> Tensor:
+        """[B, N, D], [B, M, C], mask [B, N] -> [B, N, D]"""
         if self.cross_block is not None:
             states = self.cross_block(states, context)
         return self.self_block(states, mask)

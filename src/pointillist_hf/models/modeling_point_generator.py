@@ -107,6 +107,7 @@ class PointGeneratorSelfAttention(PointGeneratorAttention):
         attention_mask: Tensor | None,
         past_key_values: EncoderDecoderCache | None,
     ) -> tuple[Tensor, Tensor | None]:
+        """States [B, L, D], and the attention weights if they are computed."""
         query = rotate_pairs(self.split_heads(self.q_proj(hidden_states)), *position_embeddings)
         key = rotate_pairs(self.split_heads(self.k_proj(hidden_states)), *position_embeddings)
         value = self.split_heads(self.v_proj(hidden_states))
@@ -127,6 +128,7 @@ class PointGeneratorCrossAttention(PointGeneratorAttention):
         attention_mask: Tensor | None,
         past_key_values: EncoderDecoderCache | None,
     ) -> tuple[Tensor, Tensor | None]:
+        """States [B, L, D], and the attention weights if they are computed."""
         query = self.split_heads(self.q_proj(hidden_states))
         if past_key_values is not None and past_key_values.is_updated.get(self.layer_idx):
             layer = past_key_values.cross_attention_cache.layers[self.layer_idx]
@@ -152,6 +154,7 @@ class PointGeneratorMLP(nn.Module):
         self.act_fn = ACT2FN[config.hidden_act]
 
     def forward(self, hidden_states: Tensor) -> Tensor:
+        """[B, L, D] -> [B, L, D]"""
         gate = self.act_fn(self.gate_proj(hidden_states))
         return self.down_proj(gate * self.up_proj(hidden_states))
 
@@ -180,6 +183,7 @@ class PointGeneratorLayer(GradientCheckpointingLayer):
         cross_mask: Tensor | None = None,
         past_key_values: EncoderDecoderCache | None = None,
     ) -> Tensor:
+        """[B, L, D] -> [B, L, D]"""
         seen, _ = self.cross_attn(
             self.cross_attn_norm(hidden_states), encoder_hidden_states, cross_mask, past_key_values
         )
@@ -250,11 +254,11 @@ class PointGeneratorModel(PointGeneratorPreTrainedModel):
         """The causal window as the attention function wants it; None is plain causal."""
         if isinstance(attention_mask, dict):
             return attention_mask["sliding_attention"]
+        is_plain = past_key_values is None and attention_mask is None
         inside_window = inputs_embeds.shape[1] <= self.config.sliding_window
-        if past_key_values is None and attention_mask is None and inside_window:
+        if is_plain and inside_window and self.config._attn_implementation == "sdpa":
             # The mask builder would materialise L x L values at L = window.
-            if self.config._attn_implementation == "sdpa":
-                return None
+            return None
         cache = None if past_key_values is None else past_key_values.self_attention_cache
         return create_sliding_window_causal_mask(
             config=self.config,
@@ -290,6 +294,7 @@ class PointGeneratorModel(PointGeneratorPreTrainedModel):
             past_key_values: Keys and values of earlier tokens.
             inputs_embeds: In place of `input_ids`, without slot embeddings. [B, L, D]
             use_cache: Whether to return `past_key_values`.
+            **kwargs: `output_hidden_states`, `output_attentions` and the like.
         """
         if encoder_hidden_states is None:
             raise ValueError("`encoder_hidden_states` must be given: every layer looks at them.")
@@ -360,12 +365,10 @@ class PointGeneratorForCausalLM(
     ) -> CausalLMOutputWithCrossAttentions:
         """Logits of the next token, and the loss if labels are given.
 
-        Args:
-            labels: Ids to predict, aligned with `input_ids` (they are shifted here); -100 is
-                skipped. With labels and `loss_head="typed"` there are no logits. [B, L]
-            logits_to_keep: Number of last positions, or indices; 0 keeps all.
-
-        The other arguments are those of `PointGeneratorModel`.
+        The arguments are those of `PointGeneratorModel`, and two more. `labels` [B, L] are the
+        ids to predict, aligned with `input_ids` (they are shifted here), -100 being skipped; with
+        labels and `loss_head="typed"` there are no logits. `logits_to_keep` is a number of last
+        positions, or indices; 0 keeps all.
         """
         outputs = self.model(
             input_ids=input_ids,

@@ -33,12 +33,12 @@ INDEX_ARRAYS = (
 class HeadRig(ModelMixin, ConfigMixin):
     """A head of V vertices and F triangles; subclasses say where its arrays come from.
 
-    The arrays are buffers, so a rig is saved, loaded and moved like any model, but it has nothing to
-    train, and it stays in float32: half precision is coarser than a pore.
+    The arrays are buffers, so a rig is saved, loaded and moved like any model, but it has nothing
+    to train, and it stays in float32: half precision is coarser than a pore.
     """
 
     config_name = "config.json"
-    _keep_in_fp32_modules = list(FLOAT_ARRAYS)
+    _keep_in_fp32_modules = list(FLOAT_ARRAYS)  # noqa: RUF012  diffusers' class attribute
 
     shape_names: tuple[str, ...]
     expression_names: tuple[str, ...]

@@ -69,8 +69,8 @@ def skin_points(
         motion: T frames of joint motion.
 
     Returns:
-        Positions in metres [T, N, 3]; the linear part of each point's blended transform [T, N, 3, 3],
-        which is close to a rotation but is none where joints disagree.
+        Positions in metres [T, N, 3]; the linear part of each point's blended transform
+        [T, N, 3, 3], which is close to a rotation but is none where joints disagree.
     """
     offsets = torch.einsum("nce,te->tnc", points.exprdirs, expression)
     offsets = offsets + torch.einsum("ncp,tp->tnc", points.posedirs, motion.pose_features)

@@ -74,7 +74,7 @@ SIZES = {
         },
         decoder={
             "hidden_size": 192,
-            "num_hidden_layers": 3,
+            "num_hidden_layers": 2,
             "num_attention_heads": 3,
             "num_frequencies": 8,
         },

@@ -12,6 +12,7 @@ from ..models.image_processing_portrait import PortraitImageProcessor
 from ..models.modeling_conditioner import AvatarConditioner
 from ..models.modeling_gaussian_decoder import GaussianDecoder
 from ..models.modeling_point_generator import PointGeneratorForCausalLM
+from ..models.tokenization_points import TOKENS_PER_POINT
 from ..rendering import rasterize
 from ..rigs.binding import animate_gaussians
 from .dataset import People, Person
@@ -49,17 +50,32 @@ class FrozenFeatures:
 
     @torch.no_grad()
     def _compute(self, person: Person, portrait: int) -> tuple[Tensor, Tensor]:
-        device = self.generator.device
+        device = self.conditioner.device
         pixels = portrait_pixels(person.portraits[portrait : portrait + 1] / 255, self.processor)
         num_samples = self.conditioner.config.point_cloud_config.num_points
         samples = self.people.rig.sample_points(person.betas[None], num_samples)
         context = self.conditioner(pixels.to(device), samples.to(device))
-        states = self.generator.model(
-            input_ids=person.input_ids[None].to(device),
-            encoder_hidden_states=context,
-            use_cache=False,
-        ).last_hidden_state[0, 4:-4]
-        return states.unflatten(0, (-1, 4)).bfloat16().cpu(), context[0].bfloat16().cpu()
+        states = windowed_states(self.generator, person.input_ids[None].to(device), context)
+        points = states[0, TOKENS_PER_POINT:-TOKENS_PER_POINT].unflatten(0, (-1, TOKENS_PER_POINT))
+        return points.bfloat16().cpu(), context[0].bfloat16().cpu()
+
+
+def windowed_states(
+    generator: PointGeneratorForCausalLM, input_ids: Tensor, context: Tensor
+) -> Tensor:
+    """Final hidden states of whole sequences under the sliding window. [B, L] -> [B, L, D]
+
+    Fed in chunks through the rolling cache: each token meets the keys of a window and a chunk,
+    not of the whole sequence.
+    """
+    past, states = None, []
+    for chunk in input_ids.split(max(generator.config.sliding_window // 2, 1), dim=1):
+        output = generator.model(
+            input_ids=chunk, encoder_hidden_states=context, past_key_values=past, use_cache=True
+        )
+        past = output.past_key_values
+        states.append(output.last_hidden_state)
+    return torch.cat(states, dim=1)
 
 
 class DecoderTraining(nn.Module):
@@ -143,6 +159,7 @@ def train_decoder(
     config: LoopConfig,
     *,
     views_per_person: int = 3,
+    portraits_per_person: int = 1,
     weights: LossWeights | None = None,
     perceptual: PerceptualLoss | None = None,
 ) -> GaussianDecoder:
@@ -154,13 +171,15 @@ def train_decoder(
         people: The data set.
         config: Of the loop.
         views_per_person: Pictures per person and step.
+        portraits_per_person: Portraits that are looked at; each costs a pass of the generator.
         weights: Of Eq. 6.
         perceptual: Any perceptual distance; None leaves the term out.
     """
 
     def make_row(index: Tensor, generator: torch.Generator) -> Batch:
         person = people.persons[int(index)]
-        which = int(torch.randint(len(person.portraits), (), generator=generator))
+        usable = min(portraits_per_person, len(person.portraits))
+        which = int(torch.randint(usable, (), generator=generator))
         return {
             "index": int(index),
             "portrait": which,

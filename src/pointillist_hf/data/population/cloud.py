@@ -115,7 +115,9 @@ def _hair_clouds(posed: PosedSubject, num_strands: int) -> list[Cloud]:
     total = sum(len(bundle) for bundle in bundles)
     clouds = []
     for bundle in bundles:
-        chosen = _spread_strands(bundle, round(num_strands * len(bundle) / total))
+        # A small bundle, such as a fringe, keeps one strand however small the budget is.
+        share = max(1, round(num_strands * len(bundle) / total))
+        chosen = _spread_strands(bundle, share)
         clouds.append(_strand_cloud(bundle, chosen, slice(1, None, STRAND_STRIDE)))
     return clouds
 

@@ -1,0 +1,69 @@
+# make demo and make test set up .venv themselves; Python 3.11 or later is all they need.
+
+PYTHON ?= python3
+# Options for the installation of torch alone, for instance an index with builds for another device.
+TORCH_OPTIONS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+TORCH := $(shell grep '^torch==' constraints.txt)
+
+DATA ?= data/tiny
+RUN ?= runs/tiny
+CHECKPOINT ?= model_cards/pointillist-tiny
+LAUNCH = $(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no \
+	--dynamo_backend no
+
+# Models are read from disk; a test or demo that reaches for the network is at fault.
+export HF_HUB_OFFLINE = 1
+# Idle OpenMP threads sleep instead of spinning: on few cores that is several times faster.
+export GOMP_SPINCOUNT = 0
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-slow quality style bench checkpoint clean
+
+help:  ## List the targets
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /	/' | expand -t 14
+
+install: $(INSTALLED)  ## Set up .venv with the versions of constraints.txt
+
+$(INSTALLED): setup.cfg constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Python 3.11 or later is needed: make PYTHON=/path/to/python3.11"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install $(TORCH_OPTIONS) "$(TORCH)"
+	$(BIN)/python -m pip install -c constraints.txt -e ".[dev]"
+	touch $@
+
+demo: $(INSTALLED)  ## From a photograph to an avatar, in outputs/demo
+	$(BIN)/python examples/demo.py --output outputs/demo
+
+test: $(INSTALLED)  ## Run the tests that are quick
+	$(BIN)/python -m pytest
+
+test-slow: $(INSTALLED)  ## Run the tests that take their time
+	$(BIN)/python -m pytest -m "slow and not gpu and not flame"
+
+quality: $(INSTALLED)  ## Check style
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+style: $(INSTALLED)  ## Repair style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(INSTALLED)  ## Measure the figures of the model card
+	set -e; for script in benchmarks/*.py; do $(BIN)/python $$script; done
+
+checkpoint: $(INSTALLED)  ## Train the tiny model from nothing; an interrupted run goes on
+	$(BIN)/python examples/make_dataset.py --output $(DATA) --num_train 1024 --num_test 32 \
+		--num_skin_points 600 --hair_budget 450 --num_proc 2
+	$(LAUNCH) examples/train.py --stage regressor --data $(DATA) --output $(RUN)
+	$(LAUNCH) examples/train.py --stage generator --data $(DATA) --output $(RUN)
+	$(LAUNCH) examples/train.py --stage decoder --data $(DATA) --output $(RUN)
+	$(BIN)/python examples/assemble.py --components $(RUN) --output $(CHECKPOINT)
+
+clean:  ## Remove .venv, caches and outputs; data and runs stay
+	rm -rf $(VENV) outputs .pytest_cache .ruff_cache build dist src/*.egg-info
+	find src tests examples benchmarks -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Joins the components that training left in a folder: python examples/assemble.py IN OUT.
+
+The result is a pipeline folder that AvatarPipeline.from_pretrained reads, in bfloat16 by default.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import HfArgumentParser
+
+from pointillist_hf import (
+    AvatarConditioner,
+    AvatarPipeline,
+    GaussianDecoder,
+    PointGeneratorForCausalLM,
+    PointTokenizer,
+    PortraitImageProcessor,
+    ProceduralHeadRig,
+    RigRegressor,
+)
+
+
+@dataclass
+class Arguments:
+    """Folders, and the sampling that the pipeline starts with."""
+
+    components: str
+    output: str
+    max_points: int = 1400
+    grammar: str = "full"
+    temperature: float = 1.0
+    min_p: float = 0.05
+    dtype: str = "bfloat16"
+
+
+def main() -> None:
+    arguments = HfArgumentParser(Arguments).parse_args_into_dataclasses()[0]
+    folder, dtype = Path(arguments.components), getattr(torch, arguments.dtype)
+    pipe = AvatarPipeline(
+        image_processor=PortraitImageProcessor.from_pretrained(folder / "image_processor"),
+        rig_regressor=RigRegressor.from_pretrained(folder / "rig_regressor", dtype=dtype),
+        rig=ProceduralHeadRig.from_pretrained(folder / "rig"),
+        conditioner=AvatarConditioner.from_pretrained(folder / "conditioner", dtype=dtype),
+        tokenizer=PointTokenizer.from_pretrained(folder / "tokenizer"),
+        point_generator=PointGeneratorForCausalLM.from_pretrained(
+            folder / "point_generator", dtype=dtype
+        ),
+        gaussian_decoder=GaussianDecoder.from_pretrained(folder / "gaussian_decoder", dtype=dtype),
+        grammar=arguments.grammar,
+        temperature=arguments.temperature,
+        min_p=arguments.min_p,
+        max_points=arguments.max_points,
+    )
+    pipe.save_pretrained(arguments.output)
+    print(f"{arguments.output} is ready for AvatarPipeline.from_pretrained.")
+
+
+if __name__ == "__main__":
+    main()

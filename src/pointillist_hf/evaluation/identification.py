@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Does the model look at its input? Avatars of people it has never seen, told apart.
+
+Each avatar is made from one portrait and rendered from a camera that no portrait uses, at rest. It
+is compared with the ground truth of every person from that camera: the nearest should be its own.
+The baseline is the mean picture of the training population, which no constant avatar can beat in
+squared error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from ..data.population.cloud import sample_cloud
+from ..data.population.scene import render_frame
+from ..data.population.subject import Subject, build_subject
+from ..data.synthetic import portrait_cameras, take_portraits
+from ..data.token_dataset import FIRST_SEED, SyntheticDatasetConfig
+from ..geometry.structures import Cameras
+from ..pipeline_avatar import AvatarPipeline
+from .metrics import pairwise_errors, psnr, rank_correlation
+
+HELD_OUT_AZIMUTH, HELD_OUT_ELEVATION = 35.0, 12.0
+PORTRAIT_SIZE, BATCH_SIZE = 128, 4
+
+
+@dataclass(frozen=True)
+class Identification:
+    """Results for K people."""
+
+    nearest: Tensor  # [K] whose ground truth each avatar is nearest to
+    psnr: Tensor  # [K] of each avatar against its own ground truth, dB
+    mean_psnr: Tensor  # [K] of the population's mean picture, dB
+    num_points: Tensor  # [K] generated
+    true_num_points: Tensor  # [K] of the ground-truth clouds
+    hair_styles: list[str]
+    pictures: Tensor  # [K, 3, H, W, 3] portrait, avatar, ground truth
+
+    @property
+    def num_correct(self) -> int:
+        """Avatars nearest to their own ground truth."""
+        return int((self.nearest == torch.arange(len(self.nearest))).sum())
+
+    @property
+    def gain(self) -> float:
+        """Mean PSNR over the baseline's, dB."""
+        return float((self.psnr - self.mean_psnr).mean())
+
+    @property
+    def count_correlation(self) -> float:
+        """Rank correlation of generated and true numbers of points."""
+        return rank_correlation(self.num_points, self.true_num_points)
+
+
+def identify_people(
+    pipe: AvatarPipeline,
+    config: SyntheticDatasetConfig | None = None,
+    *,
+    num_people: int = 16,
+    num_mean: int = 64,
+    size: int = 128,
+    seed: int = 0,
+    show_progress: bool = True,
+) -> Identification:
+    """Runs the protocol on the first people of the test split.
+
+    Args:
+        pipe: The model.
+        config: Of the data set it was trained on; points and resolution must agree.
+        num_people: K.
+        num_mean: Training people in the mean picture.
+        size: Side of the compared pictures, pixels.
+        seed: Of the generation.
+        show_progress: Whether to draw a bar.
+    """
+    config = config or SyntheticDatasetConfig()
+    camera = portrait_cameras([HELD_OUT_AZIMUTH], [HELD_OUT_ELEVATION], size=size)
+    backdrop = torch.tensor(pipe.image_processor.background)
+    mean = torch.stack(
+        [
+            _true_picture(build_subject(s, resolution=config.resolution), camera, backdrop)
+            for s in _seeds("train", num_mean, config)
+        ]
+    ).mean(0)
+    people = [
+        build_subject(s, resolution=config.resolution) for s in _seeds("test", num_people, config)
+    ]
+    truth = torch.stack([_true_picture(person, camera, backdrop) for person in people])
+    portraits = [_portrait(person, pipe) for person in people]
+    avatars, counts = [], []
+    for i in tqdm(range(0, num_people, BATCH_SIZE), disable=not show_progress, desc="avatars"):
+        made = pipe(
+            portraits[i : i + BATCH_SIZE], seed=seed, detect_face=False, remove_background=False
+        ).avatars
+        avatars += [avatar.render(camera, background=backdrop)[0] for avatar in made]
+        counts += [len(avatar) for avatar in made]
+    images = torch.stack(avatars)
+    true_counts = [
+        len(sample_cloud(p, num_skin_points=config.num_skin_points, hair_budget=config.hair_budget))
+        for p in people
+    ]
+    shown = [_resized(portrait, size) for portrait in portraits]
+    return Identification(
+        nearest=pairwise_errors(images, truth).argmin(1),
+        psnr=psnr(images, truth),
+        mean_psnr=psnr(mean.expand_as(truth), truth),
+        num_points=torch.tensor(counts),
+        true_num_points=torch.tensor(true_counts),
+        hair_styles=[person.identity.hair_style for person in people],
+        pictures=torch.stack([torch.stack(shown), images, truth], dim=1),
+    )
+
+
+def _seeds(split: str, count: int, config: SyntheticDatasetConfig) -> Sequence[int]:
+    first = FIRST_SEED[split] + 10_000_000 * config.seed
+    return range(first, first + count)
+
+
+def _true_picture(person: Subject, camera: Cameras, backdrop: Tensor) -> Tensor:
+    picture = torch.from_numpy(render_frame(person.at_rest(), camera))
+    alpha = picture[..., 3:]
+    return picture[..., :3] * alpha + backdrop * (1 - alpha)
+
+
+def _portrait(person: Subject, pipe: AvatarPipeline) -> Image.Image:
+    """A new portrait of the person, with alpha."""
+    picture = take_portraits(person, pipe.rig, 1, size=PORTRAIT_SIZE, seed=1).images[0]
+    return Image.fromarray(np.round(255 * picture).astype(np.uint8))
+
+
+def _resized(portrait: Image.Image, size: int) -> Tensor:
+    flat = Image.new("RGBA", portrait.size, "white")
+    flat.alpha_composite(portrait)
+    return torch.from_numpy(np.array(flat.convert("RGB").resize((size, size)))).float() / 255

@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+import subprocess
+import sys
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from pointillist_hf import Avatar
+from pointillist_hf.cli import app
+from pointillist_hf.exporters.ply import read_ply
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def pipeline_dir(tiny_pipeline, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pipeline")
+    tiny_pipeline.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def avatar_dir(tiny_avatar, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("avatar")
+    tiny_avatar.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def portrait_file(portrait, tmp_path_factory):
+    path = tmp_path_factory.mktemp("portrait") / "portrait.png"
+    portrait.save(path)
+    return path
+
+
+def test_help_loads_no_torch():
+    code = "import sys; from pointillist_hf.cli import app; print('torch' in sys.modules)"
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout
+    assert output.split() == [b"False"]
+    result = run("--help")
+    assert result.exit_code == 0
+    for command in ("avatar", "export", "info", "synthesize"):
+        assert command in result.stdout
+
+
+def test_avatar(pipeline_dir, portrait_file, tmp_path):
+    output = tmp_path / "me"
+    options = ("--model", pipeline_dir, "--seed", 1, "--max-points", 4, "--no-face-detection")
+    result = run("avatar", portrait_file, "-o", output, *options)
+    assert result.exit_code == 0, result.output
+    avatar = Avatar.from_pretrained(output / "avatar")
+    assert f"{len(avatar)} points" in result.stdout
+    assert "generate_tokens" in result.stdout
+    assert len(read_ply(output / "avatar.ply")) == len(avatar)
+    with Image.open(output / "turntable.gif") as clip:
+        assert clip.format == "GIF"
+        assert clip.size == (256, 256)
+
+
+def test_export(avatar_dir, tiny_avatar, tmp_path):
+    result = run("export", avatar_dir, tmp_path / "me.ply")
+    assert result.exit_code == 0, result.output
+    assert len(read_ply(tmp_path / "me.ply")) == len(tiny_avatar)
+
+
+def test_info(avatar_dir, pipeline_dir, tiny_avatar):
+    assert f"{len(tiny_avatar)} points" in run("info", avatar_dir).stdout
+    described = run("info", pipeline_dir).stdout
+    assert "AvatarPipeline" in described
+    assert "point_generator: PointGeneratorForCausalLM" in described
+    assert "max_points: 6" in described
+
+
+@pytest.mark.slow
+def test_synthesize(tmp_path):
+    result = run("synthesize", "-o", tmp_path, "--num-identities", 1, "--seed", 3)
+    assert result.exit_code == 0, result.output
+    assert list(tmp_path.glob("train-*.parquet"))
+
+
+@pytest.fixture
+def bad_input(request, avatar_dir, pipeline_dir, portrait_file, tmp_path):
+    """Arguments that cannot work."""
+    (tmp_path / "broken.jpg").write_bytes(b"not a picture")
+    (tmp_path / "avatar").mkdir()
+    (tmp_path / "avatar" / "avatar.json").write_text("{")
+    model, output = ("--model", pipeline_dir), ("-o", tmp_path / "out")
+    return {
+        "no such image": ("avatar", tmp_path / "none.jpg", *model, *output),
+        "unreadable image": ("avatar", tmp_path / "broken.jpg", *model, *output),
+        "no pipeline": ("avatar", portrait_file, "--model", tmp_path, *output),
+        "no points": ("avatar", portrait_file, *model, *output, "--max-points", 0),
+        "unknown format": ("export", avatar_dir, tmp_path / "me.xyz"),
+        "no avatar": ("export", tmp_path, tmp_path / "me.ply"),
+        "damaged avatar": ("info", tmp_path / "avatar"),
+        "nothing known": ("info", tmp_path),
+        "nobody": ("synthesize", *output, "--num-identities", 0),
+    }[request.param]
+
+
+@pytest.mark.parametrize(
+    ("bad_input", "message"),
+    [
+        ("no such image", "none.jpg"),
+        ("unreadable image", "cannot be read"),
+        ("no pipeline", "model_index.json"),
+        ("no points", "max_points"),
+        ("unknown format", ".ply"),
+        ("no avatar", "avatar.json"),
+        ("damaged avatar", "line 1"),
+        ("nothing known", "model_index.json"),
+        ("nobody", "num_train"),
+    ],
+    indirect=["bad_input"],
+)
+def test_bad_input_is_one_line(bad_input, message):
+    result = run(*bad_input)
+    assert result.exit_code == 2
+    errors = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
+    assert len(errors) == 1
+    assert message in errors[0]
+    assert "Traceback" not in result.output
+    assert result.stdout == ""
+
+
+def test_the_default_model_is_explained(portrait_file, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = run("avatar", portrait_file, "-o", tmp_path)
+    assert result.exit_code == 2
+    assert "`--model` must be given" in result.stderr
+
+
+def test_interruption(portrait_file, tmp_path, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pointillist_hf.models.image_processing_portrait.load_image", interrupt)
+    result = run("avatar", portrait_file, "-o", tmp_path, "--model", tmp_path)
+    assert result.exit_code == 130
+    assert result.stderr == "Interrupted.\n"
