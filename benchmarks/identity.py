@@ -10,12 +10,12 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from pointillist_hf.exporters.images import write_contact_sheet
 from transformers import HfArgumentParser
 
 from pointillist_hf import AvatarPipeline
 from pointillist_hf.data.token_dataset import SyntheticDatasetConfig
 from pointillist_hf.evaluation.identification import identify_people
+from pointillist_hf.exporters.images import write_contact_sheet
 
 
 @dataclass

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Joins the components that training left in a folder: python examples/assemble.py IN OUT.
+"""Joins trained components: python examples/assemble.py --components DIR --output DIR.
 
 The result is a pipeline folder that AvatarPipeline.from_pretrained reads, in bfloat16 by default.
 """

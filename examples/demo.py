@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from pointillist_hf.exporters.images import write_contact_sheet, write_gif
 from transformers import HfArgumentParser
 
 from pointillist_hf import Avatar, AvatarPipeline
+from pointillist_hf.exporters.images import write_contact_sheet, write_gif
 from pointillist_hf.geometry.cameras import orbit_cameras
 from pointillist_hf.rendering import rasterize
 

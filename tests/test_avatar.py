@@ -275,3 +275,11 @@ def test_moving_to_a_device_keeps_the_numbers(tiny_avatar):
     moved = tiny_avatar.to("cpu")
     assert torch.equal(moved.gaussians.means, tiny_avatar.gaussians.means)
     assert torch.equal(moved.render(cameras()), tiny_avatar.render(cameras()))
+
+
+def test_a_damaged_file_is_refused(tiny_avatar, tmp_path):
+    tiny_avatar.save_pretrained(tmp_path)
+    file = tmp_path / "avatar.safetensors"
+    file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(ValueError, match="damaged"):
+        Avatar.from_pretrained(tmp_path)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -184,7 +185,7 @@ class Avatar:
 
         Raises:
             FileNotFoundError: The folder holds no avatar.
-            ValueError: It was written by a later version, or for a rig this version lacks.
+            ValueError: It is damaged, or was written by another version or for an unknown rig.
         """
         folder = Path(folder)
         if not (folder / CONFIG_FILE).is_file():
@@ -199,7 +200,10 @@ class Avatar:
             known = ", ".join(RIG_CLASSES)
             raise ValueError(f"`rig_class` must be one of {known}, got {config['rig_class']}.")
         rig = RIG_CLASSES[config["rig_class"]].from_pretrained(folder / RIG_FOLDER)
-        tensors = load_file(folder / GAUSSIANS_FILE)
+        try:
+            tensors = load_file(folder / GAUSSIANS_FILE)
+        except SafetensorError as error:
+            raise ValueError(f"{folder / GAUSSIANS_FILE} is damaged: {error}.") from error
         gaussians = Gaussians(**{name: tensors[name] for name in GAUSSIAN_FIELDS})
         return cls(gaussians, tensors["bindings"], rig, tensors["betas"])
 

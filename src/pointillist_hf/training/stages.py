@@ -106,5 +106,5 @@ def _load(model: type[PreTrainedModel], folder: Path) -> PreTrainedModel:
 STAGES = {
     "regressor": Stage(_run_regressor, {"max_steps": 800, "batch_size": 16, "learning_rate": 5e-4}),
     "generator": Stage(_run_generator, {"max_steps": 850, "batch_size": 8, "learning_rate": 1e-3}),
-    "decoder": Stage(_run_decoder, {"max_steps": 800, "batch_size": 4, "learning_rate": 1e-3}),
+    "decoder": Stage(_run_decoder, {"max_steps": 650, "batch_size": 4, "learning_rate": 1e-3}),
 }
