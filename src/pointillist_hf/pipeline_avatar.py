@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 from diffusers import DiffusionPipeline
@@ -107,6 +108,17 @@ class AvatarPipeline(DiffusionPipeline):
         self.register_to_config(
             grammar=grammar, temperature=temperature, min_p=min_p, max_points=max_points
         )
+
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | Path, **kwargs: object
+    ) -> AvatarPipeline:
+        """The pipeline of a folder or Hub id, in float32 unless `dtype` says otherwise.
+
+        Weights are stored in bfloat16 to be small; most CPUs compute with it several times slower.
+        """
+        kwargs = {"dtype": torch.float32, **kwargs}
+        return super().from_pretrained(str(pretrained_model_name_or_path), **kwargs)
 
     @torch.no_grad()
     def __call__(
