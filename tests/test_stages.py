@@ -109,7 +109,7 @@ def test_training_and_inference_see_the_same_portrait(trained):
     flat = portrait_pixels(images, processor)[0]
     picture = Image.fromarray(people.persons[0].portraits[0].numpy())
     called = processor(picture, detect_face=False)["pixel_values"][0]
-    # Two resamplers from 32 to 56 pixels: near, not equal.
+    # Two resamplers from 64 to 56 pixels: near, not equal.
     assert (flat - called).abs().mean() < 0.15
 
 

@@ -113,3 +113,12 @@ def test_every_other_view_is_at_rest():
     moving = views.rig_params.poses.abs().sum((1, 2)) + views.rig_params.expression.abs().sum(1)
     assert (moving[::2] == 0).all()
     assert (moving[1::2] > 0).all()
+
+
+def test_two_folders_of_one_name_are_two_data_sets(tmp_path):
+    sizes = {}
+    for size in (16, 24):
+        config = dataclasses.replace(CONFIG, num_train=1, num_test=0, num_views=1, image_size=size)
+        folder = build_synthetic_dataset(tmp_path / str(size) / "data", config, show_progress=False)
+        sizes[size] = load_token_dataset(folder, "train")[0]["views"][0].size
+    assert sizes == {16: (16, 16), 24: (24, 24)}

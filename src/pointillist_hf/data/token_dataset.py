@@ -23,6 +23,7 @@ card that names the splits.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import multiprocessing
 import os
@@ -241,13 +242,17 @@ def _write_header(output_dir: Path, config: SyntheticDatasetConfig, rig: HeadRig
 
 def _card(config: SyntheticDatasetConfig, rig: HeadRig) -> str:
     settings = "\n".join(f"| `{name}` | {value} |" for name, value in asdict(config).items())
+    # datasets caches a local folder under its last name and the configuration's name only, so two
+    # data sets in folders called "data" would be taken for one.
+    digest = hashlib.sha256(f"{SCHEMA_VERSION}{settings}".encode()).hexdigest()[:12]
     splits = ["train"] + ["test"] * (config.num_test > 0)
     files = "\n".join(f'  - split: {s}\n    path: "{s}-*.parquet"' for s in splits)
     return f"""---
 license: apache-2.0
 tags: [pointillist, gaussian-splatting, head-avatar, synthetic]
 configs:
-- config_name: default
+- config_name: people-{digest}
+  default: true
   data_files:
 {files}
 ---
