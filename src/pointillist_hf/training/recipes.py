@@ -51,7 +51,7 @@ SIZES = {
         },
         decoder={"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2},
     ),
-    # The embedded checkpoint: an hour on two CPU cores.
+    # The embedded checkpoint, trainable on two CPU cores.
     "tiny": ModelSizes(
         image_size=112,
         image_encoder={"hidden_size": 192, "num_hidden_layers": 4, "num_attention_heads": 3},

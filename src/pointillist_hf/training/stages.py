@@ -102,7 +102,7 @@ def _load(model: type[PreTrainedModel], folder: Path) -> PreTrainedModel:
     return model.from_pretrained(folder).requires_grad_(False)
 
 
-# Steps for the "tiny" size: what two CPU cores do in about an hour.
+# Steps of the embedded checkpoint; too few for a likeness, as its card says.
 STAGES = {
     "regressor": Stage(_run_regressor, {"max_steps": 800, "batch_size": 16, "learning_rate": 5e-4}),
     "generator": Stage(_run_generator, {"max_steps": 850, "batch_size": 8, "learning_rate": 1e-3}),
