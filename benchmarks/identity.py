@@ -25,6 +25,7 @@ class Arguments:
     model: str = "model_cards/pointillist-tiny"
     output: str = "outputs/identity"
     num_people: int = 16
+    first_person: int = 0
     num_skin_points: int = 600
     hair_budget: int = 450
     seed: int = 0
@@ -36,7 +37,13 @@ def main() -> None:
         num_skin_points=arguments.num_skin_points, hair_budget=arguments.hair_budget
     )
     pipe = AvatarPipeline.from_pretrained(arguments.model)
-    result = identify_people(pipe, config, num_people=arguments.num_people, seed=arguments.seed)
+    result = identify_people(
+        pipe,
+        config,
+        num_people=arguments.num_people,
+        first_person=arguments.first_person,
+        seed=arguments.seed,
+    )
     figures = {
         "people": arguments.num_people,
         "nearest_is_own": result.num_correct,

@@ -64,17 +64,19 @@ def identify_people(
     config: SyntheticDatasetConfig | None = None,
     *,
     num_people: int = 16,
+    first_person: int = 0,
     num_mean: int = 64,
     size: int = 128,
     seed: int = 0,
     show_progress: bool = True,
 ) -> Identification:
-    """Runs the protocol on the first people of the test split.
+    """Runs the protocol on people of the test split.
 
     Args:
         pipe: The model.
         config: Of the data set it was trained on; points and resolution must agree.
         num_people: K.
+        first_person: Place of the first of them in the split.
         num_mean: Training people in the mean picture.
         size: Side of the compared pictures, pixels.
         seed: Of the generation.
@@ -90,7 +92,8 @@ def identify_people(
         ]
     ).mean(0)
     people = [
-        build_subject(s, resolution=config.resolution) for s in _seeds("test", num_people, config)
+        build_subject(s, resolution=config.resolution)
+        for s in _seeds("test", first_person + num_people, config)[first_person:]
     ]
     truth = torch.stack([_true_picture(person, camera, backdrop) for person in people])
     portraits = [_portrait(person, pipe) for person in people]

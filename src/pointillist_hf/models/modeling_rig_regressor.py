@@ -30,6 +30,22 @@ class RigRegressor(PreTrainedModel):
         self.head = nn.Linear(2 * config.image_config.hidden_size, num_outputs)
         self.post_init()
 
+    def encode_image(self, pixel_values: Tensor) -> Tensor:
+        """Tokens of the portraits: the whole, then the patches. [B, 3, H, W] -> [B, M, D]"""
+        return self.image_encoder(pixel_values).last_hidden_state
+
+    def read_params(self, image_tokens: Tensor) -> RigParams:
+        """Parameters of the portraits behind the tokens, without translation. [B, M, D]"""
+        pooled = torch.cat([image_tokens[:, 0], image_tokens[:, 1:].mean(1)], dim=-1)
+        outputs = self.head(pooled).float()
+        sizes = [self.config.num_betas, self.config.num_expressions, 3 * len(POSE_NAMES)]
+        betas, expression, angles = outputs.split(sizes, dim=-1)
+        # A small gain keeps the untrained network at the neutral head.
+        poses = self.config.max_angle * torch.tanh(angles / self.config.max_angle)
+        named = dict(zip(POSE_NAMES, poses.split(3, dim=-1), strict=True))
+        transl = outputs.new_zeros(len(outputs), 3)
+        return RigParams(betas=betas, expression=expression, transl=transl, **named)
+
     def forward(self, pixel_values: Tensor) -> RigParams:
         """Parameters of the portraits, without translation.
 
@@ -39,13 +55,4 @@ class RigRegressor(PreTrainedModel):
         Returns:
             One frame per portrait.
         """
-        states = self.image_encoder(pixel_values).last_hidden_state
-        pooled = torch.cat([states[:, 0], states[:, 1:].mean(1)], dim=-1)
-        outputs = self.head(pooled).float()
-        sizes = [self.config.num_betas, self.config.num_expressions, 3 * len(POSE_NAMES)]
-        betas, expression, angles = outputs.split(sizes, dim=-1)
-        # A small gain keeps the untrained network at the neutral head.
-        poses = self.config.max_angle * torch.tanh(angles / self.config.max_angle)
-        named = dict(zip(POSE_NAMES, poses.split(3, dim=-1), strict=True))
-        transl = outputs.new_zeros(len(outputs), 3)
-        return RigParams(betas=betas, expression=expression, transl=transl, **named)
+        return self.read_params(self.encode_image(pixel_values))

@@ -15,6 +15,15 @@ def uniform(low: float, high: float, count: int, generator: torch.Generator) -> 
     return low + (high - low) * torch.rand(count, generator=generator)
 
 
+def vary_exposure(color: Tensor, generator: torch.Generator) -> Tensor:
+    """Brightness, white balance and contrast as cameras choose them. [B, H, W, 3] in [0, 1]"""
+    count = len(color)
+    gain = uniform(0.85, 1.15, count, generator)[:, None]
+    balance = uniform(0.95, 1.05, 3 * count, generator).view(count, 3)
+    gamma = uniform(0.85, 1.15, count, generator)[:, None, None, None]
+    return ((gain * balance)[:, None, None] * color).clamp(0, 1) ** gamma
+
+
 def portrait_pixels(
     images: Tensor,
     processor: PortraitImageProcessor,
@@ -25,7 +34,8 @@ def portrait_pixels(
     Args:
         images: sRGB with straight alpha. [B, H, W, 4] in [0, 1]
         processor: Whose size, background and normalisation are used.
-        generator: Moves, zooms and brightens each portrait a little; None leaves them as they are.
+        generator: Varies exposure, white balance, contrast, place and zoom of each portrait; None
+            leaves them as they are.
 
     Returns:
         [B, 3, size, size]
@@ -33,7 +43,7 @@ def portrait_pixels(
     count = len(images)
     color, alpha = images[..., :3], images[..., 3:]
     if generator is not None:
-        color = (color * uniform(0.9, 1.1, count, generator)[:, None, None, None]).clamp(0, 1)
+        color = vary_exposure(color, generator)
     backdrop = torch.tensor(processor.background)
     pixels = (color * alpha + backdrop * (1 - alpha)).permute(0, 3, 1, 2)
     zoom, shift = torch.ones(count), torch.zeros(count, 2)

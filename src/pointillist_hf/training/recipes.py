@@ -54,8 +54,8 @@ SIZES = {
     # The embedded checkpoint, trainable on two CPU cores.
     "tiny": ModelSizes(
         image_size=112,
-        image_encoder={"hidden_size": 192, "num_hidden_layers": 4, "num_attention_heads": 3},
-        conditioner_size=192,
+        image_encoder={"hidden_size": 256, "num_hidden_layers": 5, "num_attention_heads": 4},
+        conditioner_size=256,
         point_cloud_encoder={
             "hidden_size": 128,
             "num_hidden_layers": 2,
@@ -74,7 +74,7 @@ SIZES = {
         },
         decoder={
             "hidden_size": 192,
-            "num_hidden_layers": 2,
+            "num_hidden_layers": 3,
             "num_attention_heads": 3,
             "num_frequencies": 8,
         },

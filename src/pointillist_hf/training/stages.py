@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from accelerate import PartialState
 from transformers import PreTrainedModel, set_seed
 
 from ..models.image_processing_portrait import PortraitImageProcessor
@@ -31,12 +32,15 @@ from .train_decoder import FrozenFeatures, train_decoder
 from .train_generator import embed_geometry, train_generator
 from .train_regressor import train_regressor
 
+# Trained models by the names of their folders.
+Components = dict[str, PreTrainedModel]
+
 
 @dataclass(frozen=True)
 class Stage:
     """How a stage runs, and the loop settings it runs with unless told otherwise."""
 
-    run: Callable[[People, PortraitImageProcessor, Path, str, LoopConfig], None]
+    run: Callable[[People, PortraitImageProcessor, Path, str, LoopConfig], Components]
     settings: dict[str, float | int] = field(default_factory=dict)
 
 
@@ -56,48 +60,57 @@ def run_stage(
     people = load_people(data, "train", show_progress=loop.show_progress)
     processor = build_image_processor(size)
     set_seed(loop.seed)
+    components = STAGES[stage].run(people, processor, output, size, loop)
+    if not PartialState().is_main_process:
+        return
     people.tokenizer.save_pretrained(output / "tokenizer")
     people.rig.save_pretrained(output / "rig")
     processor.save_pretrained(output / "image_processor")
-    STAGES[stage].run(people, processor, output, size, loop)
+    for name, model in components.items():
+        model.save_pretrained(output / name)
 
 
 def _run_regressor(
     people: People, processor: PortraitImageProcessor, output: Path, size: str, loop: LoopConfig
-) -> None:
+) -> Components:
     regressor = RigRegressor(build_regressor_config(size, people.rig))
-    train_regressor(regressor, people, processor, loop)
-    regressor.save_pretrained(output / "rig_regressor")
+    return {"rig_regressor": train_regressor(regressor, people, processor, loop)}
 
 
 def _run_generator(
     people: People, processor: PortraitImageProcessor, output: Path, size: str, loop: LoopConfig
-) -> None:
+) -> Components:
     conditioner = AvatarConditioner(build_conditioner_config(size, people.tokenizer))
+    regressor = _load(RigRegressor, output / "rig_regressor", needed_stage="regressor")
+    conditioner.image_encoder.load_state_dict(regressor.image_encoder.state_dict())
+    # As the paper keeps DINOv2: points would teach the encoder to forget colours.
+    conditioner.image_encoder.requires_grad_(False)
     generator = PointGeneratorForCausalLM(build_generator_config(size, people.tokenizer))
     embed_geometry(generator, people.tokenizer, people.rig)
-    train_generator(conditioner, generator, people, processor, loop)
-    conditioner.save_pretrained(output / "conditioner")
-    generator.save_pretrained(output / "point_generator")
+    trained = train_generator(conditioner, generator, people, processor, loop)
+    return dict(zip(("conditioner", "point_generator"), trained, strict=True))
 
 
 def _run_decoder(
     people: People, processor: PortraitImageProcessor, output: Path, size: str, loop: LoopConfig
-) -> None:
-    conditioner = _load(AvatarConditioner, output / "conditioner")
-    generator = _load(PointGeneratorForCausalLM, output / "point_generator")
-    features = FrozenFeatures(conditioner, generator, people, processor)
+) -> Components:
+    conditioner = _load(AvatarConditioner, output / "conditioner", needed_stage="generator")
+    generator = _load(
+        PointGeneratorForCausalLM, output / "point_generator", needed_stage="generator"
+    )
+    features = FrozenFeatures(
+        conditioner, generator, people, processor, use_bfloat16=loop.mixed_precision == "bf16"
+    )
     config = build_decoder_config(size, people.tokenizer, generator.config)
     decoder = GaussianDecoder(config)
-    train_decoder(decoder, features, people, loop)
-    decoder.save_pretrained(output / "gaussian_decoder")
+    return {"gaussian_decoder": train_decoder(decoder, features, people, loop)}
 
 
-def _load(model: type[PreTrainedModel], folder: Path) -> PreTrainedModel:
+def _load(model: type[PreTrainedModel], folder: Path, *, needed_stage: str) -> PreTrainedModel:
     if not folder.is_dir():
         raise FileNotFoundError(
-            f"The decoder needs {folder}, and it does not exist. Train the generator first: "
-            "--stage generator with the same --output."
+            f"This stage needs {folder}, and it does not exist. Train the {needed_stage} first: "
+            f"--stage {needed_stage} with the same --output."
         )
     return model.from_pretrained(folder).requires_grad_(False)
 

@@ -10,7 +10,7 @@ from torch.nn.utils.rnn import pad_sequence
 from ..geometry.structures import Cameras, Gaussians, RigParams
 from ..models.image_processing_portrait import PortraitImageProcessor
 from ..models.modeling_conditioner import AvatarConditioner
-from ..models.modeling_gaussian_decoder import GaussianDecoder
+from ..models.modeling_gaussian_decoder import GaussianDecoder, GaussianDecoderOutput
 from ..models.modeling_point_generator import PointGeneratorForCausalLM
 from ..models.tokenization_points import TOKENS_PER_POINT
 from ..rendering import rasterize
@@ -29,6 +29,7 @@ class FrozenFeatures:
         generator: Frozen.
         people: The data set.
         processor: Of the portraits.
+        use_bfloat16: Whether the networks run in mixed precision.
     """
 
     def __init__(
@@ -37,9 +38,12 @@ class FrozenFeatures:
         generator: PointGeneratorForCausalLM,
         people: People,
         processor: PortraitImageProcessor,
+        *,
+        use_bfloat16: bool = False,
     ) -> None:
         self.conditioner, self.generator = conditioner.eval(), generator.eval()
         self.people, self.processor = people, processor
+        self.use_bfloat16 = use_bfloat16
         self.known: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
 
     def __call__(self, index: int, portrait: int) -> tuple[Tensor, Tensor]:
@@ -54,8 +58,9 @@ class FrozenFeatures:
         pixels = portrait_pixels(person.portraits[portrait : portrait + 1] / 255, self.processor)
         num_samples = self.conditioner.config.point_cloud_config.num_points
         samples = self.people.rig.sample_points(person.betas[None], num_samples)
-        context = self.conditioner(pixels.to(device), samples.to(device))
-        states = windowed_states(self.generator, person.input_ids[None].to(device), context)
+        with torch.autocast(device.type, torch.bfloat16, enabled=self.use_bfloat16):
+            context = self.conditioner(pixels.to(device), samples.to(device))
+            states = windowed_states(self.generator, person.input_ids[None].to(device), context)
         points = states[0, TOKENS_PER_POINT:-TOKENS_PER_POINT].unflatten(0, (-1, TOKENS_PER_POINT))
         return points.bfloat16().cpu(), context[0].bfloat16().cpu()
 
@@ -107,6 +112,19 @@ class DecoderTraining(nn.Module):
         output = self.decoder(
             means, token_hidden_states.float(), attention_mask, encoder_hidden_states.float()
         )
+        # Half precision is for networks: pictures and skinning need all digits.
+        with torch.autocast(means.device.type, enabled=False):
+            return self.picture_losses(output, bindings, indices, views, backgrounds)
+
+    def picture_losses(
+        self,
+        output: GaussianDecoderOutput,
+        bindings: list[Tensor],
+        indices: list[int],
+        views: list[Tensor],
+        backgrounds: Tensor,
+    ) -> dict[str, Tensor]:
+        """Eq. 6 of rendered splats, averaged over B people."""
         rows = []
         for row, index in enumerate(indices):
             person, count = self.people.persons[index], len(bindings[row])
@@ -119,7 +137,7 @@ class DecoderTraining(nn.Module):
                 person.view_cameras[views[row]],
                 background,
             )
-            target = composite(person.views[views[row]].to(means.device) / 255, background)
+            target = composite(person.views[views[row]].to(background.device) / 255, background)
             losses = image_losses(rendered, target, self.weights, self.perceptual)
             losses["offset"] = offset_penalty(
                 output.offsets[row, :count], self.decoder.config.bin_size
@@ -179,7 +197,11 @@ def train_decoder(
     def make_row(index: Tensor, generator: torch.Generator) -> Batch:
         person = people.persons[int(index)]
         usable = min(portraits_per_person, len(person.portraits))
-        which = int(torch.randint(usable, (), generator=generator))
+        # Not always the first ones: these portraits are all that the decoder ever sees.
+        first = int(index) % len(person.portraits)
+        which = (first + int(torch.randint(usable, (), generator=generator))) % len(
+            person.portraits
+        )
         return {
             "index": int(index),
             "portrait": which,

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Stage 0: the rig regressor learns to read head shape, expression and pose off a portrait."""
+"""Stage 0: portraits become tokens, and the tokens head shape, expression and pose.
+
+The image encoder trained here is the one that the conditioner starts from.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +16,15 @@ from ..rigs.head_rig import HeadRig
 from .dataset import People
 from .loop import Batch, LoopConfig, train
 from .portraits import portrait_pixels
+from .view_synthesis import ViewSynthesis, draw_views
 
 MILLIMETRES = 1000.0
+# A view that is 1 % off weighs as much as a vertex that is 1 mm off.
+VIEW_WEIGHT = 100.0
 
 
 class RegressorTraining(nn.Module):
-    """The regressor with its loss: how far apart the predicted and the true heads are.
+    """The regressor with its losses: how far the heads are apart, and how far drawn views are.
 
     Coefficients count by what they move, so those that a picture cannot show cost little.
     """
@@ -26,25 +32,37 @@ class RegressorTraining(nn.Module):
     def __init__(self, regressor: RigRegressor, rig: HeadRig) -> None:
         super().__init__()
         self.regressor = regressor
+        sizes = regressor.config.image_config
+        self.view_synthesis = ViewSynthesis(sizes.hidden_size, sizes.num_attention_heads)
         for name in ("shapedirs", "exprdirs"):
             directions = getattr(rig, name).flatten(0, 1)
             gram = directions.T @ directions / len(rig.v_template) * MILLIMETRES**2
             self.register_buffer(f"{name}_gram", gram, persistent=False)
 
     def forward(
-        self, pixel_values: Tensor, betas: Tensor, expression: Tensor, poses: Tensor
+        self,
+        pixel_values: Tensor,
+        betas: Tensor,
+        expression: Tensor,
+        poses: Tensor,
+        views: Tensor,
+        viewmats: Tensor,
     ) -> dict[str, Tensor]:
-        """Losses: mean squared vertex distances in mm^2, and squared angles."""
-        predicted = self.regressor(pixel_values)
-        shape, mimic = predicted.betas - betas, predicted.expression - expression
-        losses = {
-            "shape": torch.einsum("bi,ij,bj->b", shape, self.shapedirs_gram, shape).mean(),
-            "expression": torch.einsum("bi,ij,bj->b", mimic, self.exprdirs_gram, mimic).mean(),
-            "pose": 100 * (predicted.poses - poses).square().sum((1, 2)).mean(),
-        }
-        # A prior keeps coefficients that the picture does not show at the mean.
-        prior = 0.01 * predicted.betas.square().sum(-1).mean()
-        return {**losses, "loss": sum(losses.values()) + prior}
+        """Losses: mean squared vertex distances in mm^2, squared angles, pixel errors."""
+        tokens = self.regressor.encode_image(pixel_values)
+        predicted = self.regressor.read_params(tokens)
+        drawn = self.view_synthesis(tokens, viewmats)
+        with torch.autocast(pixel_values.device.type, enabled=False):
+            shape, mimic = predicted.betas - betas, predicted.expression - expression
+            losses = {
+                "shape": torch.einsum("bi,ij,bj->b", shape, self.shapedirs_gram, shape).mean(),
+                "expression": torch.einsum("bi,ij,bj->b", mimic, self.exprdirs_gram, mimic).mean(),
+                "pose": 100 * (predicted.poses - poses).square().sum((1, 2)).mean(),
+            }
+            losses["views"] = VIEW_WEIGHT * (drawn.float() - views).abs().mean()
+            # A prior keeps coefficients that the picture does not show at the mean.
+            prior = 0.01 * predicted.betas.square().sum(-1).mean()
+            return {**losses, "loss": sum(losses.values()) + prior}
 
 
 def train_regressor(
@@ -52,23 +70,30 @@ def train_regressor(
     people: People,
     processor: PortraitImageProcessor,
     config: LoopConfig,
+    *,
+    views_per_portrait: int = 2,
 ) -> RigRegressor:
-    """Trains the regressor on the portraits of a data set."""
+    """Trains the regressor on the portraits of a data set, and its encoder on the views too."""
 
     def make_row(index: Tensor, generator: torch.Generator) -> Batch:
         person = people.persons[int(index)]
         which = torch.randint(len(person.portraits), (1,), generator=generator)
         params: RigParams = person.portrait_params[which]
         pixels = portrait_pixels(person.portraits[which] / 255, processor, generator)
+        views, viewmats = draw_views(person, views_per_portrait, generator)
         return {
             "pixel_values": pixels,
             "betas": params.betas,
             "expression": params.expression,
             "poses": params.poses,
+            "views": views,
+            "viewmats": viewmats,
         }
 
     def collate(rows: list[Batch]) -> Batch:
         return {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
 
+    # Nothing is masked here, and processes must agree on which parameters have a gradient.
+    regressor.image_encoder.embeddings.mask_token.requires_grad_(False)
     training = RegressorTraining(regressor, people.rig)
     return train(training, make_row, collate, len(people), config).regressor

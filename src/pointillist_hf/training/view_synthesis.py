@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The pretext task of the image encoder: from one portrait to other views of the person.
+
+DINOv2's weights are a download, so the small models train an encoder of its architecture from
+nothing. Points alone would teach it shapes; who has to draw the back of a head as well keeps
+colours, hair and clothes in the tokens, and that is what generator and decoder live on.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+from ..models.attention_blocks import CrossBlock, SelfBlock
+from .dataset import Person
+
+VIEW_SIZE, PATCH_SIZE = 56, 7  # pixels
+
+
+class ViewSynthesis(nn.Module):
+    """Draws a view, patch by patch, from the tokens of a portrait and a camera.
+
+    Args:
+        hidden_size: Width of the tokens.
+        num_heads: Of the attention.
+    """
+
+    def __init__(self, hidden_size: int, num_heads: int) -> None:
+        super().__init__()
+        self.grid = VIEW_SIZE // PATCH_SIZE
+        self.embed_places = nn.Parameter(0.02 * torch.randn(self.grid**2, hidden_size))
+        self.camera_mlp = nn.Sequential(
+            nn.Linear(12, hidden_size), nn.GELU(), nn.Linear(hidden_size, hidden_size)
+        )
+        self.cross_blocks = nn.ModuleList(
+            CrossBlock(hidden_size, num_heads, hidden_size) for _ in range(2)
+        )
+        self.self_blocks = nn.ModuleList(SelfBlock(hidden_size, num_heads) for _ in range(2))
+        self.norm = nn.LayerNorm(hidden_size)
+        self.head = nn.Linear(hidden_size, 4 * PATCH_SIZE**2)
+
+    def forward(self, tokens: Tensor, viewmats: Tensor) -> Tensor:
+        """Views with premultiplied alpha.
+
+        Args:
+            tokens: [B, M, D]
+            viewmats: World to camera. [B, K, 4, 4]
+
+        Returns:
+            [B, K, 4, VIEW_SIZE, VIEW_SIZE]
+        """
+        count = viewmats.shape[1]
+        cameras = self.camera_mlp(viewmats[:, :, :3].flatten(2))  # [B, K, D]
+        states = (cameras[:, :, None] + self.embed_places).flatten(0, 1)
+        tokens = tokens.repeat_interleave(count, dim=0)
+        for cross_block, self_block in zip(self.cross_blocks, self.self_blocks, strict=True):
+            states = self_block(cross_block(states, tokens))
+        patches = self.head(self.norm(states))
+        patches = patches.unflatten(1, (self.grid, self.grid))
+        patches = patches.unflatten(-1, (4, PATCH_SIZE, PATCH_SIZE))  # [BK, gy, gx, 4, py, px]
+        images = patches.permute(0, 3, 1, 4, 2, 5).reshape(-1, 4, VIEW_SIZE, VIEW_SIZE)
+        return images.unflatten(0, (-1, count))
+
+
+def views_at_rest(person: Person) -> Tensor:
+    """Which of a person's views show no expression and no pose: indices. [K]"""
+    params = person.view_params
+    moves = torch.cat([params.expression, params.poses.flatten(1)], dim=-1)
+    return torch.nonzero((moves == 0).all(-1))[:, 0]
+
+
+def draw_views(person: Person, num_views: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Some views of a person at rest and their cameras, with repetition if there are too few.
+
+    Returns:
+        Views with premultiplied alpha [1, K, 4, VIEW_SIZE, VIEW_SIZE], viewmats [1, K, 4, 4].
+    """
+    usable = views_at_rest(person)
+    order = torch.randperm(len(usable), generator=generator)
+    chosen = usable[order.repeat(-(-num_views // len(usable)))[:num_views]]
+    images = person.views[chosen].permute(0, 3, 1, 2) / 255
+    premultiplied = torch.cat([images[:, :3] * images[:, 3:], images[:, 3:]], dim=1)
+    # Shrunk by averaging: view synthesis has to get the colours right, not the eyelashes.
+    small = interpolate(premultiplied, (VIEW_SIZE, VIEW_SIZE), mode="area")
+    return small[None], person.view_cameras.viewmats[chosen][None]
