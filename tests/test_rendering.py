@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pointillist_hf.geometry.structures import Cameras, Gaussians
-from pointillist_hf.rendering import rasterize
+from pointillist_hf.rendering import cpu_binning, cpu_blending, cpu_projection, rasterize
 from pointillist_hf.rendering.mesh import rasterize_mesh
 from pointillist_hf.rendering.reference_backend import (
     EPS2D,
@@ -303,12 +303,18 @@ def test_a_forked_child_renders():
     np.testing.assert_array_equal(colors, expected.numpy())
 
 
+def test_the_kernels_agree_on_their_constants():
+    for name in ("TILE_W", "TILE_H", "LOG2_E", "LOG2_MIN_ALPHA"):
+        assert getattr(cpu_binning, name) == getattr(cpu_blending, name)
+    assert np.log2(cpu_projection.MIN_ALPHA) == pytest.approx(cpu_blending.LOG2_MIN_ALPHA)
+
+
 def test_kernels_compile_where_no_cache_can_be_written():
     program = (
         "from numba.core import caching\n"
         "caching.CacheImpl._locator_classes = []\n"
         "from pointillist_hf.rendering.compilation import compile_kernel\n"
-        "import pointillist_hf.rendering.cpu_kernels\n"
+        "import pointillist_hf.rendering.cpu_blending\n"
         "@compile_kernel()\n"
         "def double(x):\n"
         "    return 2 * x\n"

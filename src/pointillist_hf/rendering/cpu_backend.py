@@ -24,14 +24,13 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
 from ..geometry.structures import Cameras, Gaussians
-from .cpu_kernels import (
+from .cpu_binning import bin_into_tiles, sort_by_depth
+from .cpu_blending import (
     NUM_SUMS,
-    bin_into_tiles,
     blend_backward,
     blend_forward,
     blend_forward_recording,
     reduce_sums,
-    sort_by_depth,
 )
 from .cpu_projection import project_backward, project_forward
 
