@@ -82,14 +82,15 @@ def test_patches_lie_where_they_belong():
     assert torch.equal(image, expected)
 
 
-def test_it_learns_to_draw_a_person(person):
+def test_it_learns_to_tell_cameras_apart(person):
     torch.manual_seed(0)
-    network, tokens = ViewSynthesis(32, 2), torch.nn.Parameter(torch.randn(1, 4, 32))
+    network, tokens = ViewSynthesis(64, 4), torch.nn.Parameter(torch.randn(1, 4, 64))
     views, viewmats = draw_views(person, 3, stream())
-    optimizer = torch.optim.Adam([*network.parameters(), tokens], lr=1e-2)
-    for _ in range(150):
+    optimizer = torch.optim.Adam([*network.parameters(), tokens], lr=3e-3)
+    for _ in range(350):
         loss = (network(tokens, viewmats) - views).abs().mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    assert loss < 0.4 * views.abs().mean()
+    blind = (views - views.median(1, keepdim=True).values).abs().mean()
+    assert loss < 0.8 * blind

@@ -29,7 +29,8 @@ class ViewSynthesis(nn.Module):
     def __init__(self, hidden_size: int, num_heads: int) -> None:
         super().__init__()
         self.grid = VIEW_SIZE // PATCH_SIZE
-        self.embed_places = nn.Parameter(0.02 * torch.randn(self.grid**2, hidden_size))
+        # As large as the camera's part: the first norm would drown smaller ones.
+        self.embed_places = nn.Parameter(torch.randn(self.grid**2, hidden_size))
         self.camera_mlp = nn.Sequential(
             nn.Linear(12, hidden_size), nn.GELU(), nn.Linear(hidden_size, hidden_size)
         )
