@@ -117,7 +117,9 @@ def _load(model: type[PreTrainedModel], folder: Path, *, needed_stage: str) -> P
 
 # Steps of the embedded checkpoint; too few for a likeness, as its card says.
 STAGES = {
-    "regressor": Stage(_run_regressor, {"max_steps": 800, "batch_size": 16, "learning_rate": 5e-4}),
+    "regressor": Stage(
+        _run_regressor, {"max_steps": 2400, "batch_size": 32, "learning_rate": 6e-4}
+    ),
     "generator": Stage(_run_generator, {"max_steps": 850, "batch_size": 8, "learning_rate": 1e-3}),
     "decoder": Stage(_run_decoder, {"max_steps": 650, "batch_size": 4, "learning_rate": 1e-3}),
 }
