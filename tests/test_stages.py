@@ -2,6 +2,11 @@
 """The three stages at their smallest, and what comes of them."""
 
 import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -24,6 +29,7 @@ from pointillist_hf.training.recipes import build_image_processor
 from pointillist_hf.training.stages import run_stage
 from pointillist_hf.training.train_decoder import windowed_states
 
+EXAMPLES = Path(__file__).parent.parent / "examples"
 DATA = SyntheticDatasetConfig(
     num_train=2,
     num_test=1,
@@ -88,6 +94,26 @@ def test_the_protocol_runs_on_the_trained_pipeline(pipe):
     assert torch.isfinite(result.psnr).all()
     assert 0 <= result.num_correct <= 2
     assert (result.num_points <= 80).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", STEPS)
+def test_two_processes_train_a_stage_like_one(stage, trained, tmp_path):
+    """Every parameter takes part on every process, and only one of them writes."""
+    for processes in (1, 2):
+        out = tmp_path / str(processes)
+        shutil.copytree(trained / "out", out, ignore=shutil.ignore_patterns("*_run"))
+        launch = (sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={processes}")
+        options = f"--stage {stage} --size nano --max_steps 4 --batch_size 2 --save_steps 4"
+        folders = ("--data", str(trained / "data"), "--output", str(out))
+        subprocess.run(
+            [*launch, str(EXAMPLES / "train.py"), *options.split(), *folders],
+            check=True,
+            capture_output=True,
+            env={**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"},
+        )
+    one, two = (losses(tmp_path / name / f"{stage}_run") for name in "12")
+    assert two == pytest.approx(one, rel=1e-3)
 
 
 def test_windowed_states_are_those_of_the_full_forward(trained):

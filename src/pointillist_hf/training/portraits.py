@@ -48,8 +48,9 @@ def portrait_pixels(
     pixels = (color * alpha + backdrop * (1 - alpha)).permute(0, 3, 1, 2)
     zoom, shift = torch.ones(count), torch.zeros(count, 2)
     if generator is not None:
-        zoom = uniform(0.92, 1.1, count, generator)
-        shift = uniform(-0.06, 0.06, 2 * count, generator).view(count, 2)
+        # Little: how large a head is shows in nothing but its size in the frame.
+        zoom = uniform(0.97, 1.03, count, generator)
+        shift = uniform(-0.03, 0.03, 2 * count, generator).view(count, 2)
     axis = (torch.arange(processor.size) + 0.5) / processor.size * 2 - 1
     grid = torch.stack(torch.meshgrid(axis, axis, indexing="xy"), dim=-1)
     grid = grid * zoom[:, None, None, None] + shift[:, None, None]
