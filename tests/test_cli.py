@@ -3,12 +3,14 @@ import subprocess
 import sys
 
 import pytest
+from fake_flame import write_flame
 from PIL import Image
 from typer.testing import CliRunner
 
 from pointillist_hf import Avatar
 from pointillist_hf.cli import app
 from pointillist_hf.exporters.ply import read_ply
+from pointillist_hf.rigs.flame.model_file import read_flame
 
 
 def run(*arguments):
@@ -42,7 +44,7 @@ def test_help_loads_no_torch():
     assert output.split() == [b"False"]
     result = run("--help")
     assert result.exit_code == 0
-    for command in ("avatar", "export", "info", "synthesize"):
+    for command in ("avatar", "export", "info", "convert-flame", "synthesize"):
         assert command in result.stdout
 
 
@@ -141,3 +143,18 @@ def test_interruption(portrait_file, tmp_path, monkeypatch):
     result = run("avatar", portrait_file, "-o", tmp_path, "--model", tmp_path)
     assert result.exit_code == 130
     assert result.stderr == "Interrupted.\n"
+
+
+def test_convert_flame(tmp_path):
+    write_flame(tmp_path / "flame2023.pkl")
+    output = tmp_path / "flame.safetensors"
+    result = run("convert-flame", tmp_path / "flame2023.pkl", output)
+    assert result.exit_code == 0, result.output
+    assert "FLAME 2023 in" in result.stdout
+    assert read_flame(output).version == "2023"
+    (tmp_path / "bad.pkl").write_bytes(b"cos\nsystem\n(S'touch canary'\ntR.")
+    result = run("convert-flame", tmp_path / "bad.pkl", output)
+    assert result.exit_code == 2
+    assert "Error: " in result.stderr
+    assert "it names os.system" in result.stderr
+    assert result.stderr.count("\n") == 1

@@ -39,7 +39,7 @@ HOMES = {
     "diffusers": {"rigs", "pipeline_avatar.py", "registration.py"},
     "transformers": {"models", "training", "registration.py"},
     "huggingface_hub": {"models"},
-    "safetensors": {"avatar.py"},
+    "safetensors": {"avatar.py", "rigs/flame/model_file.py"},
     "datasets": {"data"},
     "accelerate": {"training"},
     "typer": {"cli.py"},
@@ -51,6 +51,8 @@ HIDDEN = {
     "cli.py": "--help answers before torch is loaded",
 }
 REFUSED_NAMES = {"print", "torch.load", "pickle", "cPickle", "dill", "joblib"}
+# Who may read pickles all the same: it builds nothing that they name.
+RESTRICTED_READERS = {"rigs/flame/restricted_pickle.py"}
 
 FILES = sorted(path.relative_to(SOURCE).as_posix() for path in SOURCE.rglob("*.py"))
 every_file = pytest.mark.parametrize("file", FILES)
@@ -117,7 +119,8 @@ def test_no_shortcuts(file):
         assert not is_hidden, f"{at} hides an import in a function"
         names = {alias.name for alias in node.names} if is_import else set()
         names |= {ast.unparse(node)} if isinstance(node, (ast.Name, ast.Attribute)) else set()
-        assert not names & {*REFUSED_NAMES, "*"}, f"{at} uses {names}"
+        allowed = {"pickle"} if file in RESTRICTED_READERS else set()
+        assert not names & {*REFUSED_NAMES, "*"} - allowed, f"{at} uses {names}"
         assert not isinstance(node, ast.Assert), f"{at} asserts instead of raising"
         assert not isinstance(node, ast.ExceptHandler) or node.type, f"{at} catches everything"
 
@@ -137,5 +140,5 @@ def test_no_cycles():
 
 def test_tables_hold_no_dead_rows():
     assert {place(file) for file in FILES} == {*FLOOR}
-    assert {*HIDDEN} <= {*FILES}
+    assert {*HIDDEN, *RESTRICTED_READERS} <= {*FILES}
     assert {*HOMES} <= {library for file in FILES for _, _, library in imports(file)}

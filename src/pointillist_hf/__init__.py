@@ -17,6 +17,7 @@ _HOMES = {
     "RigRegressor": "models.modeling_rig_regressor",
     "HeadRig": "rigs.head_rig",
     "ProceduralHeadRig": "rigs.procedural_rig",
+    "FlameHeadRig": "rigs.flame_rig",
     "AvatarConditionerConfig": "models.configuration_conditioner",
     "PointCloudEncoderConfig": "models.configuration_conditioner",
     "AvatarConditioner": "models.modeling_conditioner",

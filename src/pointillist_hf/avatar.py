@@ -19,12 +19,16 @@ from .geometry.cameras import orbit_cameras
 from .geometry.structures import Cameras, Gaussians, RigParams
 from .rendering import rasterize
 from .rigs.binding import AnimationMode, animate_gaussians, check_bindings
+from .rigs.flame_rig import FlameHeadRig
 from .rigs.head_rig import HeadRig
 from .rigs.procedural_rig import ProceduralHeadRig
 
 FORMAT_VERSION = 1
 GAUSSIANS_FILE, CONFIG_FILE, RIG_FOLDER = "avatar.safetensors", "avatar.json", "rig"
-RIG_CLASSES: dict[str, type[HeadRig]] = {"ProceduralHeadRig": ProceduralHeadRig}
+RIG_CLASSES: dict[str, type[HeadRig]] = {
+    "ProceduralHeadRig": ProceduralHeadRig,
+    "FlameHeadRig": FlameHeadRig,
+}
 GAUSSIAN_FIELDS = ("means", "quats", "scales", "opacities", "colors")
 
 # suffix -> writer of canonical gaussians

@@ -134,6 +134,21 @@ def _describe_pipeline(path: Path) -> None:
             typer.echo(f"{name}: {value}")
 
 
+@app.command("convert-flame")
+def convert_flame_file(
+    path: Annotated[Path, typer.Argument(help="FLAME's .pkl or .npz.")],
+    output: Annotated[Path, typer.Argument(help="The .safetensors file to write.")],
+    version: Annotated[
+        str | None, typer.Option(help="2020, 2023, 2023_no_jaw or 2023_open; default: by name.")
+    ] = None,
+) -> None:
+    """Convert a FLAME model, so that no pickle is read again. The licence stays FLAME's."""
+    from .rigs.flame.model_file import convert_flame
+
+    flame = convert_flame(path, output, version=version)
+    typer.echo(f"FLAME {flame.version} in {output}; SHA-256 of the original {flame.sha256}")
+
+
 @app.command("synthesize")
 def synthesize_dataset(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write to.")],

@@ -31,6 +31,7 @@ PIPELINE_CLASSES = (
     "PointGeneratorForCausalLM",
     "GaussianDecoder",
     "ProceduralHeadRig",
+    "FlameHeadRig",
     "HeadRig",
 )
 
