@@ -120,6 +120,8 @@ STAGES = {
     "regressor": Stage(
         _run_regressor, {"max_steps": 2400, "batch_size": 32, "learning_rate": 6e-4}
     ),
-    "generator": Stage(_run_generator, {"max_steps": 850, "batch_size": 8, "learning_rate": 1e-3}),
+    "generator": Stage(
+        _run_generator, {"max_steps": 2200, "batch_size": 16, "learning_rate": 1e-3}
+    ),
     "decoder": Stage(_run_decoder, {"max_steps": 650, "batch_size": 4, "learning_rate": 1e-3}),
 }
