@@ -44,7 +44,7 @@ def test_help_loads_no_torch():
     assert output.split() == [b"False"]
     result = run("--help")
     assert result.exit_code == 0
-    for command in ("avatar", "export", "info", "convert-flame", "synthesize"):
+    for command in ("avatar", "animate", "export", "info", "convert-flame", "synthesize"):
         assert command in result.stdout
 
 
@@ -60,6 +60,16 @@ def test_avatar(pipeline_dir, portrait_file, tmp_path):
     with Image.open(output / "turntable.gif") as clip:
         assert clip.format == "GIF"
         assert clip.size == (256, 256)
+
+
+def test_animate(avatar_dir, tmp_path):
+    (tmp_path / "take.csv").write_text("jawOpen,eyeBlinkLeft\n0,0\n0.5,0\n1,1\n")
+    output = tmp_path / "clip.gif"
+    result = run("animate", avatar_dir, tmp_path / "take.csv", "-o", output, "--size", 64)
+    assert result.exit_code == 0, result.output
+    assert "3 frames" in result.stdout
+    with Image.open(output) as clip:
+        assert (clip.n_frames, clip.size) == (3, (64, 64))
 
 
 def test_export(avatar_dir, tiny_avatar, tmp_path):
@@ -95,6 +105,8 @@ def bad_input(request, avatar_dir, pipeline_dir, portrait_file, tmp_path):
         "unreadable image": ("avatar", tmp_path / "broken.jpg", *model, *output),
         "no pipeline": ("avatar", portrait_file, "--model", tmp_path, *output),
         "no points": ("avatar", portrait_file, *model, *output, "--max-points", 0),
+        "no motion": ("animate", avatar_dir, tmp_path / "none.csv", "-o", tmp_path / "a.gif"),
+        "unknown clip": ("animate", avatar_dir, tmp_path / "none.csv", "-o", tmp_path / "a.mp4"),
         "unknown format": ("export", avatar_dir, tmp_path / "me.xyz"),
         "no avatar": ("export", tmp_path, tmp_path / "me.ply"),
         "damaged avatar": ("info", tmp_path / "avatar"),
@@ -110,6 +122,8 @@ def bad_input(request, avatar_dir, pipeline_dir, portrait_file, tmp_path):
         ("unreadable image", "cannot be read"),
         ("no pipeline", "model_index.json"),
         ("no points", "max_points"),
+        ("no motion", "none.csv"),
+        ("unknown clip", "must end in .gif"),
         ("unknown format", ".ply"),
         ("no avatar", "avatar.json"),
         ("damaged avatar", "line 1"),

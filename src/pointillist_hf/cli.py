@@ -88,6 +88,30 @@ def make_avatar(
         typer.echo(f"{seconds:8.2f} s  {step}")
 
 
+@app.command("animate")
+def animate_avatar(
+    avatar: Annotated[Path, typer.Argument(help="Folder of an avatar.")],
+    motion: Annotated[
+        Path, typer.Argument(help="ARKit coefficients (.csv) or FLAME parameters (.npz).")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The .gif to write.")],
+    size: Annotated[int, typer.Option(help="Side of the picture, pixels.")] = 384,
+    fps: Annotated[float, typer.Option(help="Frames per second.")] = 25.0,
+) -> None:
+    """Move an avatar by a motion file: Live Link Face, MediaPipe, VHAP."""
+    if output.suffix != ".gif":
+        raise ValueError(f"`--output` must end in .gif, got {output.name!r}.")
+    from .avatar import Avatar
+    from .exporters.images import write_gif
+    from .geometry.cameras import orbit_cameras
+    from .rigs.motion_files import read_motion
+
+    person = Avatar.from_pretrained(avatar)
+    frames = person.animate(read_motion(motion, person.rig))
+    write_gif(frames.render(orbit_cameras([0.0], width=size, height=size)), output, fps=fps)
+    typer.echo(f"{len(frames)} frames in {output}")
+
+
 @app.command("export")
 def export_avatar(
     avatar: Annotated[Path, typer.Argument(help="Folder of an avatar.")],
