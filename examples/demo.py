@@ -2,8 +2,8 @@
 """A photograph becomes an avatar: python examples/demo.py [--image FILE] [--output DIR].
 
 The default photograph is NASA's portrait of the astronaut Eileen Collins, in the public domain, as
-scikit-image ships it. Writes the avatar, a 3DGS file, a turntable, a sheet of expressions, and the
-points in the order in which they were generated.
+scikit-image ships it. Writes the avatar, a 3DGS file, a page on which it moves, a turntable, a sheet
+of expressions, and the points in the order in which they were generated.
 """
 
 from __future__ import annotations
@@ -81,6 +81,7 @@ def main() -> None:
     avatar.save_pretrained(output / "avatar")
     avatar = Avatar.from_pretrained(output / "avatar")  # what follows is made from the saved one
     avatar.export(output / "avatar.ply")
+    avatar.export(output / "avatar.html", title=Path(arguments.image).stem)
     write_gif(turntable(avatar, arguments.size // 2 * 2), output / "turntable.gif", fps=12)
     write_contact_sheet(
         expressions(avatar, arguments.size), output / "expressions.png", labels=list(EXPRESSIONS)

@@ -10,3 +10,4 @@ smile = avatar.rig_params({"mouthSmile": 1.0}, jaw_pose=[0.15, 0.0, 0.0])
 write_contact_sheet(avatar.animate(smile).render(), "smile.png")
 avatar.save_pretrained("me/")
 avatar.export("me.ply")
+avatar.export("me.html")  # one file: open it and move the sliders

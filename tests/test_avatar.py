@@ -249,7 +249,7 @@ def test_unknown_suffixes_are_refused(tiny_avatar, tmp_path):
 
 
 def test_failing_exports_leave_nothing_behind(tiny_avatar, tmp_path, monkeypatch):
-    def write_half(gaussians, path):
+    def write_half(avatar, path):
         path.write_bytes(b"half")
         raise OSError("disk full")
 

@@ -57,6 +57,7 @@ def test_avatar(pipeline_dir, portrait_file, tmp_path):
     assert f"{len(avatar)} points" in result.stdout
     assert "generate_tokens" in result.stdout
     assert len(read_ply(output / "avatar.ply")) == len(avatar)
+    assert "<canvas>" in (output / "avatar.html").read_text()
     with Image.open(output / "turntable.gif") as clip:
         assert clip.format == "GIF"
         assert clip.size == (256, 256)

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from .exporters.atomic_file import write_atomically
+from .exporters.html_page import write_page
 from .exporters.ply import write_ply
 from .geometry.cameras import orbit_cameras
 from .geometry.structures import Cameras, Gaussians, RigParams
@@ -30,9 +31,6 @@ RIG_CLASSES: dict[str, type[HeadRig]] = {
     "FlameHeadRig": FlameHeadRig,
 }
 GAUSSIAN_FIELDS = ("means", "quats", "scales", "opacities", "colors")
-
-# suffix -> writer of canonical gaussians
-EXPORTERS: dict[str, Callable[[Gaussians, Path], None]] = {".ply": write_ply}
 
 
 @dataclass(frozen=True)
@@ -211,14 +209,33 @@ class Avatar:
         gaussians = Gaussians(**{name: tensors[name] for name in GAUSSIAN_FIELDS})
         return cls(gaussians, tensors["bindings"], rig, tensors["betas"])
 
-    def export(self, path: str | Path) -> None:
-        """Writes the canonical gaussians in the format of the suffix; .ply is a 3DGS file.
+    def export(self, path: str | Path, **options: object) -> None:
+        """Writes the avatar in the format of the suffix.
+
+        Args:
+            path: .ply is a 3DGS file of the canonical gaussians; .html is a page on which the
+                avatar moves, see `exporters.html_page.write_page`.
+            **options: Of the page: `title`, `motion`, `fps`.
 
         Raises:
-            ValueError: The suffix is no known format.
+            ValueError: The suffix is no known format, or the format has no options.
         """
         path = Path(path)
         if path.suffix not in EXPORTERS:
             known = ", ".join(EXPORTERS)
             raise ValueError(f"`path` must end in one of {known}, got {path.name!r}.")
-        write_atomically(path, lambda partial: EXPORTERS[path.suffix](self.gaussians, partial))
+        write_atomically(path, lambda partial: EXPORTERS[path.suffix](self, partial, **options))
+
+
+def _export_ply(avatar: Avatar, path: Path, **options: object) -> None:
+    if options:
+        raise ValueError(f"A .ply has no options, got {', '.join(options)}.")
+    write_ply(avatar.gaussians, path)
+
+
+def _export_page(avatar: Avatar, path: Path, **options: object) -> None:
+    write_page(avatar.gaussians, avatar.bindings, avatar.rig, avatar.betas, path, **options)
+
+
+# suffix -> writer
+EXPORTERS: dict[str, Callable[..., None]] = {".ply": _export_ply, ".html": _export_page}

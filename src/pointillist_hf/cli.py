@@ -60,7 +60,7 @@ def make_avatar(
         bool, typer.Option("--keep-background", help="Do not replace the background.")
     ] = False,
 ) -> None:
-    """Make an avatar of a portrait: DIR/avatar/, DIR/avatar.ply, DIR/turntable.gif."""
+    """Make an avatar of a portrait: avatar/, avatar.ply, avatar.html and turntable.gif in DIR."""
     if model is None and not DEFAULT_MODEL.is_dir():
         raise FileNotFoundError(
             f"`--model` must be given: the default, {DEFAULT_MODEL}, is a folder of the repository "
@@ -81,6 +81,7 @@ def make_avatar(
     )
     result.avatar.save_pretrained(output / "avatar")
     result.avatar.export(output / "avatar.ply")
+    result.avatar.export(output / "avatar.html", title=image.stem)
     azimuths = [360 * i / TURNTABLE_FRAMES for i in range(TURNTABLE_FRAMES)]
     write_gif(result.avatar.render(orbit_cameras(azimuths)), output / "turntable.gif")
     typer.echo(f"{len(result.avatar)} points in {output}")
@@ -117,7 +118,7 @@ def export_avatar(
     avatar: Annotated[Path, typer.Argument(help="Folder of an avatar.")],
     file: Annotated[Path, typer.Argument(help="File to write; its suffix names the format.")],
 ) -> None:
-    """Write an avatar in a format that other programs read: .ply (3D Gaussian Splatting)."""
+    """Write an avatar in a format of the suffix: .ply (3D Gaussian Splatting) or .html (a page)."""
     from .avatar import Avatar
 
     Avatar.from_pretrained(avatar).export(file)

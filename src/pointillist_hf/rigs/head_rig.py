@@ -40,6 +40,8 @@ class HeadRig(ModelMixin, ConfigMixin):
     config_name = "config.json"
     _keep_in_fp32_modules = list(FLOAT_ARRAYS)  # noqa: RUF012  diffusers' class attribute
 
+    may_be_shared = False  # whether its licence lets avatars carry parts of it into the world
+
     shape_names: tuple[str, ...]
     expression_names: tuple[str, ...]
 

@@ -25,6 +25,8 @@ class ProceduralHeadRig(HeadRig):
         torch.Size([1, 1819, 3])
     """
 
+    may_be_shared = True
+
     @register_to_config
     def __init__(self, resolution: Literal["full", "low"] = "full") -> None:
         super().__init__()
