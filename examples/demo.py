@@ -2,8 +2,8 @@
 """A photograph becomes an avatar: python examples/demo.py [--image FILE] [--output DIR].
 
 The default photograph is NASA's portrait of the astronaut Eileen Collins, in the public domain, as
-scikit-image ships it. Writes the avatar, a 3DGS file, a page on which it moves, a turntable, a sheet
-of expressions, and the points in the order in which they were generated.
+scikit-image ships it. Writes the avatar, a 3DGS file, a page on which it moves, a turntable, a
+sheet of expressions, and the points in the order in which they were generated.
 """
 
 from __future__ import annotations
