@@ -118,7 +118,16 @@ def test_conversions_keep_numbers_version_and_origin(model_file, arrays, tmp_pat
     original = read_flame(model_file)
     convert_flame(model_file, tmp_path / "mine.safetensors")
     converted = read_flame(tmp_path / "mine.safetensors")
-    for name in ("v_template", "faces", "shapedirs", "exprdirs", "posedirs", "lbs_weights"):
+    names = (
+        "v_template",
+        "faces",
+        "shapedirs",
+        "exprdirs",
+        "posedirs",
+        "J_regressor",
+        "lbs_weights",
+    )
+    for name in names:
         np.testing.assert_array_equal(getattr(converted, name), getattr(original, name))
     assert (converted.version, converted.sha256) == (original.version, original.sha256)
     np.savez(tmp_path / "flame2023_Open.npz", **arrays)
@@ -162,7 +171,7 @@ CHANGES = {
     "v_template": (lambda a: a[:-1], r"`v_template` .* must have shape \(5023, 3\), got"),
     "f": (lambda a: a + NUM_VERTICES, "`f` .* names vertices that are not there"),
     "shapedirs": (lambda a: a[..., :300], "`shapedirs` .* 300 identity directions"),
-    "posedirs": (lambda a: a * np.nan, "`posedirs` .* must hold finite numbers"),
+    "posedirs": (lambda a: a + 1e300, "`posedirs` .* must hold finite numbers"),
     "J_regressor": (lambda a: a[:4], r"`J_regressor` .* must have shape \(5, 5023\)"),
     "weights": (lambda a: 2 * a, "`weights` .* sum to one"),
     "kintree_table": (lambda a: a[:, ::-1], "`kintree_table` .* is not FLAME's"),
@@ -329,6 +338,20 @@ def test_a_moved_file_is_found_again(model_file, arrays, tmp_path, monkeypatch):
     convert_flame(given, tmp_path / "new" / "mine.safetensors", version="2023")
     converted = tmp_path / "new" / "mine.safetensors"
     assert FlameHeadRig.from_pretrained(tmp_path / "rig", flame_path=converted).num_faces == 10_144
+    given.unlink()
+    for place in (converted, tmp_path / "new"):
+        monkeypatch.setenv("FLAME_MODEL", str(place))
+        assert FlameHeadRig.from_pretrained(tmp_path / "rig").num_faces == 10_144
+
+
+def test_references_hold_from_any_folder(model_file, tmp_path, monkeypatch):
+    monkeypatch.chdir(model_file.parent)
+    FlameHeadRig.from_flame(model_file.name).save_pretrained(tmp_path / "rig")
+    monkeypatch.chdir(tmp_path)
+    assert FlameHeadRig.from_pretrained("rig").num_faces == 10_144
+    (tmp_path / "rig" / "config.json").write_text("{}")
+    with pytest.raises(ValueError, match="no reference to FLAME; it lacks"):
+        FlameHeadRig.from_pretrained("rig")
 
 
 def test_another_file_is_not_taken_for_the_saved_one(rig, tmp_path):
@@ -437,7 +460,10 @@ def test_landmarks_come_from_their_own_file(rig, model_file, tmp_path):
     [
         ({"full_lmk_faces_idx": np.full((1, 70), 10**6)}, "lie on no face"),
         ({"full_lmk_bary_coords": np.ones((1, 70, 3))}, "lie on no face"),
-        ({"full_lmk_faces_idx": np.zeros((1, 51), int)}, "at least 68 landmarks, got 51"),
+        ({"full_lmk_faces_idx": np.zeros((1, 51), int)}, "at least 68 landmarks"),
+        ({"full_lmk_faces_idx": np.zeros((1, 70))}, "at least 68 landmarks"),
+        ({"full_lmk_bary_coords": np.full((1, 70, 3), np.nan)}, "lie on no face"),
+        ({"full_lmk_bary_coords": np.ones((70, 2))}, "at least 68 landmarks"),
     ],
 )
 def test_bad_landmarks_are_refused(changes, message, model_file, tmp_path):

@@ -19,6 +19,7 @@ from pointillist_hf.data.population.cloud import sample_cloud
 from pointillist_hf.data.population.subject import build_subject
 from pointillist_hf.exporters.html_page import BOUND_NOTICE
 from pointillist_hf.geometry.cameras import orbit_cameras
+from pointillist_hf.geometry.rotations import quat_to_matrix
 from pointillist_hf.geometry.structures import Gaussians
 from pointillist_hf.rigs.arkit import arkit_params
 
@@ -77,8 +78,9 @@ def test_covariances_are_those_of_the_splats(person, tmp_path):
     packed = arrays["rest_covariances"].reshape(-1, 6)
     xx, xy, xz, yy, yz, zz = packed[7]
     full = np.array([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]])
-    scales = np.sort(person.gaussians.scales[7].numpy() ** 2)
-    np.testing.assert_allclose(np.linalg.eigvalsh(full), scales, rtol=1e-3, atol=1e-10)
+    R = quat_to_matrix(person.gaussians.quats[7]).numpy()
+    expected = R @ np.diag(person.gaussians.scales[7].numpy() ** 2) @ R.T
+    np.testing.assert_allclose(full, expected, rtol=1e-3, atol=1e-9)
 
 
 def test_directions_are_compressed_without_harm(person, tmp_path):
@@ -111,6 +113,17 @@ def test_a_motion_travels_along(person, tmp_path):
     header, _ = read_page(tmp_path / "me.html")
     assert header["motion"]["fps"] == 12
     assert header["motion"]["frames"][1]["poses"][2][0] == pytest.approx(0.35)
+
+
+def test_a_motion_that_cannot_be_played_is_refused(person, tmp_path):
+    motion = arkit_params({"jawOpen": torch.tensor([0.0, 1.0])}, person.rig)
+    for fps in (0, -1, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="`fps` must be positive"):
+            person.export(tmp_path / "me.html", motion=motion, fps=fps)
+    for bad in (motion[:0], replace(motion, jaw_pose=motion.jaw_pose + float("nan"))):
+        with pytest.raises(ValueError, match="`motion` must hold at least one frame"):
+            person.export(tmp_path / "me.html", motion=bad)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_page_on_a_bound_rig_says_so(tmp_path, caplog):
@@ -204,3 +217,31 @@ def test_the_jaw_slider_moves_the_mouth_only(person, tmp_path):
     rows = np.nonzero(changed.any(1))[0]
     assert changed.sum() > 50
     assert rows.min() > 0.45 * SIZE  # below the eyes
+
+
+@needs_browser
+@pytest.mark.slow
+def test_the_page_corrects_poses_as_we_do(person, tmp_path):
+    rig = type(person.rig)("low")
+    g = torch.Generator().manual_seed(0)
+    rig.posedirs.copy_(0.01 * torch.randn(rig.posedirs.shape, generator=g))
+    corrected = Avatar(person.gaussians, person.bindings, rig, person.betas)
+    turned = {"neck_pose": [0.0, 0.4, 0.0], "jaw_pose": [0.35, 0.0, 0.0]}
+    params = corrected.rig_params(**turned)
+    _, psnr, _ = compare(corrected, tmp_path, "turn%20head=0.5&jawOpen=1", params)
+    assert psnr > 45
+    plain = person.animate(person.rig_params(**turned)).gaussians.means
+    assert (corrected.animate(params).gaussians.means - plain).norm(dim=-1).mean() > 0.001
+
+
+@needs_browser
+@pytest.mark.slow
+def test_the_page_plays_its_motion(person, tmp_path):
+    motion = arkit_params({"jawOpen": torch.ones(3)}, person.rig)
+    motion = replace(motion, transl=torch.tensor([[0.05, 0.0, 0.0]]).repeat(3, 1))
+    person.export(tmp_path / "me.html", motion=motion)
+    shown, console = screenshot(tmp_path / "me.html", "", tmp_path)
+    camera = orbit_cameras([0.0], width=SIZE, height=SIZE)
+    expected = person.animate(motion[:1]).render(camera)[0].numpy()
+    assert -10 * np.log10(np.square(shown - expected).mean()) > 45
+    assert console == []

@@ -86,6 +86,7 @@ def test_what_the_rig_does_not_have_is_said(tiny_rig, caplog):
         ({"jawOpen": float("nan")}, "`jawOpen` must be finite"),
         ({"jawOpen": torch.zeros(2), "jawLeft": torch.zeros(3)}, "one value per frame"),
         ({"jawOpen": torch.zeros(2, 2)}, "one value per frame"),
+        ({"jawOpen": torch.zeros(0)}, "one value per frame"),
     ],
 )
 def test_bad_coefficients_are_refused(coefficients, message, tiny_rig):
@@ -110,6 +111,11 @@ def mixed_rig(tiny_rig):
 def test_nameless_rigs_need_a_map(mixed_rig):
     with pytest.raises(ValueError, match="`expression_map` must be given"):
         arkit_params({"mouthPucker": 1.0}, mixed_rig)
+
+
+def test_a_map_of_another_rig_is_refused(mixed_rig):
+    with pytest.raises(ValueError, match=r"`expression_map` must have shape \(44, 52\)"):
+        arkit_params({"mouthPucker": 1.0}, mixed_rig, expression_map=torch.zeros(52, 44))
 
 
 @pytest.mark.parametrize("name", ["mouthPucker", "mouthSmileLeft", "browInnerUp", "eyeBlinkRight"])
@@ -160,12 +166,16 @@ def test_flame_parameters_in_vhaps_names(flame, tmp_path):
     np.savez(tmp_path / "motion.npz", **arrays)
     params = read_motion(tmp_path / "motion.npz", flame)
     assert len(params) == 4
-    for name, ours in (
-        ("rotation", "global_orient"),
-        ("translation", "transl"),
-        ("expr", "expression"),
-    ):
+    names = {
+        "rotation": "global_orient",
+        "neck_pose": "neck_pose",
+        "jaw_pose": "jaw_pose",
+        "translation": "transl",
+        "expr": "expression",
+    }
+    for name, ours in names.items():
         np.testing.assert_allclose(getattr(params, ours), arrays[name], rtol=1e-6)
+    np.testing.assert_allclose(params.leye_pose, arrays["eyes_pose"][:, :3], rtol=1e-6)
     np.testing.assert_allclose(params.reye_pose, arrays["eyes_pose"][:, 3:], rtol=1e-6)
     np.testing.assert_allclose(params.betas[3], arrays["shape"], rtol=1e-6)
     assert torch.isfinite(flame(params[:2])).all()
@@ -186,6 +196,8 @@ def test_fewer_coefficients_are_the_first_ones(flame, tmp_path):
         ({"jaw_pose": np.zeros((3, 3))}, "`jaw_pose` .* must have 4 rows of 3 values"),
         ({"jaw_pose": np.zeros((4, 6))}, "`jaw_pose` .* must have 4 rows of 3 values"),
         ({"neck_pose": np.full((4, 3), np.nan)}, "`neck_pose` .* finite"),
+        ({"neck_pose": np.full((4, 3), 1e300)}, "`neck_pose` .* finite"),
+        ({"expr": np.zeros((0, 10))}, "at least one frame"),
         ({"expr": np.full((4, 10), "a")}, "finite numbers"),
     ],
 )
@@ -193,6 +205,18 @@ def test_motions_of_another_rig_are_refused(changes, message, flame, tmp_path):
     np.savez(tmp_path / "motion.npz", **vhap_arrays(**changes))
     with pytest.raises(ValueError, match=message):
         read_motion(tmp_path / "motion.npz", flame)
+
+
+def test_flames_coefficients_do_not_drive_named_expressions(tiny_rig, tmp_path):
+    np.savez(tmp_path / "motion.npz", **vhap_arrays())
+    with pytest.raises(ValueError, match="mean nothing to the named expressions"):
+        read_motion(tmp_path / "motion.npz", tiny_rig)
+
+
+def test_offsets_of_vertices_are_left_out_with_a_word(flame, tmp_path, caplog):
+    np.savez(tmp_path / "motion.npz", **vhap_arrays(static_offset=np.ones((1, 5143, 3))))
+    read_motion(tmp_path / "motion.npz", flame)
+    assert "offsets of single vertices" in caplog.text
 
 
 def write_csv(path, header, *rows):
@@ -216,7 +240,9 @@ def test_live_link_face(tiny_rig, tmp_path, caplog):
 
 
 def test_mediapipe_columns(tiny_rig, tmp_path):
-    write_csv(tmp_path / "take.csv", ["frame", "_neutral", "jawOpen"], [0, 0.5, 0.0], [1, 0.5, 1.0])
+    write_csv(
+        tmp_path / "take.csv", ["frame", "_neutral", "jawOpen"], [0, 0.5, " 0.0"], [1, 0.5, 1.0]
+    )
     params = read_motion(tmp_path / "take.csv", tiny_rig)
     assert params.jaw_pose[:, 0].tolist() == pytest.approx([0, 0.35])
 
@@ -230,13 +256,22 @@ def test_files_that_are_no_motion_are_refused(tiny_rig, tmp_path):
         "c.csv": (b"jawOpen\nwide\n", "`jawOpen` in line 2 of .* got 'wide'"),
         "d.csv": (b"jawOpen,jawLeft\n0.5\n", "`jawLeft` in line 2 .* got None"),
         "e.csv": (b"\xff\xfe\x00", "cannot be read"),
-        "f.npz": (b"PK", "cannot be read"),
         "g.bvh": (b"", r"must end in .npz or .csv"),
     }
     for name, (content, message) in cases.items():
         (tmp_path / name).write_bytes(content)
         with pytest.raises(ValueError, match=message):
             read_motion(tmp_path / name, tiny_rig)
-    np.savez(tmp_path / "h.npz", expr=np.zeros((2, 10)))
+
+
+def test_archives_that_are_no_motion_are_refused(flame, tmp_path):
+    path = tmp_path / "motion.npz"
+    np.savez(path, **vhap_arrays())
+    whole = path.read_bytes()
+    for content in (b"", b"PK", whole[: len(whole) // 2], whole.replace(b"'<f8'", b"'<z9'")):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=r"motion.npz cannot be read"):
+            read_motion(path, flame)
+    np.savez(path, expr=np.zeros((2, 10)))
     with pytest.raises(ValueError, match="it lacks rotation, neck_pose, jaw_pose, translation"):
-        read_motion(tmp_path / "h.npz", tiny_rig)
+        read_motion(path, flame)

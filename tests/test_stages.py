@@ -17,6 +17,7 @@ from pointillist_hf import (
     AvatarPipeline,
     GaussianDecoder,
     PointGeneratorForCausalLM,
+    PointTokenizer,
     RigRegressor,
 )
 from pointillist_hf.data.token_dataset import SyntheticDatasetConfig, build_synthetic_dataset
@@ -153,6 +154,18 @@ def test_the_decoder_needs_a_generator(trained, tmp_path):
     loop = LoopConfig(str(tmp_path / "run"), max_steps=1, show_progress=False)
     with pytest.raises(FileNotFoundError, match="generator first"):
         run_stage("decoder", trained / "data", tmp_path, "nano", loop)
+
+
+def test_components_of_different_kinds_do_not_mix(trained, tmp_path):
+    loop = LoopConfig(str(tmp_path / "run"), max_steps=1, show_progress=False)
+    with pytest.raises(ValueError, match="`stage` must be one of regressor, generator, decoder"):
+        run_stage("everything", trained / "data", tmp_path, "nano", loop)
+    shutil.copytree(trained / "out" / "rig_regressor", tmp_path / "rig_regressor")
+    with pytest.raises(ValueError, match="`size` must be that of the regressor"):
+        run_stage("generator", trained / "data", tmp_path, "tiny", loop)
+    PointTokenizer(num_bins=32, num_faces=3466).save_pretrained(tmp_path / "tokenizer")
+    with pytest.raises(ValueError, match="another data set: its tokenizer has num_bins 32"):
+        run_stage("generator", trained / "data", tmp_path, "nano", loop)
 
 
 def test_metrics():

@@ -12,6 +12,7 @@ import base64
 import html
 import json
 import logging
+import math
 import re
 from dataclasses import fields
 from importlib.resources import files
@@ -63,7 +64,7 @@ def write_page(
         fps: Of the motion, frames per second.
     """
     if motion is not None:
-        rig.check_params(motion)
+        _check_motion(motion, fps, rig)
     if not rig.may_be_shared:
         logger.warning("%s", BOUND_NOTICE)
     arrays = _pack_points(*_finite(gaussians, bindings), rig, betas)
@@ -82,12 +83,21 @@ def write_page(
         "title": html.escape(title),
         "style": (viewer / "page.css").read_text("utf-8"),
         # A name in it must not end the script element.
-        "header": json.dumps(header).replace("<", "\\u003c"),
+        "header": json.dumps(header, allow_nan=False).replace("<", "\\u003c"),
         "data": base64.b64encode(body).decode("ascii"),
         "script": "\n".join((viewer / name).read_text("utf-8") for name in SCRIPTS),
     }
     page = (viewer / "page.html").read_text("utf-8")
     Path(path).write_text(re.sub(r"\{\{(\w+)\}\}", lambda m: parts[m[1]], page), "utf-8")
+
+
+def _check_motion(motion: RigParams, fps: float, rig: HeadRig) -> None:
+    rig.check_params(motion)
+    if not 0 < fps < math.inf:
+        raise ValueError(f"`fps` must be positive, got {fps}.")
+    values = torch.cat([motion.expression, motion.poses.flatten(1), motion.transl], dim=-1)
+    if len(motion) == 0 or not values.isfinite().all():
+        raise ValueError("`motion` must hold at least one frame, and finite numbers only.")
 
 
 def _finite(gaussians: Gaussians, bindings: Tensor) -> tuple[Gaussians, Tensor]:

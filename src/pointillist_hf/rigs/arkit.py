@@ -88,7 +88,12 @@ def arkit_params(
         params[joint][:, axis] += angle * values[:, ARKIT_NAMES.index(name)]
     if expression_map is None:
         expression_map = _named_map(rig)
-        _warn_of_unknown(values, expression_map)
+    if expression_map.shape != (rig.num_expressions, len(ARKIT_NAMES)):
+        raise ValueError(
+            f"`expression_map` must have shape ({rig.num_expressions}, {len(ARKIT_NAMES)}) for "
+            f"this rig, got {tuple(expression_map.shape)}."
+        )
+    _warn_of_unknown(values, expression_map)
     params["expression"] = values @ expression_map.to(values).T
     return RigParams(**params)
 
@@ -100,7 +105,7 @@ def _stack_frames(coefficients: Mapping[str, Tensor | float]) -> Tensor:
         raise ValueError(f"`coefficients` must have ARKit's names, got {', '.join(unknown)}.")
     columns = {name: torch.as_tensor(value).float() for name, value in coefficients.items()}
     lengths = {len(column) for column in columns.values() if column.ndim}
-    if len(lengths) > 1 or any(column.ndim > 1 for column in columns.values()):
+    if len(lengths) > 1 or 0 in lengths or any(column.ndim > 1 for column in columns.values()):
         raise ValueError("`coefficients` must be numbers or have one value per frame each.")
     values = torch.zeros(lengths.pop() if lengths else 1, len(ARKIT_NAMES))
     for name, column in columns.items():

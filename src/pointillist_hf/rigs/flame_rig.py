@@ -15,7 +15,7 @@ from diffusers.configuration_utils import register_to_config
 from torch import Tensor
 
 from .flame.landmark_file import read_landmarks
-from .flame.model_file import PARENTS, WHERE, FlameArrays, FlameVersion, file_sha256, read_flame
+from .flame.model_file import PARENTS, WHERE, FlameArrays, FlameVersion, origin_sha256, read_flame
 from .flame.teeth import add_teeth as with_teeth
 from .head_rig import HeadRig
 
@@ -73,10 +73,10 @@ class FlameHeadRig(HeadRig):
     ) -> Self:
         """The rig of a model file; the arguments are those of the class."""
         return cls(
-            flame_path=str(path),
+            flame_path=str(Path(path).absolute()),
             version=version,
             add_teeth=add_teeth,
-            landmarks_path=None if landmarks is None else str(landmarks),
+            landmarks_path=None if landmarks is None else str(Path(landmarks).absolute()),
         )
 
     def _register_arrays(self, flame: FlameArrays) -> None:
@@ -126,13 +126,19 @@ class FlameHeadRig(HeadRig):
 
     @classmethod
     def from_pretrained(
-        cls, folder: str | Path, *, flame_path: str | Path | None = None, **kwargs: object
+        cls,
+        folder: str | Path,
+        *,
+        flame_path: str | Path | None = None,
+        landmarks_path: str | Path | None = None,
+        **kwargs: object,
     ) -> Self:
         """The rig behind a reference that `save_pretrained` wrote.
 
         Args:
             folder: With the reference.
             flame_path: Where the model file is; by default where it was, or under FLAME_MODEL.
+            landmarks_path: Where the landmarks are; by default where they were.
             **kwargs: Those of diffusers, for weights that there are none of.
 
         Raises:
@@ -142,9 +148,17 @@ class FlameHeadRig(HeadRig):
         if not reference.is_file():
             raise FileNotFoundError(f"`folder` must hold {cls.config_name}, and {folder} does not.")
         config = json.loads(reference.read_text())
-        names = ("version", "add_teeth", "landmarks_path", "sha256")
-        known = {name: config[name] for name in names if name in config}
-        return cls(flame_path=str(_find_flame(config, flame_path)), **known)
+        missing = {"flame_path", "version", "sha256"} - {*config}
+        if missing:
+            raise ValueError(f"{reference} is no reference to FLAME; it lacks {sorted(missing)}.")
+        landmarks_path = landmarks_path or config.get("landmarks_path")
+        return cls(
+            flame_path=str(_find_flame(config, flame_path)),
+            version=config["version"],
+            add_teeth=config.get("add_teeth", True),
+            landmarks_path=None if landmarks_path is None else str(landmarks_path),
+            sha256=config["sha256"],
+        )
 
 
 def _find_flame(config: Mapping[str, str], given: str | Path | None) -> Path:
@@ -156,14 +170,14 @@ def _find_flame(config: Mapping[str, str], given: str | Path | None) -> Path:
         place = Path(os.environ[PATH_VARIABLE])
         looked_at += sorted(place.iterdir()) if place.is_dir() else [place]
     existing = [path for path in looked_at if path.is_file()]
+    same = [path for path in existing if origin_sha256(path) == config["sha256"]]
+    # A file of that name is read and then refused, with a better message than "not found".
     named = [path for path in existing if path.name == looked_at[0].name]
-    same = [path for path in existing if file_sha256(path) == config.get("sha256")]
-    # A conversion has another sum; it says its origin itself and is checked when it is read.
     for path in [*same, *named]:
         return path
     places = ", ".join(str(path) for path in looked_at)
     raise FileNotFoundError(
-        f"This rig needs FLAME {config.get('version')} (SHA-256 {config.get('sha256')}), and it "
+        f"This rig needs FLAME {config['version']} (SHA-256 {config['sha256']}), and it "
         f"was not found; looked at: {places}. Set {PATH_VARIABLE} to the file or its folder, or "
         f"pass `flame_path`. If you do not have it: {WHERE}."
     )

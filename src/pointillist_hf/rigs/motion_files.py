@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import csv
 import logging
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +16,13 @@ import torch
 from torch import Tensor
 
 from ..geometry.structures import RigParams
+from .archive import read_archive
 from .arkit import ARKIT_NAMES, arkit_params
 from .head_rig import HeadRig
 
 logger = logging.getLogger(__name__)
 
+MAX_VALUE = 1e4  # of any coefficient, radian or metre
 # Names in VHAP's files -> ours.
 POSES = {
     "rotation": "global_orient",
@@ -42,7 +43,7 @@ def read_motion(
         expression_map: For ARKit's coefficients on a rig without their names, see `arkit_params`.
 
     Returns:
-        T frames. An .npz brings the identity of its person along, a .csv has none.
+        T frames. An .npz brings the shape coefficients of its person along, a .csv has none.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -62,17 +63,22 @@ def read_motion(
 
 
 def _read_vhap(path: Path, rig: HeadRig) -> RigParams:
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files if name != "dynamic_offset"}
-    except (ValueError, OSError, MemoryError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} cannot be read as .npz of plain arrays: {error}.") from error
+    if {*rig.expression_names} & {*ARKIT_NAMES}:
+        raise ValueError(
+            f"{path} holds FLAME's coefficients, which mean nothing to the named expressions of "
+            f"{type(rig).__name__}. Use an avatar on FLAME, or ARKit's coefficients (.csv)."
+        )
+    arrays = read_archive(path, ("expr", "shape", "eyes_pose", "static_offset", *POSES))
     missing = [name for name in ("expr", *POSES) if name not in arrays]
     if missing:
         raise ValueError(
             f"{path} must hold FLAME parameters in VHAP's names; it lacks {', '.join(missing)}."
         )
     frames = len(np.atleast_2d(arrays["expr"]))
+    if frames == 0:
+        raise ValueError(f"{path} must hold at least one frame, got none.")
+    if "static_offset" in arrays and arrays["static_offset"].any():
+        logger.warning("%s has offsets of single vertices, which are left out.", path)
     eyes = _rows(arrays.get("eyes_pose", np.zeros(6)), frames, 6, f"`eyes_pose` of {path}")
     return RigParams(
         betas=_rows(arrays.get("shape", np.zeros(0)), frames, rig.num_betas, f"`shape` of {path}"),
@@ -97,8 +103,8 @@ def _rows(array: np.ndarray, frames: int, width: int, what: str) -> Tensor:
             f"{what} must have {frames} rows of {rule} values, got shape {array.shape}. Is this "
             "the motion of another rig?"
         )
-    if array.dtype.kind not in "fiu" or not np.isfinite(array).all():
-        raise ValueError(f"{what} must hold finite numbers.")
+    if array.dtype.kind not in "fiu" or (np.abs(array) > MAX_VALUE).any() or np.isnan(array).any():
+        raise ValueError(f"{what} must hold finite numbers of at most {MAX_VALUE:g}.")
     rows = torch.zeros(frames, width)
     rows[:, : array.shape[-1]] = torch.from_numpy(array.astype(np.float32))
     return rows
@@ -111,7 +117,7 @@ def _read_arkit(path: Path) -> dict[str, Tensor]:
     """Columns with ARKit's names; Live Link Face begins them with a capital."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
+            rows = list(csv.DictReader(file, skipinitialspace=True))
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{path} cannot be read as .csv: {error}.") from error
     header = list(rows[0]) if rows else []

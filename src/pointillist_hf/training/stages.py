@@ -19,6 +19,7 @@ from ..models.modeling_conditioner import AvatarConditioner
 from ..models.modeling_gaussian_decoder import GaussianDecoder
 from ..models.modeling_point_generator import PointGeneratorForCausalLM
 from ..models.modeling_rig_regressor import RigRegressor
+from ..models.tokenization_points import PointTokenizer
 from .dataset import People, load_people
 from .loop import LoopConfig
 from .recipes import (
@@ -55,9 +56,16 @@ def run_stage(
         output: Folder of components, read and written.
         size: One of `recipes.SIZES`.
         loop: How long, how fast.
+
+    Raises:
+        FileNotFoundError: A component of an earlier stage is missing.
+        ValueError: There is no such stage, or `output` belongs to another data set or size.
     """
+    if stage not in STAGES:
+        raise ValueError(f"`stage` must be one of {', '.join(STAGES)}, got {stage!r}.")
     output = Path(output)
     people = load_people(data, "train", show_progress=loop.show_progress)
+    _check_tokenizer(people.tokenizer, output / "tokenizer")
     processor = build_image_processor(size)
     set_seed(loop.seed)
     components = STAGES[stage].run(people, processor, output, size, loop)
@@ -68,6 +76,19 @@ def run_stage(
     processor.save_pretrained(output / "image_processor")
     for name, model in components.items():
         model.save_pretrained(output / name)
+
+
+def _check_tokenizer(tokenizer: PointTokenizer, folder: Path) -> None:
+    if not folder.is_dir():
+        return
+    saved = PointTokenizer.from_pretrained(folder)
+    for name in ("num_bins", "num_faces", "token_order", "cube_center", "cube_half_extent"):
+        ours, theirs = getattr(tokenizer, name), getattr(saved, name)
+        if ours != theirs:
+            raise ValueError(
+                f"`output` holds components of another data set: its tokenizer has {name} "
+                f"{theirs}, this data set's {ours}. Use another folder."
+            )
 
 
 def _run_regressor(
@@ -82,6 +103,14 @@ def _run_generator(
 ) -> Components:
     conditioner = AvatarConditioner(build_conditioner_config(size, people.tokenizer))
     regressor = _load(RigRegressor, output / "rig_regressor", needed_stage="regressor")
+    for name in ("image_size", "hidden_size", "num_hidden_layers"):
+        wanted = getattr(conditioner.config.image_config, name)
+        got = getattr(regressor.config.image_config, name)
+        if wanted != got:
+            raise ValueError(
+                f"`size` must be that of the regressor in `output`: its image encoder has {name} "
+                f"{got}, size {size!r} wants {wanted}."
+            )
     conditioner.image_encoder.load_state_dict(regressor.image_encoder.state_dict())
     # As the paper keeps DINOv2: points would teach the encoder to forget colours.
     conditioner.image_encoder.requires_grad_(False)

@@ -54,11 +54,24 @@ function orbitCamera(orbit, width, height) {
   };
 }
 
-/** Frames of ARKit coefficients by name, from the text of a .csv. */
+/** Frames of ARKit coefficients by name, from the text of a .csv; other columns are left out. */
 function parseMotion(text) {
   const rows = text.trim().split(/\r?\n/).map((line) => line.split(","));
-  const names = rows[0].map((name) => name.charAt(0).toLowerCase() + name.slice(1).trim());
-  return rows.slice(1).map((row) => Object.fromEntries(names.map((name, i) => [name, +row[i]])));
+  const names = rows[0].map((name) => name.trim().replace(/^./, (c) => c.toLowerCase()));
+  const isCoefficient = (name) => /^(brow|cheek|eye|jaw|mouth|nose|tongue)[A-Z]/.test(name);
+  const frames = rows.slice(1).map((row, number) => {
+    const frame = {};
+    names.forEach((name, i) => {
+      if (!isCoefficient(name)) return;
+      frame[name] = parseFloat(row[i]);
+      if (!isFinite(frame[name]))
+        throw new Error(`${name} in line ${number + 2} is no number: ${row[i]}`);
+    });
+    return frame;
+  });
+  if (!frames.length || !Object.keys(frames[0]).length)
+    throw new Error("This file has no frames with ARKit's names (jawOpen, eyeBlinkLeft, ...).");
+  return frames;
 }
 
 class Page {
@@ -113,8 +126,21 @@ class Page {
   }
 
   set(name, value) {
-    this.values[name] = value;
+    if (value === 0) delete this.values[name];
+    else this.values[name] = value;
     this.moved = true;
+  }
+
+  async load(file) {
+    const notice = document.querySelector("#notice");
+    try {
+      this.motion = { frames: parseMotion(await file.text()) };
+      notice.textContent = `${file.name}: ${this.motion.frames.length} frames`;
+    } catch (error) {
+      this.motion = null;
+      notice.textContent = error.message;
+    }
+    this.start = undefined;
   }
 
   readAddress() {
@@ -150,11 +176,9 @@ class Page {
       this.moved = true;
     });
     document.querySelector("#motion").addEventListener("change", async (event) => {
-      if (event.target.files.length) {
-        this.motion = { fps: 30, frames: parseMotion(await event.target.files[0].text()) };
-        this.start = undefined;
-      }
+      if (event.target.files.length) await this.load(event.target.files[0]);
     });
+    this.rate = document.querySelector("#fps");
     addEventListener("resize", () => (this.moved = true));
   }
 
@@ -188,13 +212,14 @@ class Page {
     if (!this.motion) return this.parametersOf(this.values);
     this.start ??= now;
     const { frames, fps } = this.motion;
-    const frame = frames[Math.floor(((now - this.start) / 1000) * fps) % frames.length];
-    if (!Array.isArray(frame.expression)) return this.parametersOf({ ...frame, ...this.values });
+    const rate = fps || +this.rate.value || 30;
+    const frame = frames[Math.floor(((now - this.start) / 1000) * rate) % frames.length];
+    const base = Array.isArray(frame.expression) ? frame : this.parametersOf(frame);
     const own = this.parametersOf(this.values);
     return {
-      expression: own.expression.map((value, e) => value + frame.expression[e]),
-      poses: own.poses.map((pose, j) => pose.map((value, c) => value + frame.poses[j][c])),
-      translation: frame.translation,
+      expression: own.expression.map((value, e) => value + base.expression[e]),
+      poses: own.poses.map((pose, j) => pose.map((value, c) => value + base.poses[j][c])),
+      translation: base.translation,
     };
   }
 
@@ -223,8 +248,8 @@ class Page {
   }
 }
 
-const header = JSON.parse(document.querySelector("#header").textContent);
 try {
+  const header = JSON.parse(document.querySelector("#header").textContent);
   const page = new Page(header, unpack(header, document.querySelector("#data").textContent.trim()));
   window.page = page;
 } catch (error) {

@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import io
+import tokenize
 from pathlib import Path
 
 import numpy as np
 
-from .restricted_pickle import decode_value, load_records
+from .array_decoding import decode_array, unwrap_dictionary
+from .restricted_pickle import load_records
 
 NUM_LANDMARKS = 68
 
@@ -38,13 +40,23 @@ def read_landmarks(path: str | Path, *, num_faces: int) -> tuple[np.ndarray, np.
             f"{path} must hold {' and '.join(names)}, as landmark_embedding_with_eyes.npy does; "
             f"it lacks {', '.join(missing)}."
         )
-    faces = np.asarray(embedding[names[0]]).reshape(-1)[:NUM_LANDMARKS]
-    barycentric = np.asarray(embedding[names[1]]).reshape(-1, 3)[:NUM_LANDMARKS]
-    if len(faces) != NUM_LANDMARKS or len(barycentric) != NUM_LANDMARKS:
-        raise ValueError(f"{path} must hold at least {NUM_LANDMARKS} landmarks, got {len(faces)}.")
-    if faces.min() < 0 or faces.max() >= num_faces or np.abs(barycentric.sum(1) - 1).max() > 1e-3:
+    try:
+        faces, barycentric = (decode_array(embedding[name]) for name in names)
+    except ValueError as error:
+        raise ValueError(f"{path} is refused: {error}.") from error
+    count = faces.size
+    if count < NUM_LANDMARKS or barycentric.size != 3 * count or faces.dtype.kind not in "iu":
+        raise ValueError(
+            f"{path} must hold at least {NUM_LANDMARKS} landmarks with a face and three shares "
+            f"each, got arrays of shape {faces.shape} and {barycentric.shape}."
+        )
+    faces = faces.reshape(-1)[:NUM_LANDMARKS].astype(np.int64)
+    barycentric = barycentric.reshape(-1, 3)[:NUM_LANDMARKS].astype(np.float32)
+    # Written so that NaN fails too.
+    is_on_a_face = bool((np.abs(barycentric.sum(1) - 1) < 1e-3).all())
+    if not is_on_a_face or faces.min() < 0 or faces.max() >= num_faces:
         raise ValueError(f"{path} holds landmarks that lie on no face of the mesh.")
-    return faces.astype(np.int64), barycentric.astype(np.float32)
+    return faces, barycentric
 
 
 def _read_dictionary(path: Path) -> dict[str, object]:
@@ -57,13 +69,10 @@ def _read_dictionary(path: Path) -> dict[str, object]:
             else np.lib.format.read_array_header_2_0
         )
         read_header(stream)
-    except ValueError as error:
+    except (ValueError, SyntaxError, tokenize.TokenError) as error:
         raise ValueError(f"{path} must be an .npy file: {error}.") from error
     try:
         # A zero-dimensional array with a dictionary in it.
-        content = decode_value(load_records(stream.read(), path))
+        return unwrap_dictionary(load_records(stream.read(), path))
     except ValueError as error:
         raise ValueError(f"{path} is refused: {error}.") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} must hold a dictionary.")
-    return content

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,9 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from .restricted_pickle import MAX_FILE_SIZE, decode_value, load_records
+from ..archive import read_archive
+from .array_decoding import decode_array, unwrap_dictionary
+from .restricted_pickle import load_records
 
 FlameVersion = Literal[
     "2020",  # generic, male and female model
@@ -115,11 +116,26 @@ def convert_flame(
         "weights": arrays.lbs_weights,
         "kintree_table": np.stack([np.array(PARENTS), np.arange(NUM_JOINTS)]),
     }
-    partial = output.with_name(output.name + ".partial")
     notes = {"version": arrays.version, "sha256": arrays.sha256}
-    save_file({k: np.ascontiguousarray(v) for k, v in tensors.items()}, partial, metadata=notes)
-    partial.replace(output)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    partial = output.with_name(f".{output.name}.partial")
+    try:
+        save_file({k: np.ascontiguousarray(v) for k, v in tensors.items()}, partial, metadata=notes)
+        partial.replace(output)
+    finally:
+        partial.unlink(missing_ok=True)
     return arrays
+
+
+def origin_sha256(path: Path) -> str | None:
+    """SHA-256 of the official file that a model file is or comes from; None if it is not noted."""
+    if path.suffix != ".safetensors":
+        return file_sha256(path)
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return (file.metadata() or {}).get("sha256")
+    except SafetensorError:
+        return None
 
 
 def file_sha256(path: Path) -> str:
@@ -132,22 +148,14 @@ def file_sha256(path: Path) -> str:
 
 
 def _read_pickle(path: Path) -> tuple[dict[str, object], dict[str, str]]:
-    records = load_records(path.read_bytes(), path)
-    if not isinstance(records, dict):
-        raise ValueError(f"{path} must hold a dictionary of arrays: it is no FLAME model.")
-    return {str(name): value for name, value in records.items()}, {}
+    try:
+        return unwrap_dictionary(load_records(path.read_bytes(), path)), {}
+    except ValueError as error:
+        raise ValueError(f"{path} is refused as a FLAME model: {error}.") from error
 
 
 def _read_npz(path: Path) -> tuple[dict[str, object], dict[str, str]]:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            size = sum(entry.file_size for entry in archive.infolist())
-        if size > MAX_FILE_SIZE:
-            raise ValueError(f"it unpacks to {size} bytes")
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in FILE_SHAPES if name in archive}, {}
-    except (ValueError, OSError, MemoryError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} cannot be read as .npz of plain arrays: {error}.") from error
+    return read_archive(path, FILE_SHAPES), {}
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, object], dict[str, str]]:
@@ -219,7 +227,7 @@ def _check_array(name: str, values: Mapping[str, object], path: Path) -> np.ndar
     if name not in values:
         raise ValueError(f"{path} must hold `{name}`: it is no FLAME model.")
     try:
-        array = np.asarray(decode_value(values[name]))
+        array = decode_array(values[name])
     except ValueError as error:
         raise ValueError(f"`{name}` of {path} is refused: {error}.") from error
     expected = FILE_SHAPES[name]
@@ -229,6 +237,7 @@ def _check_array(name: str, values: Mapping[str, object], path: Path) -> np.ndar
     if not fits:
         wanted = re.sub("None", "*", str(expected))
         raise ValueError(f"`{name}` of {path} must have shape {wanted}, got {array.shape}.")
-    if array.dtype.kind not in "fiu" or not np.isfinite(array).all():
+    # NaN fails the comparison, and so does what is finite in double precision only.
+    if array.dtype.kind not in "fiu" or not (np.abs(array) < np.finfo(np.float32).max).all():
         raise ValueError(f"`{name}` of {path} must hold finite numbers.")
     return array
