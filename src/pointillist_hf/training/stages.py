@@ -144,7 +144,7 @@ def _load(model: type[PreTrainedModel], folder: Path, *, needed_stage: str) -> P
     return model.from_pretrained(folder).requires_grad_(False)
 
 
-# Steps of the embedded checkpoint; too few for a likeness, as its card says.
+# The embedded checkpoint's; its card says what came of them.
 STAGES = {
     "regressor": Stage(
         _run_regressor, {"max_steps": 2400, "batch_size": 32, "learning_rate": 6e-4}
@@ -152,5 +152,5 @@ STAGES = {
     "generator": Stage(
         _run_generator, {"max_steps": 2200, "batch_size": 16, "learning_rate": 1e-3}
     ),
-    "decoder": Stage(_run_decoder, {"max_steps": 650, "batch_size": 4, "learning_rate": 1e-3}),
+    "decoder": Stage(_run_decoder, {"max_steps": 1500, "batch_size": 8, "learning_rate": 1e-3}),
 }
