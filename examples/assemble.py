@@ -34,6 +34,7 @@ class Arguments:
     grammar: str = "types"
     temperature: float = 1.0
     min_p: float = 0.1
+    align_points: bool = True
     dtype: str = "bfloat16"
 
 
@@ -54,6 +55,7 @@ def main() -> None:
         temperature=arguments.temperature,
         min_p=arguments.min_p,
         max_points=arguments.max_points,
+        align_points=arguments.align_points,
     )
     pipe.save_pretrained(arguments.output)
     print(f"{arguments.output} is ready for AvatarPipeline.from_pretrained.")

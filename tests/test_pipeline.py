@@ -18,6 +18,7 @@ from pointillist_hf import (
 )
 from pointillist_hf.geometry.cameras import orbit_cameras
 from pointillist_hf.models.modeling_point_generator import PointGeneratorModel
+from pointillist_hf.rigs.alignment import align_to_shape
 
 PLAIN = {"detect_face": False, "remove_background": False}
 STEPS = ["encode_image", "generate_tokens", "decode_points", "decode_gaussians"]
@@ -100,6 +101,24 @@ def test_the_steps_by_hand_equal_the_call(tiny_pipeline, portrait):
     assert torch.equal(clouds[0].means, called.points.means)
     for name in FIELDS:
         assert torch.equal(getattr(gaussians, name), getattr(called.avatar.gaussians, name))
+
+
+def test_clouds_can_be_laid_onto_the_tracked_heads(tiny_pipeline, portrait, tmp_path):
+    aligning = AvatarPipeline(**tiny_pipeline.components, max_points=6, align_points=True)
+    own = tiny_pipeline.rig.neutral(betas=torch.ones(2, tiny_pipeline.rig.num_betas))
+    plain, aligned = (
+        p([portrait, portrait], rig_params=own, seed=[1, 2], **PLAIN)
+        for p in (tiny_pipeline, aligning)
+    )
+    assert torch.equal(plain.input_ids, aligned.input_ids)
+    for before, after in zip(plain.clouds, aligned.clouds, strict=True):
+        expected = align_to_shape(before, tiny_pipeline.rig, own.betas[0])
+        assert torch.equal(after.means, expected.means)
+        assert not torch.equal(after.means, before.means)
+    by_hand = aligning.decode_points(plain.input_ids, own)
+    assert torch.equal(by_hand[1].means, aligned.clouds[1].means)
+    aligning.save_pretrained(tmp_path)
+    assert AvatarPipeline.from_pretrained(tmp_path).config.align_points
 
 
 def test_lists_make_batches(tiny_pipeline, portrait):

@@ -24,6 +24,7 @@ from .models.modeling_point_generator import PointGeneratorForCausalLM
 from .models.modeling_rig_regressor import RigRegressor
 from .models.tokenization_points import PointTokenizer
 from .registration import register_with_diffusers, register_with_transformers
+from .rigs.alignment import align_to_shape
 from .rigs.head_rig import HeadRig
 
 register_with_diffusers()
@@ -69,6 +70,8 @@ class AvatarPipeline(DiffusionPipeline):
         temperature: Default of the call.
         min_p: Default of the call.
         max_points: Default of the call.
+        align_points: Whether clouds are laid onto the tracked head, see `rigs.alignment`. The paper
+            does not; a small generator misses the shape of the head by millimetres.
 
     Example:
         >>> pipe = AvatarPipeline.from_pretrained("model_cards/pointillist-tiny")
@@ -92,6 +95,7 @@ class AvatarPipeline(DiffusionPipeline):
         temperature: float = 1.0,
         min_p: float = 0.05,
         max_points: int = 20000,
+        align_points: bool = False,
     ) -> None:
         super().__init__()
         self.register_modules(
@@ -106,7 +110,11 @@ class AvatarPipeline(DiffusionPipeline):
         # Sampling defaults live here because the Hub download of diffusers leaves
         # generation_config.json behind.
         self.register_to_config(
-            grammar=grammar, temperature=temperature, min_p=min_p, max_points=max_points
+            grammar=grammar,
+            temperature=temperature,
+            min_p=min_p,
+            max_points=max_points,
+            align_points=align_points,
         )
 
     @classmethod
@@ -168,7 +176,7 @@ class AvatarPipeline(DiffusionPipeline):
         with _timed(timings, "generate_tokens"):
             generated = self.generate_tokens(context, seeds=seeds, **sampling, **generate_kwargs)
         with _timed(timings, "decode_points"):
-            clouds = self.decode_points(generated.input_ids)
+            clouds = self.decode_points(generated.input_ids, rig_params)
         with _timed(timings, "decode_gaussians"):
             gaussians = self.decode_gaussians(clouds, generated.token_hidden_states, context)
         avatars = [
@@ -245,9 +253,22 @@ class AvatarPipeline(DiffusionPipeline):
             context.to(self.point_generator.dtype), seeds=seeds, **sampling
         )
 
-    def decode_points(self, input_ids: Tensor) -> list[CanonicalPoints]:
-        """The clouds of the sequences. [B, L]"""
-        return [self.tokenizer.decode_points(row) for row in input_ids]
+    def decode_points(
+        self, input_ids: Tensor, rig_params: RigParams | None = None
+    ) -> list[CanonicalPoints]:
+        """The clouds of the sequences, on the heads of the portraits if `align_points` is set.
+
+        Args:
+            input_ids: [B, L]
+            rig_params: B frames; without, the clouds stay as they are.
+        """
+        clouds = [self.tokenizer.decode_points(row) for row in input_ids]
+        if not self.config.align_points or rig_params is None:
+            return clouds
+        return [
+            align_to_shape(cloud, self.rig, betas)
+            for cloud, betas in zip(clouds, rig_params.betas, strict=True)
+        ]
 
     def decode_gaussians(
         self, clouds: list[CanonicalPoints], token_hidden_states: Tensor, context: Tensor
