@@ -41,10 +41,12 @@ class Arguments:
 def main() -> None:
     arguments = HfArgumentParser(Arguments).parse_args_into_dataclasses()[0]
     folder, dtype = Path(arguments.components), getattr(torch, arguments.dtype)
+    rig = ProceduralHeadRig.from_pretrained(folder / "rig")
+    rig.register_to_config(_name_or_path="")  # whoever loads it next need not know our folders
     pipe = AvatarPipeline(
         image_processor=PortraitImageProcessor.from_pretrained(folder / "image_processor"),
         rig_regressor=RigRegressor.from_pretrained(folder / "rig_regressor", dtype=dtype),
-        rig=ProceduralHeadRig.from_pretrained(folder / "rig"),
+        rig=rig,
         conditioner=AvatarConditioner.from_pretrained(folder / "conditioner", dtype=dtype),
         tokenizer=PointTokenizer.from_pretrained(folder / "tokenizer"),
         point_generator=PointGeneratorForCausalLM.from_pretrained(

@@ -47,7 +47,7 @@ def turntable(avatar: Avatar, size: int) -> torch.Tensor:
 
 
 def expressions(avatar: Avatar, size: int) -> torch.Tensor:
-    camera = orbit_cameras([0.0], fov=15.0, target=(0.0, 0.0, 0.0), width=size, height=size)
+    camera = orbit_cameras([0.0], fov=12.0, target=(0.0, 0.01, 0.0), width=size, height=size)
     frames = [
         avatar.animate(avatar.rig_params(expression, **poses)).render(camera)
         for expression, poses in EXPRESSIONS.values()
