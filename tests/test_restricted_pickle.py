@@ -145,6 +145,7 @@ HOSTILE = {
     "patched function": patched_function,
     "shared dictionaries": shared_dictionaries,
     "shared lists": lambda: dump({"v_template": [[[0.0] * 1000] * 1000] * 1000}),
+    "unknown escape": lambda: b"S'\\u'\n.",
     "empty": lambda: b"",
     "no pickle": lambda: b"\x93NUMPY or what",
     "truncated": lambda: dump({"v_template": np.zeros((5023, 3))})[:40_000],

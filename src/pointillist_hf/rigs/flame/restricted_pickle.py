@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import pickle
 import pickletools
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -140,8 +141,11 @@ def load_records(data: bytes, source: str | Path) -> object:
             "this is no FLAME file."
         )
     try:
-        _check_memory(data)
-        return _RecordUnpickler(io.BytesIO(data), encoding="latin1").load()
+        with warnings.catch_warnings():
+            # Python warns of escapes that it does not know; only damage writes such.
+            warnings.simplefilter("error")
+            _check_memory(data)
+            return _RecordUnpickler(io.BytesIO(data), encoding="latin1").load()
     except MemoryError as error:
         raise ValueError(f"{source} is refused: it asks for too much memory.") from error
     except RecursionError as error:
@@ -149,7 +153,7 @@ def load_records(data: bytes, source: str | Path) -> object:
     # A program that is cut off or bent can fail in any of these ways; none of them is ours.
     except (
         pickle.UnpicklingError, ValueError, TypeError, AttributeError, EOFError, IndexError,
-        KeyError, OverflowError, ImportError,
+        KeyError, OverflowError, ImportError, Warning,
     ) as error:  # fmt: skip
         reason = str(error) or "it ends too early"
         raise ValueError(
