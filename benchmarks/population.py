@@ -65,8 +65,9 @@ def faults(person: Subject) -> list[str]:
     if not (np.isfinite(cloud.scales).all() and (cloud.scales > 0).all()):
         found.append("splats without a size")
     picture = render_frame(posed, portrait_cameras([0.0], [0.0], size=PORTRAIT_SIZE))
-    middle = slice(PORTRAIT_SIZE // 3, 2 * PORTRAIT_SIZE // 3)
-    if not np.isfinite(picture).all() or picture[middle, middle, 3].mean() < 0.9:
+    # From the brows to the mouth of any head, and no wider than a narrow face.
+    middle = slice(7 * PORTRAIT_SIZE // 16, 9 * PORTRAIT_SIZE // 16)
+    if not np.isfinite(picture).all() or picture[middle, middle, 3].mean() < 0.99:
         found.append("no head in the middle of the portrait")
     return found
 
