@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Stage 0: portraits become tokens, and the tokens head shape, expression and pose.
 
-The image encoder trained here is the one that the conditioner starts from.
+The conditioner takes over the image encoder trained here and keeps it as it is.
 """
 
 from __future__ import annotations
