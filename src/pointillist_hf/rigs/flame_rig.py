@@ -71,7 +71,7 @@ class FlameHeadRig(HeadRig):
         version: FlameVersion | None = None,
         landmarks: str | Path | None = None,
     ) -> Self:
-        """The rig of a model file; the arguments are those of the class, `landmarks` being a path."""
+        """The rig of a model file; the arguments are those of the class."""
         return cls(
             flame_path=str(Path(path).absolute()),
             version=version,
