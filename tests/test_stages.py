@@ -22,7 +22,8 @@ from pointillist_hf import (
 )
 from pointillist_hf.data.token_dataset import SyntheticDatasetConfig, build_synthetic_dataset
 from pointillist_hf.evaluation.identification import identify_people
-from pointillist_hf.evaluation.metrics import pairwise_errors, psnr, rank_correlation
+from pointillist_hf.evaluation.metrics import pairwise_errors, rank_correlation
+from pointillist_hf.rendering.similarity import psnr
 from pointillist_hf.training.dataset import load_people
 from pointillist_hf.training.loop import LoopConfig
 from pointillist_hf.training.portraits import portrait_pixels

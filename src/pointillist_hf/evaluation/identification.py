@@ -25,7 +25,8 @@ from ..data.synthetic import portrait_cameras, take_portraits
 from ..data.token_dataset import FIRST_SEED, SyntheticDatasetConfig
 from ..geometry.structures import Cameras
 from ..pipeline_avatar import AvatarPipeline
-from .metrics import pairwise_errors, psnr, rank_correlation
+from ..rendering.similarity import psnr
+from .metrics import pairwise_errors, rank_correlation
 
 HELD_OUT_AZIMUTH, HELD_OUT_ELEVATION = 35.0, 12.0
 PORTRAIT_SIZE, BATCH_SIZE = 128, 4

@@ -7,19 +7,6 @@ import torch
 from torch import Tensor
 
 
-def psnr(images: Tensor, targets: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio of each picture, decibels; infinite for equal ones.
-
-    Args:
-        images: [C, H, W, 3]
-        targets: [C, H, W, 3]
-
-    Returns:
-        [C]
-    """
-    return -10 * (images - targets).square().flatten(1).mean(1).log10()
-
-
 def pairwise_errors(images: Tensor, targets: Tensor) -> Tensor:
     """Mean absolute error of every picture against every target. [A, ...], [B, ...] -> [A, B]"""
     rows = [(image - targets).abs().flatten(1).mean(1) for image in images]

@@ -12,7 +12,7 @@ coefficients, P rig sample points.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TypeVar
 
@@ -148,3 +148,40 @@ class RigParams(TensorRecord):
     def poses(self) -> Tensor:
         """Axis-angle of the joints in the order root, neck, jaw, left eye, right eye. [T, 5, 3]"""
         return torch.stack([getattr(self, name) for name in POSE_NAMES], dim=1)
+
+
+@dataclass(frozen=True)
+class Capture:
+    """Pictures of one person by calibrated cameras, and what a tracker found in them.
+
+    K pictures, each by one camera at one of T time steps.
+    """
+
+    name: str
+    images: Sequence[Tensor]  # K of [H, W, 3] sRGB, read from disk when asked for
+    masks: Sequence[Tensor]  # K of [H, W, 1], 1 on the person; likewise
+    cameras: Cameras  # K, one for each picture
+    timesteps: Tensor  # [K] frame of `rig_params`
+    camera_ids: tuple[str, ...]  # K, as the source calls its cameras
+    splits: tuple[str, ...]  # K of "train", "val" (a camera held out) and "test" (a time held out)
+    rig_params: RigParams  # T frames
+    static_offset: Tensor  # [V, 3] metres, of the vertices at rest
+    rig: Mapping[str, object] | None = None  # which rig the parameters are for; None: not said
+
+    def __post_init__(self) -> None:
+        count = len(self.cameras)
+        check_shape("timesteps", self.timesteps, (count,))
+        check_shape("static_offset", self.static_offset, (None, 3))
+        for name in ("images", "masks", "camera_ids", "splits"):
+            if len(getattr(self, name)) != count:
+                raise ValueError(
+                    f"`{name}` must have one entry for each of {count} cameras, "
+                    f"got {len(getattr(self, name))}."
+                )
+
+    def __len__(self) -> int:
+        return len(self.cameras)
+
+    def of_split(self, split: str) -> list[int]:
+        """Pictures of a split, by number."""
+        return [i for i, name in enumerate(self.splits) if name == split]

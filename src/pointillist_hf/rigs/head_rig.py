@@ -96,9 +96,18 @@ class HeadRig(ModelMixin, ConfigMixin):
             coefficients[0, found] = weight
         return coefficients
 
-    def canonical_vertices(self, betas: Tensor) -> Tensor:
-        """Vertices of identities at rest: zero pose, zero expression. [T, S] -> [T, V, 3] metres"""
-        return self.v_template + torch.einsum("vcs,ts->tvc", self.shapedirs, betas)
+    def canonical_vertices(self, betas: Tensor, static_offset: Tensor | None = None) -> Tensor:
+        """Vertices of identities at rest: zero pose, zero expression.
+
+        Args:
+            betas: [T, S]
+            static_offset: What the coefficients cannot say of this person, metres. [V, 3]
+
+        Returns:
+            Metres. [T, V, 3]
+        """
+        template = self.v_template if static_offset is None else self.v_template + static_offset
+        return template + torch.einsum("vcs,ts->tvc", self.shapedirs, betas)
 
     def sample_points(self, betas: Tensor, num_points: int, *, seed: int = 0) -> Tensor:
         """Seeded surface samples of the canonical heads with their normals.
@@ -122,9 +131,11 @@ class HeadRig(ModelMixin, ConfigMixin):
         normals = normalize(torch.linalg.cross(b - a, c - a), dim=-1)
         return torch.cat([torch.einsum("pk,tpkc->tpc", barycentric, corners), normals], dim=-1)
 
-    def joint_motion(self, rig_params: RigParams) -> JointMotion:
+    def joint_motion(
+        self, rig_params: RigParams, static_offset: Tensor | None = None
+    ) -> JointMotion:
         """What the joints do in every frame. They sit where identity and expression put them."""
-        shaped = self.canonical_vertices(rig_params.betas)
+        shaped = self.canonical_vertices(rig_params.betas, static_offset)
         shaped = shaped + torch.einsum("vce,te->tvc", self.exprdirs, rig_params.expression)
         joints = torch.einsum("jv,tvc->tjc", self.J_regressor, shaped)
         return move_joints(rig_params.poses, joints, self.parents.tolist(), rig_params.transl)
@@ -133,15 +144,22 @@ class HeadRig(ModelMixin, ConfigMixin):
         """The rig's own vertices as points that can be skinned, at the rest positions [V, 3]."""
         return SkinnedPoints(vertices, self.exprdirs, self.posedirs, self.lbs_weights)
 
-    def forward(self, rig_params: RigParams) -> Tensor:
-        """Posed vertices, metres. [T, V, 3]
+    def forward(self, rig_params: RigParams, static_offset: Tensor | None = None) -> Tensor:
+        """Posed vertices.
+
+        Args:
+            rig_params: T frames.
+            static_offset: Of the vertices at rest, metres. [V, 3]
+
+        Returns:
+            Metres. [T, V, 3]
 
         Raises:
             ValueError: The parameters belong to a rig with another number of coefficients.
         """
         self.check_params(rig_params)
-        motion = self.joint_motion(rig_params)
-        canonical = self.canonical_vertices(rig_params.betas)
+        motion = self.joint_motion(rig_params, static_offset)
+        canonical = self.canonical_vertices(rig_params.betas, static_offset)
         frames = [
             skin_points(
                 self.skinned_vertices(vertices),
