@@ -11,25 +11,15 @@ import csv
 import logging
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ..geometry.structures import RigParams
-from .archive import read_archive
 from .arkit import ARKIT_NAMES, arkit_params
 from .head_rig import HeadRig
+from .vhap_params import read_params
 
 logger = logging.getLogger(__name__)
-
-MAX_VALUE = 1e4  # of any coefficient, radian or metre
-# Names in VHAP's files -> ours.
-POSES = {
-    "rotation": "global_orient",
-    "neck_pose": "neck_pose",
-    "jaw_pose": "jaw_pose",
-    "translation": "transl",
-}
 
 
 def read_motion(
@@ -68,46 +58,12 @@ def _read_vhap(path: Path, rig: HeadRig) -> RigParams:
             f"{path} holds FLAME's coefficients, which mean nothing to the named expressions of "
             f"{type(rig).__name__}. Use an avatar on FLAME, or ARKit's coefficients (.csv)."
         )
-    arrays = read_archive(path, ("expr", "shape", "eyes_pose", "static_offset", *POSES))
-    missing = [name for name in ("expr", *POSES) if name not in arrays]
-    if missing:
-        raise ValueError(
-            f"{path} must hold FLAME parameters in VHAP's names; it lacks {', '.join(missing)}."
-        )
-    frames = len(np.atleast_2d(arrays["expr"]))
-    if frames == 0:
-        raise ValueError(f"{path} must hold at least one frame, got none.")
-    if "static_offset" in arrays and arrays["static_offset"].any():
-        logger.warning("%s has offsets of single vertices, which are left out.", path)
-    eyes = _rows(arrays.get("eyes_pose", np.zeros(6)), frames, 6, f"`eyes_pose` of {path}")
-    return RigParams(
-        betas=_rows(arrays.get("shape", np.zeros(0)), frames, rig.num_betas, f"`shape` of {path}"),
-        expression=_rows(arrays["expr"], frames, rig.num_expressions, f"`expr` of {path}"),
-        leye_pose=eyes[:, :3],
-        reye_pose=eyes[:, 3:],
-        **{
-            our: _rows(arrays[name], frames, 3, f"`{name}` of {path}")
-            for name, our in POSES.items()
-        },
+    rig_params, static_offset = read_params(
+        path, num_betas=rig.num_betas, num_expressions=rig.num_expressions
     )
-
-
-def _rows(array: np.ndarray, frames: int, width: int, what: str) -> Tensor:
-    """One row per frame; trackers that know fewer coefficients leave out the last. [T, width]"""
-    array = np.atleast_2d(array)
-    is_pose = width in (3, 6)
-    fits = array.shape[-1] == width if is_pose else array.shape[-1] <= width
-    if array.ndim != 2 or len(array) not in (1, frames) or not fits:
-        rule = f"{width}" if is_pose else f"at most {width}"
-        raise ValueError(
-            f"{what} must have {frames} rows of {rule} values, got shape {array.shape}. Is this "
-            "the motion of another rig?"
-        )
-    if array.dtype.kind not in "fiu" or (np.abs(array) > MAX_VALUE).any() or np.isnan(array).any():
-        raise ValueError(f"{what} must hold finite numbers of at most {MAX_VALUE:g}.")
-    rows = torch.zeros(frames, width)
-    rows[:, : array.shape[-1]] = torch.from_numpy(array.astype(np.float32))
-    return rows
+    if static_offset is not None and static_offset.any():
+        logger.warning("%s has offsets of single vertices, which are left out.", path)
+    return rig_params
 
 
 # ARKit's coefficients -----------------------------------------------------------------------------
