@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fits splats on the triangles of a rig to a capture, as GaussianAvatars does (paper Sec. 3.1).
+
+A splat lives in the frame of its triangle, in units of the triangle's size, so that it follows
+every expression; a fit starts with one splat on each face and adds more where the pictures ask for
+them. Tracked parameters are refined along the way, the shape stays.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+from tqdm.auto import tqdm
+
+from ..geometry.rotations import matrix_to_quat, quat_multiply
+from ..geometry.spherical_harmonics import num_sh_coefficients, sh_colors
+from ..geometry.structures import Capture, Gaussians
+from ..geometry.triangles import triangle_frames
+from ..rendering.rasterize import rasterize
+from ..rendering.similarity import structural_similarity
+from ..rigs.head_rig import HeadRig
+from ..rigs.vhap_params import match_static_offset
+from .densification import mean_gradients, most_contributing, plan_growth, survivors
+from .densification import Plan
+from .fit_config import FitConfig
+from .fit_state import FitState
+
+logger = logging.getLogger(__name__)
+
+EXTENT_FACTOR = 1.1  # over the largest distance of a camera from the middle of all
+CONTRIBUTION_PICTURES = 24  # that tell which splats contribute
+RESET_OPACITY = 0.01
+
+
+class Fit:
+    """A fit under way.
+
+    Args:
+        capture: Pictures of the person; those of the split "train" are fitted.
+        rig: The rig of its parameters.
+        config: Settings.
+
+    Raises:
+        ValueError: The capture has nothing to fit, belongs to another rig, or `max_points` is less
+            than the number of faces.
+    """
+
+    def __init__(self, capture: Capture, rig: HeadRig, config: FitConfig) -> None:
+        rig.check_params(capture.rig_params)
+        self.capture, self.rig, self.config = capture, rig, config
+        self.numbers = capture.of_split("train")
+        if not self.numbers:
+            raise ValueError(f'`capture` {capture.name} must have pictures of the split "train".')
+        if config.max_points < rig.num_faces:
+            raise ValueError(
+                f"`max_points` must be at least {rig.num_faces}, because every face of the rig "
+                f"keeps a splat; got {config.max_points}."
+            )
+        self.static_offset = match_static_offset(
+            capture.static_offset, len(rig.v_template), capture.name
+        )
+        self.camera_centers = torch.linalg.inv(capture.cameras.viewmats)[:, :3, 3]
+        rest = rig.canonical_vertices(capture.rig_params.betas[:1], self.static_offset)[0]
+        self.face_sizes = triangle_frames(rest[rig.faces])[2]
+        self.state = FitState(
+            initial_values(rig.num_faces, config),
+            torch.arange(rig.num_faces),
+            capture.rig_params,
+            config,
+            camera_extent(self.camera_centers[self.numbers], config),
+        )
+        self._order: tuple[int, Tensor] = (-1, torch.empty(0))
+
+    @property
+    def sh_degree(self) -> int:
+        """Degree of the colours at the present step."""
+        return min(self.config.sh_degree, self.state.step // self.config.sh_degree_every)
+
+    def gaussians(self, number: int) -> Gaussians:
+        """The splats in the world at the time of a picture, as its camera sees them."""
+        values, bindings = self.state.values, self.state.bindings
+        step = self.capture.timesteps[number : number + 1]
+        vertices = self.rig(self.state.rig_params[step], self.static_offset)[0]
+        frames = triangle_frames(vertices[self.rig.faces])
+        rotations, centers, sizes = (frame[bindings] for frame in frames)
+        local = torch.einsum("nij,nj->ni", rotations, values["means"])
+        means = sizes[:, None] * local + centers
+        face_quats = matrix_to_quat(frames[0])[bindings]
+        sh = torch.cat([values["sh_dc"], values["sh_rest"]], dim=1)
+        return Gaussians(
+            means=means,
+            quats=quat_multiply(face_quats, normalize(values["quats"], dim=-1)),
+            scales=sizes[:, None] * values["log_scales"].exp(),
+            opacities=values["opacity_logits"].sigmoid(),
+            colors=sh_colors(sh, means, self.camera_centers[number], self.sh_degree),
+        )
+
+    def render(self, number: int) -> Tensor:
+        """The fit as the camera of a picture sees it, on white. [H, W, 3]"""
+        with torch.no_grad():
+            camera = self.capture.cameras[number : number + 1]
+            colors, _ = rasterize(self.gaussians(number), camera, backgrounds=torch.ones(1, 3))
+        return colors[0]
+
+    def advance(self) -> dict[str, float]:
+        """One step on one picture. Returns its losses, and "mse"."""
+        number, state = self._next_picture(), self.state
+        camera = self.capture.cameras[number : number + 1]
+        gaussians = self.gaussians(number)
+        probe = torch.zeros(1, len(state), 2, requires_grad=True)
+        colors, _, meta = rasterize(
+            gaussians, camera, backgrounds=torch.ones(1, 3), screen_probe=probe, with_meta=True
+        )
+        is_seen = meta.radii[0] > 0
+        target = self.capture.images[number][None]
+        losses = fit_losses(colors, target, state, is_seen, self.config)
+        state.set_learning_rates()
+        state.optimizer.zero_grad()
+        losses["loss"].backward()
+        sides = torch.tensor([camera.width / 2, camera.height / 2])
+        state.note_gradients(probe.grad[0] * sides, is_seen)
+        state.optimizer.step()
+        state.step += 1
+        self._change_splats()
+        mse = (colors.detach() - target).square().mean()
+        return {name: float(value.detach()) for name, value in losses.items()} | {"mse": float(mse)}
+
+    def contributions(self, numbers: list[int]) -> Tensor:
+        """How much of the pictures each splat makes: the sum of its blending weights. [N]"""
+        total = torch.zeros(len(self.state))
+        for number in numbers:
+            with torch.no_grad():
+                gaussians = self.gaussians(number)
+            colors = torch.ones_like(gaussians.colors, requires_grad=True)
+            shown = Gaussians(**{**vars(gaussians), "colors": colors})
+            image, _ = rasterize(shown, self.capture.cameras[number : number + 1])
+            # The picture is linear in the colours; its gradient is the weight of each.
+            (weights,) = torch.autograd.grad(image[..., 0].sum(), colors)
+            total += weights[:, 0]
+        return total
+
+    def _next_picture(self) -> int:
+        """Every picture once per round, in an order of the seed and the round."""
+        epoch, place = divmod(self.state.step, len(self.numbers))
+        if self._order[0] != epoch:
+            order = torch.randperm(len(self.numbers), generator=self._stream(epoch))
+            self._order = (epoch, order)
+        return self.numbers[int(self._order[1][place])]
+
+    def _stream(self, count: int) -> torch.Generator:
+        return torch.Generator().manual_seed((self.config.seed * 1_000_003 + count) % 2**63)
+
+    def _change_splats(self) -> None:
+        config, step = self.config, self.state.step
+        is_time = step % config.densify_every == 0
+        if config.densify_from < step < config.densify_until and is_time:
+            self._densify()
+        reset_now = step == config.densify_from and config.opacity_reset_at_start
+        if step < config.densify_until and (reset_now or step % config.opacity_reset_every == 0):
+            self.state.reset_opacities(RESET_OPACITY)
+
+    def _densify(self) -> None:
+        state, config = self.state, self.config
+        scales = state.values["log_scales"].detach().exp().amax(1)
+        world_scales = scales * self.face_sizes[state.bindings]
+        gradients = mean_gradients(state.gradient_sums, state.num_seen)
+        plan = plan_growth(gradients, world_scales, state.extent, config)
+        opacities = state.values["opacity_logits"].detach().sigmoid()[plan.sources]
+        doomed = opacities < config.min_opacity
+        bindings = state.bindings[plan.sources]
+        plan = plan.keep(survivors(doomed, bindings, opacities, config.prune_rule))
+        shifts = self._child_shifts(plan)
+        state.apply(plan, shifts)
+        if len(state) > config.max_points:
+            self.limit_points(config.max_points)
+
+    def _child_shifts(self, plan: Plan) -> Tensor:
+        """Children scatter as the splat itself does, along its own axes."""
+        # GaussianAvatars adds metres to units of the triangle here; we stay in the latter.
+        values = self.state.values
+        noise = torch.randn(len(plan), 3, generator=self._stream(self.state.step))
+        scales = values["log_scales"].detach().exp()[plan.sources]
+        rotations = quat_rotate(values["quats"].detach()[plan.sources], noise * scales)
+        return rotations
+
+    def limit_points(self, max_points: int) -> None:
+        """Removes what contributes least, every face keeping a splat."""
+        step = max(len(self.numbers) // CONTRIBUTION_PICTURES, 1)
+        contributions = self.contributions(self.numbers[::step])
+        kept = most_contributing(contributions, self.state.bindings, max_points)
+        sources = torch.arange(len(self.state))
+        nothing = torch.zeros(len(sources), dtype=torch.bool)
+        plan = Plan(sources, is_new=nothing, is_child=nothing).keep(kept)
+        sums, seen = self.state.gradient_sums[kept], self.state.num_seen[kept]
+        self.state.apply(plan, torch.zeros(len(plan), 3))
+        self.state.gradient_sums, self.state.num_seen = sums, seen
