@@ -15,7 +15,8 @@ from torch import Tensor
 
 from .exporters.atomic_file import write_atomically
 from .exporters.html_page import write_page
-from .exporters.ply import write_ply
+from .exporters.ply import write_bound_ply, write_ply
+from .geometry.bound_splats import global_to_local
 from .geometry.cameras import orbit_cameras
 from .geometry.structures import Cameras, Gaussians, RigParams
 from .rendering import rasterize
@@ -213,29 +214,43 @@ class Avatar:
         """Writes the avatar in the format of the suffix.
 
         Args:
-            path: .ply is a 3DGS file of the canonical gaussians; .html is a page on which the
-                avatar moves, see `exporters.html_page.write_page`.
+            path: .ply is a 3DGS file of the canonical gaussians; .ga.ply is the point_cloud.ply of
+                GaussianAvatars, its splats in the frames of the rig's triangles; .html is a page
+                on which the avatar moves, see `exporters.html_page.write_page`.
             **options: Of the page: `title`, `motion`, `fps`.
 
         Raises:
             ValueError: The suffix is no known format, or the format has no options.
         """
         path = Path(path)
-        if path.suffix not in EXPORTERS:
+        suffix = next((suffix for suffix in EXPORTERS if path.name.endswith(suffix)), None)
+        if suffix is None:
             known = ", ".join(EXPORTERS)
             raise ValueError(f"`path` must end in one of {known}, got {path.name!r}.")
-        write_atomically(path, lambda partial: EXPORTERS[path.suffix](self, partial, **options))
-
-
-def _export_ply(avatar: Avatar, path: Path, **options: object) -> None:
-    if options:
-        raise ValueError(f"A .ply has no options, got {', '.join(options)}.")
-    write_ply(avatar.gaussians, path)
+        if options and suffix != ".html":
+            raise ValueError(f"A {suffix} has no options, got {', '.join(options)}.")
+        EXPORTERS[suffix](self, path, **options)
 
 
 def _export_page(avatar: Avatar, path: Path, **options: object) -> None:
     write_page(avatar.gaussians, avatar.bindings, avatar.rig, avatar.betas, path, **options)
 
 
-# suffix -> writer
-EXPORTERS: dict[str, Callable[..., None]] = {".ply": _export_ply, ".html": _export_page}
+def _export_bound_ply(avatar: Avatar, path: Path) -> None:
+    rest = avatar.rig.canonical_vertices(avatar.betas[None])[0]
+    corners = rest[avatar.rig.faces[avatar.bindings]]
+    # The viewers of GaussianAvatars expect harmonics of degree 3.
+    splats = global_to_local(avatar.gaussians, avatar.bindings, corners)
+    write_bound_ply(splats, path, sh_degree=3)
+
+
+def _export_ply(avatar: Avatar, path: Path) -> None:
+    write_ply(avatar.gaussians, path)
+
+
+# suffix -> writer; the first that fits is taken
+EXPORTERS: dict[str, Callable[..., None]] = {
+    ".ga.ply": _export_bound_ply,
+    ".ply": _export_ply,
+    ".html": _export_page,
+}

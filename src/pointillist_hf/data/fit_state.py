@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..exporters.atomic_file import write_atomically
-from ..geometry.structures import POSE_NAMES, RigParams
+from ..geometry.structures import POSE_NAMES, BoundSplats, RigParams
 from .densification import SPLIT_SHRINKAGE, Plan
 from .fit_config import FitConfig
 
@@ -60,6 +60,13 @@ class FitState:
 
     def __len__(self) -> int:
         return len(self.bindings)
+
+    @property
+    def splats(self) -> BoundSplats:
+        """The splats as they are."""
+        values = {name: self.values[name] for name in SPLAT_NAMES}
+        sh = torch.cat([values.pop("sh_dc"), values.pop("sh_rest")], dim=1)
+        return BoundSplats(sh=sh, bindings=self.bindings, **values)
 
     @property
     def rig_params(self) -> RigParams:

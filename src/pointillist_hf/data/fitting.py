@@ -8,15 +8,13 @@ them. Tracked parameters are refined along the way, the shape stays.
 
 from __future__ import annotations
 
-import logging
-from pathlib import Path
+from dataclasses import replace
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
-from tqdm.auto import tqdm
 
-from ..geometry.rotations import matrix_to_quat, quat_multiply
+from ..geometry.bound_splats import local_to_global
+from ..geometry.rotations import quat_to_matrix
 from ..geometry.spherical_harmonics import num_sh_coefficients, sh_colors
 from ..geometry.structures import Capture, Gaussians
 from ..geometry.triangles import triangle_frames
@@ -24,12 +22,9 @@ from ..rendering.rasterize import rasterize
 from ..rendering.similarity import structural_similarity
 from ..rigs.head_rig import HeadRig
 from ..rigs.vhap_params import match_static_offset
-from .densification import mean_gradients, most_contributing, plan_growth, survivors
-from .densification import Plan
+from .densification import Plan, mean_gradients, most_contributing, plan_growth, survivors
 from .fit_config import FitConfig
 from .fit_state import FitState
-
-logger = logging.getLogger(__name__)
 
 EXTENT_FACTOR = 1.1  # over the largest distance of a camera from the middle of all
 CONTRIBUTION_PICTURES = 24  # that tell which splats contribute
@@ -82,22 +77,15 @@ class Fit:
 
     def gaussians(self, number: int) -> Gaussians:
         """The splats in the world at the time of a picture, as its camera sees them."""
-        values, bindings = self.state.values, self.state.bindings
+        splats, rig = self.state.splats, self.rig
         step = self.capture.timesteps[number : number + 1]
-        vertices = self.rig(self.state.rig_params[step], self.static_offset)[0]
-        frames = triangle_frames(vertices[self.rig.faces])
-        rotations, centers, sizes = (frame[bindings] for frame in frames)
-        local = torch.einsum("nij,nj->ni", rotations, values["means"])
-        means = sizes[:, None] * local + centers
-        face_quats = matrix_to_quat(frames[0])[bindings]
-        sh = torch.cat([values["sh_dc"], values["sh_rest"]], dim=1)
-        return Gaussians(
-            means=means,
-            quats=quat_multiply(face_quats, normalize(values["quats"], dim=-1)),
-            scales=sizes[:, None] * values["log_scales"].exp(),
-            opacities=values["opacity_logits"].sigmoid(),
-            colors=sh_colors(sh, means, self.camera_centers[number], self.sh_degree),
-        )
+        vertices = rig(self.state.rig_params[step], self.static_offset)[0]
+        gaussians = local_to_global(splats, vertices[rig.faces[splats.bindings]])
+        if self.sh_degree == 0:
+            return gaussians
+        center = self.camera_centers[number]
+        colors = sh_colors(splats.sh, gaussians.means, center, self.sh_degree)
+        return replace(gaussians, colors=colors)
 
     def render(self, number: int) -> Tensor:
         """The fit as the camera of a picture sees it, on white. [H, W, 3]"""
@@ -136,7 +124,7 @@ class Fit:
             with torch.no_grad():
                 gaussians = self.gaussians(number)
             colors = torch.ones_like(gaussians.colors, requires_grad=True)
-            shown = Gaussians(**{**vars(gaussians), "colors": colors})
+            shown = replace(gaussians, colors=colors)
             image, _ = rasterize(shown, self.capture.cameras[number : number + 1])
             # The picture is linear in the colours; its gradient is the weight of each.
             (weights,) = torch.autograd.grad(image[..., 0].sum(), colors)
@@ -184,8 +172,8 @@ class Fit:
         values = self.state.values
         noise = torch.randn(len(plan), 3, generator=self._stream(self.state.step))
         scales = values["log_scales"].detach().exp()[plan.sources]
-        rotations = quat_rotate(values["quats"].detach()[plan.sources], noise * scales)
-        return rotations
+        rotations = quat_to_matrix(values["quats"].detach()[plan.sources])
+        return torch.einsum("nij,nj->ni", rotations, noise * scales)
 
     def limit_points(self, max_points: int) -> None:
         """Removes what contributes least, every face keeping a splat."""
@@ -198,3 +186,53 @@ class Fit:
         sums, seen = self.state.gradient_sums[kept], self.state.num_seen[kept]
         self.state.apply(plan, torch.zeros(len(plan), 3))
         self.state.gradient_sums, self.state.num_seen = sums, seen
+
+
+def initial_values(num_faces: int, config: FitConfig) -> dict[str, Tensor]:
+    """One grey splat on each face, as large as the face. Values by the names of `FitState`."""
+    generator = torch.Generator().manual_seed(config.seed)
+    count = num_sh_coefficients(config.sh_degree)
+    quats = torch.zeros(num_faces, 4)
+    quats[:, 0] = 1
+    return {
+        "means": torch.zeros(num_faces, 3),
+        "log_scales": torch.zeros(num_faces, 3),
+        "quats": quats,
+        "opacity_logits": torch.logit(torch.tensor(config.init_opacity)).repeat(num_faces),
+        "sh_dc": torch.rand(num_faces, 1, 3, generator=generator) / 255,
+        "sh_rest": torch.zeros(num_faces, count - 1, 3),
+    }
+
+
+def camera_extent(centers: Tensor, config: FitConfig) -> float:
+    """Size of the ring of cameras, metres; not less than `min_extent`. [C, 3]"""
+    distances = (centers - centers.mean(0)).norm(dim=-1)
+    return max(EXTENT_FACTOR * float(distances.max()), config.min_extent)
+
+
+def fit_losses(
+    colors: Tensor, target: Tensor, state: FitState, is_seen: Tensor, config: FitConfig
+) -> dict[str, Tensor]:
+    """Terms of the loss, each without its weight, and their weighted sum as "loss".
+
+    Args:
+        colors: [1, H, W, 3]
+        target: [1, H, W, 3]
+        state: Of the splats.
+        is_seen: Splats in the picture; the others are left in peace. [N]
+        config: Weights and thresholds.
+    """
+    means, scales = state.values["means"][is_seen], state.values["log_scales"][is_seen].exp()
+    # A mean over nothing would be NaN, for a camera that looks the other way.
+    count = is_seen.sum().clamp_min(1)
+    far = (means.norm(dim=-1) - config.position_threshold).clamp_min(0)
+    large = (scales - config.scale_threshold).clamp_min(0)
+    terms = {
+        "l1": (colors - target).abs().mean(),
+        "ssim": 1 - structural_similarity(colors, target),
+        "position": far.sum() / count,
+        "scale": large.norm(dim=-1).sum() / count,
+    }
+    loss = (1 - config.ssim_weight) * terms["l1"] + config.ssim_weight * terms["ssim"]
+    loss = loss + config.position_weight * terms["position"]
+    return {**terms, "loss": loss + config.scale_weight * terms["scale"]}

@@ -14,7 +14,6 @@ import json
 import logging
 import math
 import re
-from dataclasses import fields
 from importlib.resources import files
 from pathlib import Path
 
@@ -26,6 +25,8 @@ from ..geometry.rotations import quat_to_matrix
 from ..geometry.structures import CanonicalPoints, Gaussians, RigParams
 from ..rigs.binding import bind_points
 from ..rigs.head_rig import HeadRig
+from .atomic_file import write_atomically
+from .finite_splats import find_writable
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +68,8 @@ def write_page(
         _check_motion(motion, fps, rig)
     if not rig.may_be_shared:
         logger.warning("%s", BOUND_NOTICE)
-    arrays = _pack_points(*_finite(gaussians, bindings), rig, betas)
+    is_writable = find_writable(gaussians)
+    arrays = _pack_points(gaussians[is_writable], bindings[is_writable], rig, betas)
     body, entries = _join_arrays(arrays)
     header = {
         "num_points": len(arrays["opacities"]),
@@ -88,7 +90,8 @@ def write_page(
         "script": "\n".join((viewer / name).read_text("utf-8") for name in SCRIPTS),
     }
     page = (viewer / "page.html").read_text("utf-8")
-    Path(path).write_text(re.sub(r"\{\{(\w+)\}\}", lambda m: parts[m[1]], page), "utf-8")
+    page = re.sub(r"\{\{(\w+)\}\}", lambda m: parts[m[1]], page)
+    write_atomically(path, lambda partial: partial.write_text(page, "utf-8"))
 
 
 def _check_motion(motion: RigParams, fps: float, rig: HeadRig) -> None:
@@ -98,15 +101,6 @@ def _check_motion(motion: RigParams, fps: float, rig: HeadRig) -> None:
     values = torch.cat([motion.expression, motion.poses.flatten(1), motion.transl], dim=-1)
     if len(motion) == 0 or not values.isfinite().all():
         raise ValueError("`motion` must hold at least one frame, and finite numbers only.")
-
-
-def _finite(gaussians: Gaussians, bindings: Tensor) -> tuple[Gaussians, Tensor]:
-    count = len(gaussians)
-    values = [getattr(gaussians, field.name).reshape(count, -1) for field in fields(gaussians)]
-    finite = torch.cat(values, dim=-1).isfinite().all(-1)
-    if not finite.all():
-        logger.warning("%d splats with non-finite values were left out.", int((~finite).sum()))
-    return gaussians[finite], bindings[finite]
 
 
 def _pack_points(

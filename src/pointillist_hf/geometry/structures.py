@@ -12,6 +12,7 @@ coefficients, P rig sample points.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TypeVar
@@ -40,12 +41,21 @@ def check_shape(name: str, tensor: Tensor, expected: Sequence[int | None]) -> No
 class TensorRecord:
     """A record of tensors that can be moved and converted as one thing."""
 
-    def to(self: Record, *args: torch.device | str, **kwargs: torch.device | str) -> Record:
+    def to(
+        self: Record,
+        *args: torch.device | str | torch.dtype,
+        **kwargs: torch.device | str | torch.dtype,
+    ) -> Record:
         """The same record with every tensor moved; floating tensors only change their dtype."""
+        places = [arg for arg in args if not isinstance(arg, torch.dtype)]
+        places_by_name = {name: arg for name, arg in kwargs.items() if name != "dtype"}
         moved = {f.name: getattr(self, f.name) for f in fields(self)}
-        return replace(
-            self, **{k: v.to(*args, **kwargs) for k, v in moved.items() if isinstance(v, Tensor)}
-        )
+        for name, value in moved.items():
+            if isinstance(value, Tensor) and value.is_floating_point():
+                moved[name] = value.to(*args, **kwargs)
+            elif isinstance(value, Tensor) and (places or places_by_name):
+                moved[name] = value.to(*places, **places_by_name)
+        return replace(self, **moved)
 
 
 @dataclass(frozen=True)
@@ -61,6 +71,45 @@ class CanonicalPoints(TensorRecord):
 
     def __len__(self) -> int:
         return len(self.means)
+
+
+@dataclass(frozen=True)
+class BoundSplats(TensorRecord):
+    """Splats in the frames of the triangles they ride on, before activation (GaussianAvatars).
+
+    Lengths are in units of the triangle's size; `geometry.bound_splats` places them in the world.
+    """
+
+    means: Tensor  # [N, 3]
+    log_scales: Tensor  # [N, 3]
+    quats: Tensor  # [N, 4] wxyz, of any length
+    opacity_logits: Tensor  # [N]
+    sh: Tensor  # [N, K, 3] spherical harmonics of the colour, K = (degree + 1)^2
+    bindings: Tensor  # [N] face index
+
+    def __post_init__(self) -> None:
+        count = len(self.means)
+        check_shape("means", self.means, (count, 3))
+        check_shape("log_scales", self.log_scales, (count, 3))
+        check_shape("quats", self.quats, (count, 4))
+        check_shape("opacity_logits", self.opacity_logits, (count,))
+        check_shape("sh", self.sh, (count, None, 3))
+        check_shape("bindings", self.bindings, (count,))
+        if (self.sh_degree + 1) ** 2 != self.sh.shape[1]:
+            raise ValueError(
+                f"`sh` must hold 1, 4, 9 or 16 harmonics per splat, got {self.sh.shape[1]}."
+            )
+
+    def __len__(self) -> int:
+        return len(self.means)
+
+    def __getitem__(self, index: slice | Tensor) -> BoundSplats:
+        return BoundSplats(**{f.name: getattr(self, f.name)[index] for f in fields(self)})
+
+    @property
+    def sh_degree(self) -> int:
+        """Degree of the spherical harmonics."""
+        return math.isqrt(self.sh.shape[1]) - 1
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Differentiable Gaussian splatting on CPU and GPU, and a triangle rasteriser for ground truth."""
 
-from .rasterize import rasterize
+from .rasterize import RasterizationMeta, rasterize
 
-__all__ = ["rasterize"]
+__all__ = ["RasterizationMeta", "rasterize"]

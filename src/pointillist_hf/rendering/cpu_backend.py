@@ -42,6 +42,7 @@ class _View(NamedTuple):
 
     camera: tuple[np.float32, ...]  # rotation, translation, fx, fy, cx, cy
     background: ndarray  # [3]
+    means2d: ndarray  # [N, 2] pixels
     extents: ndarray  # [N, 2] pixels, 0 where the splat is not seen
     plan: tuple[ndarray, ...]  # of `bin_into_tiles`
     transmittance: ndarray  # [H, W]
@@ -49,9 +50,12 @@ class _View(NamedTuple):
 
 
 def rasterize_cpu(
-    gaussians: Gaussians, cameras: Cameras, backgrounds: Tensor | None
-) -> tuple[Tensor, Tensor]:
-    """Colors [C, H, W, 3] and alphas [C, H, W, 1] from float32 records; see `rasterize`."""
+    gaussians: Gaussians,
+    cameras: Cameras,
+    backgrounds: Tensor | None,
+    screen_probe: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Colors, alphas, means2d and radii from float32 records; see `rasterize`."""
     splats = (
         gaussians.means,
         gaussians.quats,
@@ -61,25 +65,32 @@ def rasterize_cpu(
     )
     if backgrounds is None:
         backgrounds = torch.zeros(len(cameras), 3)
-    records = torch.is_grad_enabled() and any(t.requires_grad for t in (*splats, backgrounds))
-    return _RasterizeCpu.apply(*splats, backgrounds, cameras, records)
+    leaves = [*splats, backgrounds]
+    if screen_probe is not None:
+        leaves.append(screen_probe)
+    records = torch.is_grad_enabled() and any(leaf.requires_grad for leaf in leaves)
+    return _RasterizeCpu.apply(*splats, backgrounds, screen_probe, cameras, records)
 
 
 class _RasterizeCpu(torch.autograd.Function):
     """The loop over cameras, as one operation of autograd."""
 
     @staticmethod
-    def forward(ctx: FunctionCtx, *inputs: Tensor | Cameras | bool) -> tuple[Tensor, Tensor]:
-        *tensors, cameras, records = inputs
+    def forward(ctx: FunctionCtx, *inputs: Tensor | Cameras | bool | None) -> tuple[Tensor, ...]:
+        *tensors, _, cameras, records = inputs
         width, height = cameras.width, cameras.height
         *splats, backgrounds = (_to_array(t) for t in tensors)
         images = np.empty((len(cameras), height, width, 3), np.float32)
         alphas = np.empty((len(cameras), height, width, 1), np.float32)
+        means2d = np.empty((len(cameras), len(splats[0]), 2), np.float32)
+        radii = np.empty((len(cameras), len(splats[0])), np.float32)
         views = []
         for index, background in enumerate(backgrounds):
             camera = _pack_camera(_to_array(cameras.viewmats[index]), _to_array(cameras.Ks[index]))
             view = _render_view(tuple(splats), camera, background, images[index], records)
             np.subtract(1, view.transmittance, out=alphas[index, ..., 0])
+            np.ceil(np.maximum(*view.extents.T), out=radii[index])
+            means2d[index] = np.where(radii[index, :, None] > 0, view.means2d, np.float32(0))
             if records:
                 views.append(view)
         if records:
@@ -87,25 +98,33 @@ class _RasterizeCpu(torch.autograd.Function):
             ctx.views = views
             # Missing upstream gradients come as None: torch would fill zeros with its threads.
             ctx.set_materialize_grads(False)
-        return torch.from_numpy(images), torch.from_numpy(alphas)
+        outputs = tuple(torch.from_numpy(array) for array in (images, alphas, means2d, radii))
+        ctx.mark_non_differentiable(*outputs[2:])
+        return outputs
 
     @staticmethod
     @once_differentiable
     def backward(
-        ctx: FunctionCtx, d_colors: Tensor | None, d_alphas: Tensor | None
+        ctx: FunctionCtx, d_colors: Tensor | None, d_alphas: Tensor | None, *_: None
     ) -> tuple[Tensor | None, ...]:
         *splats, backgrounds = (_to_array(t) for t in ctx.saved_tensors)
         gradients = [np.zeros_like(array) for array in (*splats, backgrounds)]
         shape = (len(ctx.views), *ctx.views[0].transmittance.shape) if ctx.views else (0, 1, 1)
         d_images = np.zeros((*shape, 3), np.float32) if d_colors is None else _to_array(d_colors)
         d_alphas = np.zeros((*shape, 1), np.float32) if d_alphas is None else _to_array(d_alphas)
+        d_probe = None
+        if ctx.needs_input_grad[6]:
+            d_probe = torch.zeros(len(ctx.views), len(splats[0]), 2)
         for index, view in enumerate(ctx.views):
             d_alpha = np.ascontiguousarray(d_alphas[index, ..., 0])
-            _add_gradients(view, tuple(splats), d_images[index], d_alpha, gradients)
+            d_means2d = _add_gradients(view, tuple(splats), d_images[index], d_alpha, gradients)
+            if d_probe is not None:
+                seen = view.plan[1]
+                d_probe[index].numpy()[seen] = d_means2d[seen]
             if ctx.needs_input_grad[5]:
                 light = d_images[index] * view.transmittance[..., None]
                 gradients[5][index] = light.sum(axis=(0, 1), dtype=np.float64)
-        return (*(torch.from_numpy(gradient) for gradient in gradients), None, None)
+        return (*(torch.from_numpy(gradient) for gradient in gradients), d_probe, None, None)
 
 
 def _render_view(
@@ -137,7 +156,7 @@ def _render_view(
             plan, colors, background, width, height, tiles, image, transmittance, last
         ),
     )
-    return _View(camera, background, extents, plan, transmittance, last)
+    return _View(camera, background, means2d, extents, plan, transmittance, last)
 
 
 def _add_gradients(
@@ -146,8 +165,12 @@ def _add_gradients(
     d_image: ndarray,
     d_alpha: ndarray,
     gradients: list[ndarray],
-) -> None:
-    """Adds what one view gives to the gradients by means, quats, scales, opacities, colors."""
+) -> ndarray:
+    """Adds what one view gives to the gradients by means, quats, scales, opacities, colors.
+
+    Returns:
+        The gradient by the screen positions; rows of unseen splats hold anything. [N, 2]
+    """
     colors = splats[4]
     d_means, d_quats, d_scales, d_opacities, d_colors, _ = gradients
     _, order, _, tile_splats, _, _ = view.plan
@@ -175,6 +198,7 @@ def _add_gradients(
             view.extents, projected, (d_means, d_quats, d_scales),
         ),
     )  # fmt: skip
+    return projected[0]
 
 
 def _to_array(tensor: Tensor) -> ndarray:

@@ -34,32 +34,44 @@ class ProjectedSplats(NamedTuple):
 
 
 def rasterize_reference(
-    gaussians: Gaussians, cameras: Cameras, backgrounds: Tensor | None
-) -> tuple[Tensor, Tensor]:
-    """Colors [C, H, W, 3] and alphas [C, H, W, 1]; see `rasterize`."""
+    gaussians: Gaussians,
+    cameras: Cameras,
+    backgrounds: Tensor | None,
+    screen_probe: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Colors, alphas, means2d and radii; see `rasterize`."""
+    num_cameras, width, height = len(cameras), cameras.width, cameras.height
     if backgrounds is None:
-        backgrounds = gaussians.colors.new_zeros(len(cameras), 3)
-    images = [
-        _rasterize_one(gaussians, viewmat, K, cameras.width, cameras.height, background)
-        for viewmat, K, background in zip(cameras.viewmats, cameras.Ks, backgrounds, strict=True)
-    ]
-    shape = (len(cameras), cameras.height, cameras.width, 4)
+        backgrounds = gaussians.colors.new_zeros(num_cameras, 3)
+    if screen_probe is None:
+        screen_probe = gaussians.means.new_zeros(num_cameras, len(gaussians), 2)
+    means2d = gaussians.means.new_zeros(screen_probe.shape)
+    radii = gaussians.means.new_zeros(screen_probe.shape[:2])
+    images = []
+    for index, (viewmat, K) in enumerate(zip(cameras.viewmats, cameras.Ks, strict=True)):
+        with torch.no_grad():
+            projected = project_splats(gaussians, viewmat, K, width, height)
+            radii[index] = screen_radii(projected, gaussians.opacities, width, height)
+            is_drawn = radii[index] > 0
+            means2d[index, is_drawn] = projected.means2d[is_drawn]
+            order = torch.argsort(projected.depths, stable=True)
+            order = order[projected.is_visible[order]]
+        # A second projection, of the kept splats alone: a non-finite one would put NaN into every
+        # gradient, even behind a mask.
+        kept, probe = gaussians[order], screen_probe[index, order].to(means2d)
+        projected = project_splats(kept, viewmat, K, width, height)
+        # The probe moves nothing and takes the gradient of a movement.
+        projected = projected._replace(means2d=projected.means2d + (probe - probe.detach()))
+        images.append(_blend(projected, kept, backgrounds[index], width, height))
+    shape = (num_cameras, height, width, 4)
     result = torch.stack(images).reshape(shape) if images else gaussians.colors.new_zeros(shape)
-    return result[..., :3], result[..., 3:]
+    return result[..., :3], result[..., 3:], means2d, radii
 
 
-def _rasterize_one(
-    gaussians: Gaussians, viewmat: Tensor, K: Tensor, width: int, height: int, background: Tensor
+def _blend(
+    projected: ProjectedSplats, gaussians: Gaussians, background: Tensor, width: int, height: int
 ) -> Tensor:
-    """Colour and alpha of every pixel. [H * W, 4]"""
-    with torch.no_grad():
-        projected = project_splats(gaussians, viewmat, K, width, height)
-        order = torch.argsort(projected.depths, stable=True)
-        order = order[projected.is_visible[order]]
-    # A second projection, of the kept splats alone: a non-finite one would put NaN into every
-    # gradient, even behind a mask.
-    gaussians = gaussians[order]
-    projected = project_splats(gaussians, viewmat, K, width, height)
+    """Colour and alpha of every pixel, from splats in the order of depth. [H * W, 4]"""
     rows = max(1, MAX_CHUNK_ELEMENTS // (width * max(len(gaussians), 1)))
     chunks = []
     for start in range(0, height, rows):
@@ -124,6 +136,21 @@ def project_splats(
         z,
         is_valid & (z > NEAR) & (z < FAR) & (determinant > 0),
     )
+
+
+def screen_radii(projected: ProjectedSplats, opacities: Tensor, width: int, height: int) -> Tensor:
+    """Half the longer side of the box where alpha reaches MIN_ALPHA, rounded up to pixels.
+
+    0 where the splat is not drawn: invisible, too transparent, or the box beside the image. [N]
+    """
+    xx, xy, yy = projected.conics.unbind(-1)
+    variances = torch.stack([yy, xx], dim=-1) / (xx * yy - xy * xy)[:, None]
+    reach = (2 * (opacities / MIN_ALPHA).clamp_min(1).log()).sqrt()
+    half = reach[:, None] * variances.sqrt()
+    low, high = projected.means2d - half, projected.means2d + half
+    size = low.new_tensor([width, height])
+    is_drawn = projected.is_visible & (high > 0).all(-1) & (low < size).all(-1) & (reach > 0)
+    return torch.where(is_drawn, half.amax(-1).ceil(), 0)
 
 
 def find_finite(gaussians: Gaussians) -> Tensor:
