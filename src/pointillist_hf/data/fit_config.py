@@ -78,7 +78,7 @@ class FitConfig:
 
     @classmethod
     def preset(cls, name: str, **changes: object) -> Self:
-        """ "paper", or "fast": some minutes on two CPU cores for pictures of 256 pixels.
+        """The preset "paper", or "fast": minutes on two CPU cores for pictures of 256 pixels.
 
         Args:
             name: Of the preset.

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn.functional import conv2d
 
 SSIM_WINDOW, SSIM_SIGMA = 11, 1.5
 SSIM_C1, SSIM_C2 = 0.01**2, 0.03**2
@@ -34,18 +33,29 @@ def structural_similarity(first: Tensor, second: Tensor) -> Tensor:
     Returns:
         One number; 1 for equal images.
     """
-    axis = torch.arange(SSIM_WINDOW, device=first.device, dtype=first.dtype) - SSIM_WINDOW // 2
-    bell = torch.exp(-axis.square() / (2 * SSIM_SIGMA**2))
-    bell = bell / bell.sum()
+    height, width = first.shape[1:3]
+    down, along = (_blur_matrix(size, first) for size in (height, width))
 
     def blur(images: Tensor) -> Tensor:
-        rows = conv2d(images, bell.view(1, 1, 1, -1), padding=(0, SSIM_WINDOW // 2))
-        return conv2d(rows, bell.view(1, 1, -1, 1), padding=(SSIM_WINDOW // 2, 0))
+        return down @ images @ along
 
-    a, b = (images.permute(0, 3, 1, 2).flatten(0, 1)[:, None] for images in (first, second))
+    a, b = (images.permute(0, 3, 1, 2).flatten(0, 1) for images in (first, second))
     mean_a, mean_b = blur(a), blur(b)
     var_a, var_b = blur(a * a) - mean_a.square(), blur(b * b) - mean_b.square()
     covariance = blur(a * b) - mean_a * mean_b
     luminance = (2 * mean_a * mean_b + SSIM_C1) / (mean_a.square() + mean_b.square() + SSIM_C1)
     structure = (2 * covariance + SSIM_C2) / (var_a + var_b + SSIM_C2)
     return (luminance * structure).mean()
+
+
+def _blur_matrix(size: int, like: Tensor) -> Tensor:
+    """The Gaussian window as a matrix on the pixels of a line: symmetric, zero beyond the ends.
+
+    On a CPU two products with it are ten times faster than convolutions with their gradient.
+    """
+    place = torch.arange(size, device=like.device, dtype=like.dtype)
+    distances = place[:, None] - place
+    bell = torch.exp(-distances.square() / (2 * SSIM_SIGMA**2))
+    bell = bell * (distances.abs() <= SSIM_WINDOW // 2)
+    reach = torch.arange(SSIM_WINDOW, device=like.device, dtype=like.dtype) - SSIM_WINDOW // 2
+    return bell / torch.exp(-reach.square() / (2 * SSIM_SIGMA**2)).sum()
