@@ -25,7 +25,7 @@ from pointillist_hf.data.population.cloud import sample_cloud
 from pointillist_hf.data.population.scene import render_frame
 from pointillist_hf.data.population.subject import METRES_PER_CM, Subject, build_subject
 from pointillist_hf.data.synthetic import portrait_cameras
-from pointillist_hf.data.token_dataset import PROCEDURAL_CUBE
+from pointillist_hf.data.synthetic_dataset import PROCEDURAL_CUBE
 
 PORTRAIT_SIZE = 64
 

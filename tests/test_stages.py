@@ -20,7 +20,7 @@ from pointillist_hf import (
     PointTokenizer,
     RigRegressor,
 )
-from pointillist_hf.data.token_dataset import SyntheticDatasetConfig, build_synthetic_dataset
+from pointillist_hf.data.synthetic_dataset import SyntheticDatasetConfig, build_synthetic_dataset
 from pointillist_hf.evaluation.identification import identify_people
 from pointillist_hf.evaluation.metrics import pairwise_errors, rank_correlation
 from pointillist_hf.rendering.similarity import psnr

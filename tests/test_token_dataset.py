@@ -8,14 +8,9 @@ from datasets import load_dataset
 
 from pointillist_hf.data.population.subject import build_subject
 from pointillist_hf.data.synthetic import pose_subject, sample_motion, take_views
-from pointillist_hf.data.token_dataset import (
-    SyntheticDatasetConfig,
-    build_synthetic_dataset,
-    load_token_dataset,
-    picture_tensor,
-    row_cameras,
-    row_params,
-)
+from pointillist_hf.data.synthetic_dataset import SyntheticDatasetConfig, build_synthetic_dataset
+from pointillist_hf.data.token_dataset import load_token_dataset
+from pointillist_hf.data.token_row import picture_tensor, row_cameras, row_params
 from pointillist_hf.geometry.cameras import project_points
 from pointillist_hf.models.tokenization_points import PointTokenizer
 from pointillist_hf.rigs.procedural_rig import ProceduralHeadRig

@@ -4,7 +4,7 @@
 import pytest
 import torch
 
-from pointillist_hf.data.token_dataset import SyntheticDatasetConfig, build_synthetic_dataset
+from pointillist_hf.data.synthetic_dataset import SyntheticDatasetConfig, build_synthetic_dataset
 from pointillist_hf.training.dataset import load_people
 from pointillist_hf.training.view_synthesis import (
     VIEW_SIZE,

@@ -183,7 +183,7 @@ def synthesize_dataset(
     num_proc: Annotated[int, typer.Option(help="Processes.")] = 1,
 ) -> None:
     """Make a tokenised data set of synthetic people; an interrupted run goes on."""
-    from .data.token_dataset import SyntheticDatasetConfig, build_synthetic_dataset
+    from .data.synthetic_dataset import SyntheticDatasetConfig, build_synthetic_dataset
 
     config = SyntheticDatasetConfig(num_train=num_identities, num_test=num_test, seed=seed)
     build_synthetic_dataset(output, config, num_proc=num_proc)

@@ -16,7 +16,7 @@ from torch import Tensor
 from ..geometry.bound_splats import local_to_global
 from ..geometry.rotations import quat_to_matrix
 from ..geometry.spherical_harmonics import num_sh_coefficients, sh_colors
-from ..geometry.structures import Capture, Gaussians
+from ..geometry.structures import BoundSplats, Capture, Gaussians, RigParams
 from ..geometry.triangles import triangle_frames
 from ..rendering.rasterize import rasterize
 from ..rendering.similarity import structural_similarity
@@ -130,6 +130,16 @@ class Fit:
             (weights,) = torch.autograd.grad(image[..., 0].sum(), colors)
             total += weights[:, 0]
         return total
+
+    def detached_splats(self) -> BoundSplats:
+        """The splats as a record of their own."""
+        splats = self.state.splats
+        return BoundSplats(**{name: value.detach().clone() for name, value in vars(splats).items()})
+
+    def detached_params(self) -> RigParams:
+        """The refined parameters as a record of their own."""
+        params = vars(self.state.rig_params)
+        return RigParams(**{name: value.detach().clone() for name, value in params.items()})
 
     def _next_picture(self) -> int:
         """Every picture once per round, in an order of the seed and the round."""

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -81,3 +82,20 @@ def _open_flame(
             "version, or track the person again."
         )
     return rig
+
+
+def open_saved_rig(folder: str | Path) -> HeadRig:
+    """The rig of a folder that `save_pretrained` wrote, of whatever class.
+
+    Raises:
+        FileNotFoundError: The folder holds no rig, or a reference to a FLAME that is not there.
+        ValueError: The rig is of no known class.
+    """
+    path = Path(folder) / HeadRig.config_name
+    if not path.is_file():
+        raise FileNotFoundError(f"`folder` must hold a rig, and there is no {path}.")
+    name = json.loads(path.read_text()).get("_class_name", FlameHeadRig.__name__)
+    classes = {cls.__name__: cls for cls in (ProceduralHeadRig, FlameHeadRig)}
+    if name not in classes:
+        raise ValueError(f"{path} is of a rig that is not known: {name!r}.")
+    return classes[name].from_pretrained(folder)

@@ -7,8 +7,6 @@ that the views of a person agree on a colour.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -16,6 +14,7 @@ from torch import Tensor
 from ..geometry.cameras import orbit_cameras
 from ..geometry.structures import POSE_NAMES, Cameras, RigParams
 from ..rigs.head_rig import HeadRig
+from .pictures import Pictures
 from .population.scene import render_frame
 from .population.shading import Lighting, sample_lighting
 from .population.subject import METRES_PER_CM, PosedSubject, Subject
@@ -28,15 +27,6 @@ PLAYFUL = (
     "eyeBlink", "eyeWide", "eyeSquint", "browDown", "browInnerUp", "browOuterUp", "noseSneer",
     "mouthUpperUp", "mouthLowerDown", "mouthLeft", "mouthRight", "jawLeft", "jawRight",
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Pictures:
-    """K pictures of one person, each with its camera and its rig parameters."""
-
-    images: np.ndarray  # [K, H, W, 4] float32 sRGB with straight alpha
-    rig_params: RigParams  # K frames
-    cameras: Cameras  # K
 
 
 def portrait_cameras(

@@ -3,9 +3,6 @@
 
 from __future__ import annotations
 
-import logging
-import multiprocessing
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from ..geometry.cameras import orbit_cameras
 from ..geometry.structures import POSE_NAMES, Cameras, Capture, RigParams
@@ -24,8 +20,7 @@ from .population.scene import render_frame
 from .population.subject import Subject, build_subject
 from .rig_reference import describe_rig
 from .synthetic import pose_subject, sample_motion
-
-logger = logging.getLogger(__name__)
+from .work_pool import run_jobs
 
 # NeRSemble's sixteen cameras stand in front in two rows; ours also look from behind, because
 # nothing else would tell what is there. Degrees: azimuth, elevation.
@@ -121,17 +116,8 @@ def write_synthetic_captures(
     folders = {s: output_dir / _capture_name(s) for s in seeds}
     missing = [s for s in seeds if not folders[s].exists()]
     work = partial(_write_person, output_dir=output_dir, config=config)
-    with tqdm(total=len(missing), unit="person", disable=not show_progress) as bar:
-        if num_proc == 1:
-            for person in missing:
-                work(person)
-                bar.update()
-        else:
-            # Forked children would inherit torch's thread pool in an unusable state.
-            context = multiprocessing.get_context("spawn")
-            with ProcessPoolExecutor(num_proc, context) as pool:
-                for _ in pool.map(work, missing):
-                    bar.update()
+    for _ in run_jobs(work, missing, num_proc=num_proc, unit="person", show_progress=show_progress):
+        pass
     return list(folders.values())
 
 

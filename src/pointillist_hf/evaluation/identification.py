@@ -22,7 +22,7 @@ from ..data.population.cloud import sample_cloud
 from ..data.population.scene import render_frame
 from ..data.population.subject import Subject, build_subject
 from ..data.synthetic import portrait_cameras, take_portraits
-from ..data.token_dataset import FIRST_SEED, SyntheticDatasetConfig
+from ..data.synthetic_dataset import FIRST_SEED, SyntheticDatasetConfig
 from ..geometry.structures import Cameras
 from ..pipeline_avatar import AvatarPipeline
 from ..rendering.similarity import psnr

@@ -10,17 +10,19 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ..data.token_dataset import load_token_dataset, picture_tensor, row_cameras, row_params
+from ..data.rig_reference import open_saved_rig
+from ..data.token_dataset import load_token_dataset
+from ..data.token_row import picture_tensor, row_cameras, row_params
 from ..geometry.structures import Cameras, RigParams
 from ..models.tokenization_points import PointTokenizer
-from ..rigs.procedural_rig import ProceduralHeadRig
+from ..rigs.head_rig import HeadRig
 
 
 @dataclass(frozen=True)
 class Person:
     """One row of the data set as tensors."""
 
-    identity: int
+    identity: str
     hair_style: str
     input_ids: Tensor  # [4 (N + 2)]
     portraits: Tensor  # [K, H, W, 4] uint8, straight alpha
@@ -46,7 +48,7 @@ class People:
 
     persons: list[Person]
     tokenizer: PointTokenizer
-    rig: ProceduralHeadRig
+    rig: HeadRig
 
     def __len__(self) -> int:
         return len(self.persons)
@@ -63,7 +65,7 @@ def load_people(folder: str | Path, split: str, *, show_progress: bool = False) 
     return People(
         persons=persons,
         tokenizer=PointTokenizer.from_pretrained(Path(folder) / "tokenizer"),
-        rig=ProceduralHeadRig.from_pretrained(Path(folder) / "rig"),
+        rig=open_saved_rig(Path(folder) / "rig"),
     )
 
 

@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs fits from folder to folder: with a bar, checkpoints, and many people at once."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+
+import torch
+from tqdm.auto import tqdm
+
+from ..rendering.similarity import psnr
+from .captures import read_capture
+from .fit_config import FitConfig
+from .fits import FIT_FILE, FittedPerson, relative_to, write_fit
+from .fitting import Fit
+from .rig_reference import open_rig
+from .work_pool import run_jobs
+
+logger = logging.getLogger(__name__)
+
+CHECKPOINT_FILE = "checkpoint.safetensors"
+PSNR_MEMORY = 0.98  # of the running mean in the bar
+BAR_STEPS = 20
+
+
+def fit_capture(
+    capture_dir: str | Path,
+    output_dir: str | Path,
+    config: FitConfig | None = None,
+    *,
+    flame_path: str | Path | None = None,
+    show_progress: bool = True,
+) -> dict[str, float]:
+    """Fits a capture and writes the result; an interrupted call goes on from its checkpoint.
+
+    The same arguments give the same files, whether or not the fit was interrupted.
+
+    Args:
+        capture_dir: See `captures`.
+        output_dir: See `fits`. A finished fit is left as it is.
+        config: Settings; by default GaussianAvatars'.
+        flame_path: The user's FLAME, for captures on FLAME.
+        show_progress: Whether to draw a bar with PSNR and number of splats.
+
+    Returns:
+        Figures: see `measure`. Empty for a fit that was finished before.
+    """
+    capture_dir, output_dir = Path(capture_dir), Path(output_dir)
+    if (output_dir / FIT_FILE).is_file():
+        logger.info("%s is finished.", output_dir)
+        return {}
+    config = config or FitConfig()
+    capture = read_capture(capture_dir)
+    rig = open_rig(capture.rig, source=capture_dir, flame_path=flame_path)
+    fit = Fit(capture, rig, config)
+    checkpoint = output_dir / CHECKPOINT_FILE
+    if checkpoint.is_file():
+        fit.state.restore(checkpoint)
+    seconds = _run(fit, checkpoint, show_progress)
+    figures = measure(fit)
+    person = FittedPerson(
+        splats=fit.detached_splats(),
+        rig=rig,
+        rig_params=fit.detached_params(),
+        static_offset=fit.static_offset,
+        notes={
+            "capture": relative_to(capture_dir, output_dir),
+            "config": asdict(config),
+            "figures": figures,
+        },
+    )
+    write_fit(person, output_dir, iteration=config.num_steps)
+    checkpoint.unlink(missing_ok=True)
+    return figures | {"num_points": len(person.splats), "seconds": seconds}
+
+
+def _run(fit: Fit, checkpoint: Path, show_progress: bool) -> float:
+    """All steps that are left. Returns seconds."""
+    config, state = fit.config, fit.state
+    started, mean_mse = time.perf_counter(), math.nan
+    bar = tqdm(
+        total=config.num_steps,
+        initial=state.step,
+        desc=fit.capture.name,
+        disable=not show_progress,
+        unit="step",
+    )
+    with bar:
+        while state.step < config.num_steps:
+            mse = fit.advance()["mse"]
+            blend = PSNR_MEMORY if mean_mse == mean_mse else 0.0
+            mean_mse = (blend * mean_mse if blend else 0.0) + (1 - blend) * mse
+            bar.update()
+            if state.step % BAR_STEPS == 0:
+                decibels = -10 * math.log10(max(mean_mse, 1e-12))
+                bar.set_postfix(psnr=f"{decibels:.1f}", points=len(state), refresh=False)
+            if state.step % config.save_every == 0 and state.step < config.num_steps:
+                state.save(checkpoint)
+    return time.perf_counter() - started
+
+
+def measure(fit: Fit) -> dict[str, float]:
+    """PSNR of each split, decibels: of whole pictures, and "_head" on the pixels of the person.
+
+    A camera is held out for "val", a time for "test".
+    """
+    figures = {}
+    for split in ("train", "val", "test"):
+        numbers = fit.capture.of_split(split)
+        if not numbers:
+            continue
+        whole, person = [], []
+        for number in numbers[:: max(len(numbers) // 32, 1)]:
+            rendered, target = fit.render(number), fit.capture.images[number]
+            whole.append(float(psnr(rendered[None], target[None])))
+            inside = fit.capture.masks[number][..., 0] > 0.5
+            error = (rendered - target)[inside].square().mean()
+            person.append(float(-10 * error.log10()))
+        figures[f"psnr_{split}"] = sum(whole) / len(whole)
+        figures[f"psnr_{split}_head"] = sum(person) / len(person)
+    return figures
+
+
+def fit_captures(
+    captures: Sequence[str | Path],
+    output_dir: str | Path,
+    config: FitConfig | None = None,
+    *,
+    flame_path: str | Path | None = None,
+    num_proc: int = 1,
+    show_progress: bool = True,
+) -> dict[str, str]:
+    """Fits many people, each into a folder of its own; finished ones are not done again.
+
+    One that fails is reported and the others go on.
+
+    Args:
+        captures: Folders of captures, of different names.
+        output_dir: Gets a folder for each, called as the capture is.
+        config: Settings.
+        flame_path: The user's FLAME, for captures on FLAME.
+        num_proc: Processes; each fits one person with one thread.
+        show_progress: Whether to draw bars.
+
+    Returns:
+        What failed: capture to message.
+    """
+    folders = [Path(capture) for capture in captures]
+    names = [folder.resolve().name for folder in folders]
+    if len({*names}) < len(names):
+        raise ValueError(f"`captures` must have different names, got {', '.join(names)}.")
+    jobs = [(folder, Path(output_dir) / name) for folder, name in zip(folders, names, strict=True)]
+    work = partial(_try_fit, config=config, flame_path=flame_path, show_progress=show_progress)
+    failed = {}
+    # Each fit draws its own bar.
+    for job, problem in run_jobs(work, jobs, num_proc=num_proc, show_progress=False):
+        if problem is not None:
+            logger.error("%s: %s", job[0], problem)
+            failed[str(job[0])] = problem
+    return failed
+
+
+def _try_fit(
+    job: tuple[Path, Path],
+    config: FitConfig | None,
+    flame_path: str | Path | None,
+    show_progress: bool,
+) -> str | None:
+    """Fits one person. Returns what went wrong, if anything did."""
+    # One thread: tensors are small, and sums keep their order on every machine.
+    torch.set_num_threads(1)
+    try:
+        fit_capture(*job, config, flame_path=flame_path, show_progress=show_progress)
+    except (OSError, ValueError) as error:
+        return " ".join(str(error).split())
+    return None
