@@ -9,6 +9,7 @@ names the splits.
 from __future__ import annotations
 
 import hashlib
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,6 +60,16 @@ def write_rows(rows: list[dict[str, object]], path: Path) -> None:
     """Writes a shard in one move."""
     dataset = Dataset.from_list(rows, features=FEATURES)
     write_atomically(path, lambda partial: dataset.to_parquet(partial))
+
+
+def join_shards(parts: list[Path], path: Path) -> None:
+    """Writes the rows of several files into one, in one move."""
+    with tempfile.TemporaryDirectory() as cache:
+        files = [str(part) for part in parts]
+        rows = load_dataset(
+            "parquet", data_files=files, split="train", features=FEATURES, cache_dir=cache
+        )
+        write_atomically(path, lambda partial: rows.to_parquet(partial))
 
 
 def shard_paths(output_dir: Path, split: str, count: int) -> list[Path]:
