@@ -79,6 +79,6 @@ def test_dependencies_have_a_home():
         )
     }
     called = {"PIL": "pillow", "cv2": "opencv_python_headless"}
-    comes_along = {"gsplat", "llvmlite"}  # an extra; a dependency of numba
+    comes_along = {"gsplat", "imageio_ffmpeg", "llvmlite"}  # extras; a dependency of numba
     third_party = imported - {*sys.stdlib_module_names} - comes_along
     assert {called.get(name, name) for name in third_party} == required
