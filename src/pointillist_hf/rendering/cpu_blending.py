@@ -224,13 +224,12 @@ blend_forward, blend_forward_recording = _build_blend(False), _build_blend(True)
 def _load_tile(
     planes: ndarray,
     background: ndarray,
-    corner: tuple,
-    size: tuple,
+    tile_box: tuple,
     results: tuple,
     upstream: tuple,
 ) -> int:
     """Fills the planes of the backward pass; the farthest splat that any pixel blended."""
-    (X, Y), (width, height) = corner, size
+    X, Y, width, height = tile_box
     transmittance, last = results
     d_image, d_alpha = upstream
     planes[:PLANE], planes[PLANE : 2 * PLANE] = ONE, ZERO
@@ -303,10 +302,12 @@ def blend_backward(
         width, height = min(TILE_W, W - X), min(TILE_H, H - Y)
         first = tile_starts[tile]
         live[0][:], live[1][:] = 0, 0
-        corner, size = (X, Y), (width, height)
-        farthest = _load_tile(
-            planes, background, corner, size, (transmittance, last), (d_image, d_alpha)
+        tile_box, results, upstream = (
+            (X, Y, width, height),
+            (transmittance, last),
+            (d_image, d_alpha),
         )
+        farthest = _load_tile(planes, background, tile_box, results, upstream)
         for k in range(farthest + 1, tile_starts[tile + 1] - first):
             sums[pair_slots[first + k]] = ZERO
         for k in range(farthest, -1, -1):
