@@ -297,16 +297,13 @@ def blend_backward(
     live = np.zeros(TILE_H, np.int32), np.zeros(TILE_H, np.int32)
     chunks = np.empty(2 * TILE_H + 2, np.int32)
     rows = np.empty(TILE_H, np.int32), np.empty(TILE_H, np.int32), chunks
+    results, upstream = (transmittance, last), (d_image, d_alpha)
     for tile in tiles:
         X, Y = (tile % tiles_x) * TILE_W, (tile // tiles_x) * TILE_H
         width, height = min(TILE_W, W - X), min(TILE_H, H - Y)
         first = tile_starts[tile]
         live[0][:], live[1][:] = 0, 0
-        tile_box, results, upstream = (
-            (X, Y, width, height),
-            (transmittance, last),
-            (d_image, d_alpha),
-        )
+        tile_box = (X, Y, width, height)
         farthest = _load_tile(planes, background, tile_box, results, upstream)
         for k in range(farthest + 1, tile_starts[tile + 1] - first):
             sums[pair_slots[first + k]] = ZERO
@@ -336,8 +333,7 @@ def blend_backward(
                     T = T * inverse if hit else T
                     weight = alpha * T if hit else ZERO
                     # The colour sums come first: kept for last, they cost 15 % in registers.
-                    g0 = planes[u3 + at + lane]
-                    g1 = planes[u4 + at + lane]
+                    g0, g1 = planes[u3 + at + lane], planes[u4 + at + lane]
                     g2 = planes[u5 + at + lane]
                     lane_sums[uLANES * U(6) + lane] += weight * g0
                     lane_sums[uLANES * U(7) + lane] += weight * g1
