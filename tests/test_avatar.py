@@ -4,11 +4,14 @@
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from pointillist_hf import Avatar
-from pointillist_hf.avatar import EXPORTERS
+from pointillist_hf.avatar import AVATAR_SUFFIXES, SPLAT_WRITERS
+from pointillist_hf.exporters.ply import read_ply
 from pointillist_hf.geometry.cameras import orbit_cameras
 from pointillist_hf.rendering import rasterize
 
@@ -179,13 +182,13 @@ def test_foreign_folders_are_refused(tiny_avatar, tmp_path, changes, message):
 
 
 def test_unknown_suffixes_are_refused(tiny_avatar, tmp_path):
-    for name in ("me.docx", "me"):
+    for name in ("me.docx", "me", "me.gif"):
         with pytest.raises(ValueError, match=rf"`path` must end in one of .*.ply.*got '{name}'"):
             tiny_avatar.export(tmp_path / name)
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("suffix", EXPORTERS)
+@pytest.mark.parametrize("suffix", AVATAR_SUFFIXES)
 def test_exports_replace_files_in_one_step(tiny_avatar, tmp_path, suffix):
     path = tmp_path / "new" / f"me{suffix}"
     tiny_avatar.export(path)
@@ -206,7 +209,7 @@ def test_failing_exports_leave_the_old_file(tiny_avatar, tmp_path):
     assert [p.read_bytes() for p in tmp_path.iterdir()] == [b"old"]
 
 
-@pytest.mark.parametrize("suffix", EXPORTERS)
+@pytest.mark.parametrize("suffix", AVATAR_SUFFIXES)
 def test_exports_onto_a_folder_leave_it_alone(tiny_avatar, tmp_path, suffix):
     (tmp_path / f"me{suffix}").mkdir()
     with pytest.raises(OSError, match="me"):
@@ -214,10 +217,50 @@ def test_exports_onto_a_folder_leave_it_alone(tiny_avatar, tmp_path, suffix):
     assert [p.name for p in tmp_path.iterdir()] == [f"me{suffix}"]
 
 
-@pytest.mark.parametrize("suffix", [suffix for suffix in EXPORTERS if suffix != ".html"])
+@pytest.mark.parametrize("suffix", [suffix for suffix in AVATAR_SUFFIXES if suffix != ".html"])
 def test_options_are_of_the_page(tiny_avatar, tmp_path, suffix):
     with pytest.raises(ValueError, match=f"A {suffix} has no options, got title"):
         tiny_avatar.export(tmp_path / f"me{suffix}", title="me")
+
+
+def test_clips_hold_the_frames(tiny_avatar, tmp_path):
+    animated, view = tiny_avatar.animate(moving(tiny_avatar, 3)), cameras()
+    blue = torch.tensor([0.1, 0.2, 0.7])
+    animated.export(tmp_path / "clip.gif", view, fps=10)
+    with Image.open(tmp_path / "clip.gif") as clip:
+        assert (clip.n_frames, clip.size, clip.info["duration"]) == (3, (24, 20), 100)
+    animated.export(tmp_path / "frames", view, background=blue)
+    files = sorted((tmp_path / "frames").iterdir())
+    assert [file.name for file in files] == ["00000.png", "00001.png", "00002.png"]
+    expected = (255 * animated.render(view, background=blue)).clamp(0, 255).round()
+    for file, frame in zip(files, expected, strict=True):
+        np.testing.assert_array_equal(np.asarray(Image.open(file)), frame)
+
+
+def test_mp4_of_an_avatar(tiny_avatar, tmp_path):
+    pytest.importorskip("imageio_ffmpeg")
+    tiny_avatar.animate(moving(tiny_avatar, 2)).export(tmp_path / "clip.mp4", cameras())
+    assert (tmp_path / "clip.mp4").read_bytes()[4:8] == b"ftyp"
+
+
+@pytest.mark.parametrize("suffix", SPLAT_WRITERS)
+def test_posed_splats_leave_one_by_one(tiny_avatar, tmp_path, suffix):
+    animated = tiny_avatar.animate(moving(tiny_avatar, 3))
+    with pytest.raises(ValueError, match=f"A {suffix} holds one frame, got 3"):
+        animated.export(tmp_path / f"me{suffix}")
+    smile = tiny_avatar.animate(tiny_avatar.rig_params({"mouthSmile": 1.0}))
+    smile.export(tmp_path / f"me{suffix}")
+    assert [path.name for path in tmp_path.iterdir()] == [f"me{suffix}"]
+    if suffix == ".ply":
+        posed = read_ply(tmp_path / "me.ply").means
+        torch.testing.assert_close(posed, smile.gaussians.means[0])
+
+
+@pytest.mark.parametrize("name", ["me.ga.ply", "me.html", "me.docx"])
+def test_motion_has_other_formats(tiny_avatar, tmp_path, name):
+    with pytest.raises(ValueError, match=r"`path` must end in one of \.gif, \.mp4, \.ply"):
+        tiny_avatar.animate().export(tmp_path / name)
+    assert not list(tmp_path.iterdir())
 
 
 def test_moving_to_a_device_keeps_the_numbers(tiny_avatar):

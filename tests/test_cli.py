@@ -71,6 +71,9 @@ def test_animate(avatar_dir, tmp_path):
     assert "3 frames" in result.stdout
     with Image.open(output) as clip:
         assert (clip.n_frames, clip.size) == (3, (64, 64))
+    result = run("animate", avatar_dir, tmp_path / "take.csv", "-o", tmp_path / "png", "--size", 64)
+    assert result.exit_code == 0, result.output
+    assert len(list((tmp_path / "png").glob("*.png"))) == 3
 
 
 def test_export(avatar_dir, tiny_avatar, tmp_path):
@@ -107,7 +110,7 @@ def bad_input(request, avatar_dir, pipeline_dir, portrait_file, tmp_path):
         "no pipeline": ("avatar", portrait_file, "--model", tmp_path, *output),
         "no points": ("avatar", portrait_file, *model, *output, "--max-points", 0),
         "no motion": ("animate", avatar_dir, tmp_path / "none.csv", "-o", tmp_path / "a.gif"),
-        "unknown clip": ("animate", avatar_dir, tmp_path / "none.csv", "-o", tmp_path / "a.mp4"),
+        "unknown clip": ("animate", avatar_dir, tmp_path / "none.csv", "-o", tmp_path / "a.avi"),
         "unknown format": ("export", avatar_dir, tmp_path / "me.xyz"),
         "no avatar": ("export", tmp_path, tmp_path / "me.ply"),
         "damaged avatar": ("info", tmp_path / "avatar"),
@@ -124,7 +127,7 @@ def bad_input(request, avatar_dir, pipeline_dir, portrait_file, tmp_path):
         ("no pipeline", "model_index.json"),
         ("no points", "max_points"),
         ("no motion", "none.csv"),
-        ("unknown clip", "must end in .gif"),
+        ("unknown clip", "must be a .gif, an .mp4 or a folder, got 'a.avi'"),
         ("unknown format", ".ply"),
         ("no avatar", "avatar.json"),
         ("damaged avatar", "line 1"),

@@ -36,6 +36,7 @@ HOMES = {
     "llvmlite": {"rendering"},  # comes with numba
     "gsplat": {"rendering/gsplat_backend.py"},
     "cv2": {"models/portrait_detection.py"},
+    "imageio_ffmpeg": {"exporters/video.py"},
     "diffusers": {"rigs", "pipeline_avatar.py", "registration.py"},
     "transformers": {"models", "training", "registration.py"},
     "huggingface_hub": {"models", "data/token_dataset.py"},
@@ -48,6 +49,7 @@ HOMES = {
 HIDDEN = {
     "rendering/rasterize.py": "the CPU kernels take a second to load, gsplat is optional",
     "rendering/gsplat_backend.py": "gsplat is optional",
+    "exporters/video.py": "imageio-ffmpeg is optional",
     "cli.py": "--help answers before torch is loaded",
 }
 REFUSED_NAMES = {"print", "torch.load", "pickle", "cPickle", "dill", "joblib"}

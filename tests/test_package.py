@@ -21,10 +21,17 @@ def run_python(code):
 
 
 def test_the_root_loads_no_library():
-    heavy = {"torch", "numpy", "transformers", "diffusers"}
+    heavy = {"torch", "numpy", "numba", "transformers", "diffusers", "PIL", "cv2", "safetensors"}
     loaded = run_python("import sys, pointillist_hf; print(*sys.modules)")
     assert "pointillist_hf" in loaded
     assert not heavy & {*loaded}
+
+
+def test_the_root_is_imported_at_once():
+    clock = "import time; start = time.perf_counter(); {}; print(time.perf_counter() - start)"
+    code = clock.format("import pointillist_hf")
+    seconds = min(float(run_python(code)[0]) for _ in range(5))
+    assert seconds < 0.05
 
 
 @pytest.mark.parametrize("name", pointillist_hf.__all__)
@@ -79,6 +86,6 @@ def test_dependencies_have_a_home():
         )
     }
     called = {"PIL": "pillow", "cv2": "opencv_python_headless"}
-    comes_along = {"gsplat", "llvmlite"}  # an extra; a dependency of numba
+    comes_along = {"gsplat", "imageio_ffmpeg", "llvmlite"}  # extras; a dependency of numba
     third_party = imported - {*sys.stdlib_module_names} - comes_along
     assert {called.get(name, name) for name in third_party} == required

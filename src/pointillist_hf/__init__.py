@@ -7,7 +7,6 @@ The public names below are imported when they are first used, in the order of th
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING
 
 __version__ = "0.1.0.dev0"
 
@@ -35,6 +34,8 @@ _HOMES = {
 
 __all__ = ["__version__", *_HOMES]
 
+# What type checkers take for `typing.TYPE_CHECKING`, whose import would be most of the time.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .avatar import Avatar as Avatar
     from .pipeline_avatar import AvatarPipeline as AvatarPipeline

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,8 +14,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from .exporters.atomic_file import write_atomically
+from .exporters.gltf import write_glb
 from .exporters.html_page import write_page
+from .exporters.images import write_gif, write_png_folder
 from .exporters.ply import write_bound_ply, write_ply
+from .exporters.splat import write_splat
+from .exporters.spz import write_spz
+from .exporters.video import write_mp4
 from .geometry.bound_splats import global_to_local
 from .geometry.cameras import orbit_cameras
 from .geometry.structures import Cameras, Gaussians, RigParams
@@ -32,6 +37,17 @@ RIG_CLASSES: dict[str, type[HeadRig]] = {
     "FlameHeadRig": FlameHeadRig,
 }
 GAUSSIAN_FIELDS = ("means", "quats", "scales", "opacities", "colors")
+
+SPLAT_WRITERS: dict[str, Callable[[Gaussians, Path], None]] = {
+    ".ply": write_ply,
+    ".splat": write_splat,
+    ".spz": write_spz,
+    ".glb": write_glb,
+}
+CLIP_WRITERS: dict[str, Callable[..., None]] = {".gif": write_gif, ".mp4": write_mp4}
+BOUND, PAGE = ".ga.ply", ".html"
+# The longer of two that fit comes first.
+AVATAR_SUFFIXES = (BOUND, *SPLAT_WRITERS, PAGE)
 
 
 @dataclass(frozen=True)
@@ -72,6 +88,41 @@ class AnimatedAvatar:
             one = cameras[camera : camera + 1].to(device)
             images.append(rasterize(self.gaussians[frame], one, backgrounds=white[None])[0])
         return torch.cat(images)
+
+    def export(
+        self,
+        path: str | Path,
+        cameras: Cameras | None = None,
+        *,
+        background: Tensor | None = None,
+        fps: float = 25.0,
+    ) -> None:
+        """Writes the frames as pictures, or a single one as splats.
+
+        Args:
+            path: .gif and .mp4 are clips; a name without suffix is a folder of PNGs, new or empty;
+                .ply, .splat, .spz and .glb hold the posed gaussians of the only frame.
+            cameras: Of the pictures, as in `render`.
+            background: As in `render`.
+            fps: Of a clip, frames per second.
+
+        Raises:
+            ValueError: The suffix is no known format, or is one of splats and the frames are many.
+        """
+        path = Path(path)
+        if not path.suffix:
+            write_png_folder(self.render(cameras, background=background), path)
+            return
+        suffix = _find_suffix(path, (*CLIP_WRITERS, *SPLAT_WRITERS))
+        if suffix in CLIP_WRITERS:
+            frames = self.render(cameras, background=background)
+            CLIP_WRITERS[suffix](frames, path, fps=fps)
+            return
+        if len(self) != 1:
+            raise ValueError(
+                f"A {suffix} holds one frame, got {len(self)}; export a clip, or animate one frame."
+            )
+        SPLAT_WRITERS[suffix](self.gaussians[0], path)
 
 
 class Avatar:
@@ -214,43 +265,36 @@ class Avatar:
         """Writes the avatar in the format of the suffix.
 
         Args:
-            path: .ply is a 3DGS file of the canonical gaussians; .ga.ply is the point_cloud.ply of
-                GaussianAvatars, its splats in the frames of the rig's triangles; .html is a page
-                on which the avatar moves, see `exporters.html_page.write_page`.
+            path: .ply, .splat, .spz and .glb hold the canonical gaussians, for viewers of 3D
+                Gaussian Splatting; .ga.ply is the point_cloud.ply of GaussianAvatars, its splats
+                in the frames of the rig's triangles; .html is a page on which the avatar moves,
+                see `exporters.html_page.write_page`.
             **options: Of the page: `title`, `motion`, `fps`.
 
         Raises:
             ValueError: The suffix is no known format, or the format has no options.
         """
         path = Path(path)
-        suffix = next((suffix for suffix in EXPORTERS if path.name.endswith(suffix)), None)
-        if suffix is None:
-            known = ", ".join(EXPORTERS)
-            raise ValueError(f"`path` must end in one of {known}, got {path.name!r}.")
-        if options and suffix != ".html":
+        suffix = _find_suffix(path, AVATAR_SUFFIXES)
+        if options and suffix != PAGE:
             raise ValueError(f"A {suffix} has no options, got {', '.join(options)}.")
-        EXPORTERS[suffix](self, path, **options)
+        if suffix == PAGE:
+            write_page(self.gaussians, self.bindings, self.rig, self.betas, path, **options)
+        elif suffix == BOUND:
+            rest = self.rig.canonical_vertices(self.betas[None])[0]
+            corners = rest[self.rig.faces[self.bindings]]
+            splats = global_to_local(self.gaussians, self.bindings, corners)
+            # The viewers of GaussianAvatars expect harmonics of degree 3.
+            write_bound_ply(splats, path, sh_degree=3)
+        else:
+            SPLAT_WRITERS[suffix](self.gaussians, path)
 
 
-def _export_page(avatar: Avatar, path: Path, **options: object) -> None:
-    write_page(avatar.gaussians, avatar.bindings, avatar.rig, avatar.betas, path, **options)
-
-
-def _export_bound_ply(avatar: Avatar, path: Path) -> None:
-    rest = avatar.rig.canonical_vertices(avatar.betas[None])[0]
-    corners = rest[avatar.rig.faces[avatar.bindings]]
-    # The viewers of GaussianAvatars expect harmonics of degree 3.
-    splats = global_to_local(avatar.gaussians, avatar.bindings, corners)
-    write_bound_ply(splats, path, sh_degree=3)
-
-
-def _export_ply(avatar: Avatar, path: Path) -> None:
-    write_ply(avatar.gaussians, path)
-
-
-# suffix -> writer; the first that fits is taken
-EXPORTERS: dict[str, Callable[..., None]] = {
-    ".ga.ply": _export_bound_ply,
-    ".ply": _export_ply,
-    ".html": _export_page,
-}
+def _find_suffix(path: Path, allowed: Collection[str]) -> str:
+    """The suffix of the file's name, the longest that any format has."""
+    for suffix in (*AVATAR_SUFFIXES, *CLIP_WRITERS):
+        if path.name.endswith(suffix) and suffix in allowed:
+            return suffix
+        if path.name.endswith(suffix):
+            break
+    raise ValueError(f"`path` must end in one of {', '.join(allowed)}, got {path.name!r}.")

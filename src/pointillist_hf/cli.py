@@ -95,21 +95,23 @@ def animate_avatar(
     motion: Annotated[
         Path, typer.Argument(help="ARKit coefficients (.csv) or FLAME parameters (.npz).")
     ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The .gif to write.")],
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", help="A .gif or .mp4, or a folder for one PNG per frame."),
+    ],
     size: Annotated[int, typer.Option(help="Side of the picture, pixels.")] = 384,
     fps: Annotated[float, typer.Option(help="Frames per second.")] = 25.0,
 ) -> None:
     """Move an avatar by a motion file: Live Link Face, MediaPipe, VHAP."""
-    if output.suffix != ".gif":
-        raise ValueError(f"`--output` must end in .gif, got {output.name!r}.")
+    if output.suffix not in ("", ".gif", ".mp4"):
+        raise ValueError(f"`--output` must be a .gif, an .mp4 or a folder, got {output.name!r}.")
     from .avatar import Avatar
-    from .exporters.images import write_gif
     from .geometry.cameras import orbit_cameras
     from .rigs.motion_files import read_motion
 
     person = Avatar.from_pretrained(avatar)
     frames = person.animate(read_motion(motion, person.rig))
-    write_gif(frames.render(orbit_cameras([0.0], width=size, height=size)), output, fps=fps)
+    frames.export(output, orbit_cameras([0.0], width=size, height=size), fps=fps)
     typer.echo(f"{len(frames)} frames in {output}")
 
 
@@ -118,7 +120,10 @@ def export_avatar(
     avatar: Annotated[Path, typer.Argument(help="Folder of an avatar.")],
     file: Annotated[Path, typer.Argument(help="File to write; its suffix names the format.")],
 ) -> None:
-    """Write an avatar in a format of the suffix: .ply (3D Gaussian Splatting) or .html (a page)."""
+    """Write an avatar in the format of the suffix.
+
+    .ply, .splat, .spz, .glb (3D Gaussian Splatting), .ga.ply (GaussianAvatars), .html (a page).
+    """
     from .avatar import Avatar
 
     Avatar.from_pretrained(avatar).export(file)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rendered frames as files to look at: an animated GIF, or a PNG with all of them side by side.
+"""Rendered frames as files to look at: an animated GIF, a folder of PNGs, or one with all of them.
 
 Frames are sRGB in [0, 1]; values beyond are cut off.
 """
@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from math import ceil
+from math import ceil, inf
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from ..geometry.structures import check_shape
-from .atomic_file import write_atomically
+from .atomic_file import write_atomically, write_folder_atomically
 
 PAPER, INK = (255, 255, 255), (60, 60, 60)
 
@@ -28,8 +28,7 @@ def write_gif(frames: Tensor, path: str | Path, *, fps: float = 20.0) -> None:
         path: Where to.
         fps: Frames per second; the format rounds the time of a frame to 1/100 s.
     """
-    if fps <= 0:
-        raise ValueError(f"`fps` must be positive, got {fps}.")
+    check_fps(fps)
     first, *others = to_pictures(frames)
     save = partial(
         first.save,
@@ -40,6 +39,22 @@ def write_gif(frames: Tensor, path: str | Path, *, fps: float = 20.0) -> None:
         loop=0,
     )
     write_atomically(path, save)
+
+
+def write_png_folder(frames: Tensor, path: str | Path) -> None:
+    """Writes one PNG per frame: 00000.png and so on.
+
+    Args:
+        frames: [T, H, W, 3]
+        path: The folder, which is made. One that holds files already is refused.
+    """
+    pictures = to_pictures(frames)
+
+    def fill(folder: Path) -> None:
+        for index, picture in enumerate(pictures):
+            picture.save(folder / f"{index:05d}.png", format="PNG")
+
+    write_folder_atomically(path, fill)
 
 
 def write_contact_sheet(
@@ -80,6 +95,12 @@ def write_contact_sheet(
             middle = (x + width / 2, y + height + font_size)
             draw.text(middle, labels[i], fill=INK, font=font, anchor="mm")
     write_atomically(path, partial(sheet.save, format="PNG", optimize=True))
+
+
+def check_fps(fps: float) -> None:
+    """Refuses a rate of frames that is none."""
+    if not 0 < fps < inf:
+        raise ValueError(f"`fps` must be positive, got {fps}.")
 
 
 def to_pictures(frames: Tensor) -> list[Image.Image]:

@@ -24,6 +24,7 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
 from ..geometry.structures import Cameras, Gaussians
+from .compilation import report_compilation
 from .cpu_binning import bin_into_tiles, sort_by_depth
 from .cpu_blending import (
     NUM_SUMS,
@@ -98,6 +99,7 @@ class _RasterizeCpu(torch.autograd.Function):
             ctx.views = views
             # Missing upstream gradients come as None: torch would fill zeros with its threads.
             ctx.set_materialize_grads(False)
+        report_compilation()
         outputs = tuple(torch.from_numpy(array) for array in (images, alphas, means2d, radii))
         ctx.mark_non_differentiable(*outputs[2:])
         return outputs
@@ -124,6 +126,7 @@ class _RasterizeCpu(torch.autograd.Function):
             if ctx.needs_input_grad[5]:
                 light = d_images[index] * view.transmittance[..., None]
                 gradients[5][index] = light.sum(axis=(0, 1), dtype=np.float64)
+        report_compilation()
         return (*(torch.from_numpy(gradient) for gradient in gradients), d_probe, None, None)
 
 

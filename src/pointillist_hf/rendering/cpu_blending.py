@@ -109,6 +109,42 @@ def _find_chunks(
     return num_chunks, mx
 
 
+@njit(inline="always")
+def _drop_finished_ends(planes: ndarray, live: tuple, height: int) -> int:
+    """Shortens the live part of each row by the finished pixels at its ends; rows left with any."""
+    num_live = 0
+    for y in range(height):
+        start, end = live[0][y], live[1][y]
+        while start < end and planes[y * ROW + start] <= ZERO:
+            start += 1
+        while end > start and planes[y * ROW + end - 1] <= ZERO:
+            end -= 1
+        live[0][y], live[1][y] = start, end
+        num_live += end > start
+    return num_live
+
+
+@njit(inline="always")
+def _store_tile(
+    planes: ndarray,
+    background: ndarray,
+    X: int,
+    Y: int,
+    width: int,
+    height: int,
+    image: ndarray,
+    transmittance: ndarray,
+) -> None:
+    """Writes a blended tile into the picture, over the background."""
+    for y in range(height):
+        for x in range(width):
+            at = y * ROW + x
+            T = abs(planes[at])
+            transmittance[Y + y, X + x] = T
+            for c in range(3):
+                image[Y + y, X + x, c] = planes[(1 + c) * PLANE + at] + T * background[c]
+
+
 def _build_blend(record_last: bool) -> Callable[..., None]:
     """The forward kernel, which also writes what only the backward pass needs, or does not."""
     num_planes = 5 if record_last else 4  # T, three colours, last splat
@@ -170,32 +206,69 @@ def _build_blend(record_last: bool) -> Callable[..., None]:
                             planes[u4 + at + lane] = k_float if blended else planes[u4 + at + lane]
                 if (k & 31) != 31:
                     continue
-                num_live = 0
-                for y in range(height):
-                    start, end = live[0][y], live[1][y]
-                    while start < end and planes[y * ROW + start] <= ZERO:
-                        start += 1
-                    while end > start and planes[y * ROW + end - 1] <= ZERO:
-                        end -= 1
-                    live[0][y], live[1][y] = start, end
-                    num_live += end > start
-                if num_live == 0:
+                if _drop_finished_ends(planes, live, height) == 0:
                     break
-            for y in range(height):
-                for x in range(width):
-                    at_ = y * ROW + x
-                    T = abs(planes[at_])
-                    transmittance[Y + y, X + x] = T
-                    for c in range(3):
-                        color = planes[(1 + c) * PLANE + at_]
-                        image[Y + y, X + x, c] = color + T * background[c]
-                    if record_last:
-                        last[Y + y, X + x] = np.int32(planes[4 * PLANE + at_])
+            _store_tile(planes, background, X, Y, width, height, image, transmittance)
+            if record_last:
+                for y in range(height):
+                    for x in range(width):
+                        last[Y + y, X + x] = np.int32(planes[4 * PLANE + y * ROW + x])
 
     return blend
 
 
 blend_forward, blend_forward_recording = _build_blend(False), _build_blend(True)
+
+
+@njit(inline="always")
+def _load_tile(
+    planes: ndarray,
+    background: ndarray,
+    tile_box: tuple,
+    results: tuple,
+    upstream: tuple,
+) -> int:
+    """Fills the planes of the backward pass; the farthest splat that any pixel blended."""
+    X, Y, width, height = tile_box
+    transmittance, last = results
+    d_image, d_alpha = upstream
+    planes[:PLANE], planes[PLANE : 2 * PLANE] = ONE, ZERO
+    planes[2 * PLANE : 3 * PLANE], planes[3 * PLANE :] = F(-1), ZERO
+    farthest = -1
+    for y in range(height):
+        for x in range(width):
+            at = y * ROW + x
+            T, k_last = transmittance[Y + y, X + x], last[Y + y, X + x]
+            d_T = -d_alpha[Y + y, X + x]
+            for c in range(3):
+                d_color = d_image[Y + y, X + x, c]
+                planes[(3 + c) * PLANE + at] = d_color
+                d_T += background[c] * d_color
+            planes[at], planes[PLANE + at], planes[2 * PLANE + at] = T, T * d_T, F(k_last)
+            farthest = max(farthest, k_last)
+    return farthest
+
+
+@njit(inline="always")
+def _find_live_rows(planes: ndarray, soon: float, live: tuple, width: int, height: int) -> None:
+    """Spans each row from its first to its last pixel that has blended splat `soon` or a later."""
+    for y in range(height):
+        start, end = np.int32(0), np.int32(width)
+        while start < end and planes[2 * PLANE + y * ROW + start] < soon:
+            start += 1
+        while end > start and planes[2 * PLANE + y * ROW + end - 1] < soon:
+            end -= 1
+        live[0][y], live[1][y] = start, end
+
+
+@njit(inline="always")
+def _add_lanes(lane_sums: ndarray, sums: ndarray, slot: int) -> None:
+    """Writes the row `slot` of the sums."""
+    for term in range(NUM_SUMS):
+        total = ZERO
+        for lane in range(LANES):
+            total += lane_sums[term * LANES + lane]
+        sums[slot, term] = total
 
 
 @compile_kernel(fastmath=FAST_MATH)
@@ -224,26 +297,14 @@ def blend_backward(
     live = np.zeros(TILE_H, np.int32), np.zeros(TILE_H, np.int32)
     chunks = np.empty(2 * TILE_H + 2, np.int32)
     rows = np.empty(TILE_H, np.int32), np.empty(TILE_H, np.int32), chunks
+    results, upstream = (transmittance, last), (d_image, d_alpha)
     for tile in tiles:
         X, Y = (tile % tiles_x) * TILE_W, (tile // tiles_x) * TILE_H
         width, height = min(TILE_W, W - X), min(TILE_H, H - Y)
         first = tile_starts[tile]
-        planes[:PLANE], planes[PLANE : 2 * PLANE] = ONE, ZERO
-        planes[2 * PLANE : 3 * PLANE], planes[3 * PLANE :] = F(-1), ZERO
-        farthest = -1
-        for y in range(TILE_H):
-            live[0][y], live[1][y] = 0, 0
-        for y in range(height):
-            for x in range(width):
-                at_ = y * ROW + x
-                T, k_last = transmittance[Y + y, X + x], last[Y + y, X + x]
-                d_T = -d_alpha[Y + y, X + x]
-                for c in range(3):
-                    d_color = d_image[Y + y, X + x, c]
-                    planes[(3 + c) * PLANE + at_] = d_color
-                    d_T += background[c] * d_color
-                planes[at_], planes[PLANE + at_], planes[2 * PLANE + at_] = T, T * d_T, F(k_last)
-                farthest = max(farthest, k_last)
+        live[0][:], live[1][:] = 0, 0
+        tile_box = (X, Y, width, height)
+        farthest = _load_tile(planes, background, tile_box, results, upstream)
         for k in range(farthest + 1, tile_starts[tile + 1] - first):
             sums[pair_slots[first + k]] = ZERO
         for k in range(farthest, -1, -1):
@@ -251,14 +312,7 @@ def blend_backward(
             n = order[i]
             if ((farthest - k) & 31) == 0:
                 # A pixel takes part from its last splat on, so its row grows live ahead of that.
-                soon = F(k - 31)
-                for y in range(height):
-                    start, end = np.int32(0), np.int32(width)
-                    while start < end and planes[2 * PLANE + y * ROW + start] < soon:
-                        start += 1
-                    while end > start and planes[2 * PLANE + y * ROW + end - 1] < soon:
-                        end -= 1
-                    live[0][y], live[1][y] = start, end
+                _find_live_rows(planes, F(k - 31), live, width, height)
             num_chunks, mx = _find_chunks(records, i, F(X), F(Y), live, row_terms, rows)
             a, k_float = records[i, 2], F(k)
             c0, c1, c2 = colors[n, 0], colors[n, 1], colors[n, 2]
@@ -279,8 +333,7 @@ def blend_backward(
                     T = T * inverse if hit else T
                     weight = alpha * T if hit else ZERO
                     # The colour sums come first: kept for last, they cost 15 % in registers.
-                    g0 = planes[u3 + at + lane]
-                    g1 = planes[u4 + at + lane]
+                    g0, g1 = planes[u3 + at + lane], planes[u4 + at + lane]
                     g2 = planes[u5 + at + lane]
                     lane_sums[uLANES * U(6) + lane] += weight * g0
                     lane_sums[uLANES * U(7) + lane] += weight * g1
@@ -297,12 +350,7 @@ def blend_backward(
                     lane_sums[uLANES * U(3) + lane] += qx * dx
                     lane_sums[uLANES * U(4) + lane] += qx * dy
                     lane_sums[uLANES * U(5) + lane] += qy * dy
-            slot = pair_slots[first + k]
-            for term in range(NUM_SUMS):
-                total = ZERO
-                for lane in range(LANES):
-                    total += lane_sums[term * LANES + lane]
-                sums[slot, term] = total
+            _add_lanes(lane_sums, sums, pair_slots[first + k])
 
 
 @compile_kernel(fastmath=FAST_MATH)

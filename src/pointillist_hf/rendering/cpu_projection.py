@@ -109,6 +109,42 @@ def project_forward(
         extents[i, 0], extents[i, 1] = (ex, ey) if visible else (ZERO, ZERO)
 
 
+@njit(inline="always")
+def _covariance_gradient(A: float, B: float, C: float, d_conics: ndarray, i: int) -> tuple:
+    """(dA, dB, dC): d(X^-1) = -X^-1 dX X^-1, with the conic (ca, cb; cb, cc) as the inverse."""
+    inv_det = ONE / (A * C - B * B)
+    ca, cb, cc = C * inv_det, -B * inv_det, A * inv_det
+    ga, gb, gc = d_conics[i, 0], HALF * d_conics[i, 1], d_conics[i, 2]
+    t00, t01 = ca * ga + cb * gb, ca * gb + cb * gc
+    t10, t11 = cb * ga + cc * gb, cb * gb + cc * gc
+    return (
+        -(t00 * ca + t01 * cb),
+        -TWO * (t00 * cb + t01 * cc),
+        -(t10 * cb + t11 * cc),
+    )
+
+
+@njit(inline="always")
+def _quat_gradient(quat: tuple, d_rotation: tuple) -> tuple:
+    """By the quaternion: first as if of any length, then without the part along itself."""
+    w, i_, j_, k_, inv_norm = quat
+    n00, n01, n02, n10, n11, n12, n20, n21, n22 = d_rotation
+    dw = TWO * (i_ * (n21 - n12) + j_ * (n02 - n20) + k_ * (n10 - n01))
+    di = TWO * (j_ * (n01 + n10) + k_ * (n02 + n20) + w * (n21 - n12))
+    dj = TWO * (i_ * (n01 + n10) + k_ * (n12 + n21) + w * (n02 - n20))
+    dk = TWO * (i_ * (n02 + n20) + j_ * (n12 + n21) + w * (n10 - n01))
+    di -= F(4) * i_ * (n11 + n22)
+    dj -= F(4) * j_ * (n00 + n22)
+    dk -= F(4) * k_ * (n00 + n11)
+    along = dw * w + di * i_ + dj * j_ + dk * k_
+    return (
+        (dw - along * w) * inv_norm,
+        (di - along * i_) * inv_norm,
+        (dj - along * j_) * inv_norm,
+        (dk - along * k_) * inv_norm,
+    )
+
+
 @compile_kernel(fastmath=FAST_MATH)
 def project_backward(
     splats: tuple,
@@ -134,19 +170,11 @@ def project_backward(
         )
         x, y, _, inv_z, u, v = point
         a0, a1, a2, b0, b1, b2 = rows
-        w, i_, j_, k_, inv_norm = quat
         r00, r01, r02, r10, r11, r12, r20, r21, r22 = rotation
         p0, p1, p2, q0, q1, q2 = factors
         s0, s1, s2 = scales[i, 0], scales[i, 1], scales[i, 2]
 
-        # d(X^-1) = -X^-1 dX X^-1, with the conic (ca, cb; cb, cc) as the inverse.
-        inv_det = ONE / (A * C - B * B)
-        ca, cb, cc = C * inv_det, -B * inv_det, A * inv_det
-        ga, gb, gc = d_conics[i, 0], HALF * d_conics[i, 1], d_conics[i, 2]
-        t00, t01 = ca * ga + cb * gb, ca * gb + cb * gc
-        t10, t11 = cb * ga + cc * gb, cb * gb + cc * gc
-        dA, dB = -(t00 * ca + t01 * cb), -TWO * (t00 * cb + t01 * cc)
-        dC = -(t10 * cb + t11 * cc)
+        dA, dB, dC = _covariance_gradient(A, B, C, d_conics, i)
 
         # The factors p = a M, q = b M, with M = r diag(s).
         dp0, dq0 = TWO * dA * p0 + dB * q0, TWO * dC * q0 + dB * p0
@@ -163,22 +191,14 @@ def project_backward(
         da1, db1 = r10 * dp0 + r11 * dp1 + r12 * dp2, r10 * dq0 + r11 * dq1 + r12 * dq2
         da2, db2 = r20 * dp0 + r21 * dp1 + r22 * dp2, r20 * dq0 + r21 * dq1 + r22 * dq2
 
-        # The quaternion: first as if of any length, then without the part along itself.
         n00, n10, n20 = n00 * s0, n10 * s0, n20 * s0
         n01, n11, n21 = n01 * s1, n11 * s1, n21 * s1
         n02, n12, n22 = n02 * s2, n12 * s2, n22 * s2
-        dw = TWO * (i_ * (n21 - n12) + j_ * (n02 - n20) + k_ * (n10 - n01))
-        di = TWO * (j_ * (n01 + n10) + k_ * (n02 + n20) + w * (n21 - n12))
-        dj = TWO * (i_ * (n01 + n10) + k_ * (n12 + n21) + w * (n02 - n20))
-        dk = TWO * (i_ * (n02 + n20) + j_ * (n12 + n21) + w * (n10 - n01))
-        di -= F(4) * i_ * (n11 + n22)
-        dj -= F(4) * j_ * (n00 + n22)
-        dk -= F(4) * k_ * (n00 + n11)
-        along = dw * w + di * i_ + dj * j_ + dk * k_
-        d_quats[i, 0] += (dw - along * w) * inv_norm
-        d_quats[i, 1] += (di - along * i_) * inv_norm
-        d_quats[i, 2] += (dj - along * j_) * inv_norm
-        d_quats[i, 3] += (dk - along * k_) * inv_norm
+        dw, di, dj, dk = _quat_gradient(quat, (n00, n01, n02, n10, n11, n12, n20, n21, n22))
+        d_quats[i, 0] += dw
+        d_quats[i, 1] += di
+        d_quats[i, 2] += dj
+        d_quats[i, 3] += dk
 
         # The centre, through the image position and through J; the clamp passes no gradient.
         f, g = fx * inv_z, fy * inv_z
