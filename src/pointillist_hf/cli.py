@@ -132,16 +132,22 @@ def export_avatar(
 
 @app.command("info")
 def show_info(
-    path: Annotated[Path, typer.Argument(help="Folder of an avatar or of a pipeline.")],
+    path: Annotated[Path, typer.Argument(help="Folder of an avatar, pipeline or data set.")],
+    row: Annotated[int, typer.Option(help="Row of a data set to draw.")] = 0,
+    split: Annotated[str, typer.Option(help="Split of the row.")] = "train",
+    picture: Annotated[Path | None, typer.Option(help="Where to draw the row.")] = None,
 ) -> None:
-    """Say what a folder holds."""
+    """Say what a folder holds; of a data set, draw a row."""
+    if list(path.glob("*.parquet")):
+        _describe_dataset(path, split, row, picture)
+        return
     if (path / "model_index.json").is_file():
         _describe_pipeline(path)
         return
     if not (path / "avatar.json").is_file():
         raise FileNotFoundError(
-            "`path` must be a folder with model_index.json (a pipeline) or avatar.json "
-            f"(an avatar), got {path}."
+            "`path` must be a folder with model_index.json (a pipeline), avatar.json (an avatar) "
+            f"or .parquet files (a data set), got {path}."
         )
     from .avatar import Avatar
 
@@ -164,6 +170,22 @@ def _describe_pipeline(path: Path) -> None:
             typer.echo(f"{name}: {value}")
 
 
+def _describe_dataset(path: Path, split: str, row: int, picture: Path | None) -> None:
+    from .data.row_picture import draw_row
+    from .data.token_dataset import load_token_dataset
+
+    rows = load_token_dataset(path, split)
+    typer.echo(f"data set; {len(rows)} people in split {split}")
+    if not 0 <= row < len(rows):
+        raise ValueError(f"`--row` must be 0 to {len(rows) - 1}, got {row}.")
+    person = rows[row]
+    for name in ("identity", "source", "licence", "rig_hash", "num_points"):
+        typer.echo(f"{name}: {person[name]}")
+    if picture is not None:
+        draw_row(person, path, picture)
+        typer.echo(f"{picture} written")
+
+
 @app.command("convert-flame")
 def convert_flame_file(
     path: Annotated[Path, typer.Argument(help="FLAME's .pkl or .npz.")],
@@ -180,19 +202,91 @@ def convert_flame_file(
 
 
 @app.command("synthesize")
-def synthesize_dataset(
+def synthesize_captures(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write to.")],
-    num_identities: Annotated[int, typer.Option(help="People in the training split.")] = 512,
-    num_test: Annotated[int, typer.Option(help="People in the test split.")] = 0,
-    seed: Annotated[int, typer.Option(help="Another seed, other people.")] = 0,
+    num_identities: Annotated[int, typer.Option(help="People.")] = 4,
+    seed: Annotated[int, typer.Option(help="Of the first person; the others follow.")] = 0,
+    image_size: Annotated[int, typer.Option(help="Side of the pictures, pixels.")] = 256,
+    num_timesteps: Annotated[int, typer.Option(help="Poses and expressions.")] = 10,
+    num_cameras: Annotated[int, typer.Option(help="At most 20.")] = 20,
+    resolution: Annotated[str, typer.Option(help="Of the head: full or low.")] = "full",
     num_proc: Annotated[int, typer.Option(help="Processes.")] = 1,
 ) -> None:
-    """Make a tokenised data set of synthetic people; an interrupted run goes on."""
-    from .data.synthetic_dataset import SyntheticDatasetConfig, build_synthetic_dataset
+    """Take pictures of synthetic people, in the layout of VHAP; an interrupted run goes on."""
+    from .data.synthetic_captures import SyntheticCaptureConfig, write_synthetic_captures
 
-    config = SyntheticDatasetConfig(num_train=num_identities, num_test=num_test, seed=seed)
-    build_synthetic_dataset(output, config, num_proc=num_proc)
-    typer.echo(f"{num_identities + num_test} people in {output}")
+    config = SyntheticCaptureConfig(resolution, image_size, num_timesteps, num_cameras)
+    write_synthetic_captures(output, num_identities, config, seed=seed, num_proc=num_proc)
+    typer.echo(f"{num_identities} captures in {output}")
+
+
+@app.command("fit")
+def fit_people(
+    captures: Annotated[list[Path], typer.Argument(help="Captures, or folders of captures.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Gets a folder for each.")],
+    preset: Annotated[str, typer.Option(help="paper or fast.")] = "paper",
+    num_steps: Annotated[int | None, typer.Option(help="Other than the preset's.")] = None,
+    max_points: Annotated[int | None, typer.Option(help="Most points of a person.")] = None,
+    flame: Annotated[Path | None, typer.Option(help="Your FLAME model.")] = None,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same fit.")] = 0,
+    num_proc: Annotated[int, typer.Option(help="People at the same time.")] = 1,
+) -> None:
+    """Fit Gaussians on the faces of the rig to captures; an interrupted run goes on."""
+    from .data.captures import find_captures
+    from .data.fit_config import FitConfig
+    from .data.fit_runner import fit_captures
+
+    given = {"num_steps": num_steps, "max_points": max_points, "seed": seed}
+    config = FitConfig.preset(preset, **{k: v for k, v in given.items() if v is not None})
+    found = find_captures(captures)
+    failed = fit_captures(found, output, config, flame_path=flame, num_proc=num_proc)
+    typer.echo(f"{len(found) - len(failed)} of {len(found)} fits in {output}")
+    _report_failures(failed)
+
+
+@app.command("tokenize")
+def tokenize_people(
+    fits: Annotated[list[Path], typer.Argument(help="Fits, or folders of fits.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the data set.")],
+    num_bins: Annotated[int, typer.Option(help="Bins per axis.")] = 1024,
+    token_order: Annotated[str, typer.Option(help="xyzb or yzxb.")] = "xyzb",
+    num_test: Annotated[int, typer.Option(help="People in the test split.")] = 0,
+    image_size: Annotated[int, typer.Option(help="Side of the pictures, pixels.")] = 256,
+    min_opacity: Annotated[float, typer.Option(help="Of splats that become points.")] = 0.0,
+    licence: Annotated[str, typer.Option(help="That the rows may be passed on under.")] = "other",
+    captures: Annotated[
+        Path | None, typer.Option(help="Folder of captures, if fits do not say where it is.")
+    ] = None,
+    flame: Annotated[Path | None, typer.Option(help="Your FLAME model.")] = None,
+    num_proc: Annotated[int, typer.Option(help="Processes.")] = 1,
+) -> None:
+    """Make a tokenised data set of fits; an interrupted run goes on."""
+    import datasets
+
+    from .data.fit_row import TokenizeConfig
+    from .data.tokenize_fits import tokenize_fits
+
+    datasets.disable_progress_bars()
+    config = TokenizeConfig(
+        num_bins=num_bins,
+        token_order=token_order,
+        num_test=num_test,
+        image_size=image_size,
+        min_opacity=min_opacity,
+        licence=licence,
+    )
+    failed = tokenize_fits(
+        fits, output, config, captures_dir=captures, flame_path=flame, num_proc=num_proc
+    )
+    typer.echo(f"data set in {output}")
+    _report_failures(failed)
+
+
+def _report_failures(failed: dict[str, str]) -> None:
+    for name, problem in failed.items():
+        typer.echo(f"Error: {name}: {problem}", err=True)
+    if failed:
+        raise typer.Exit(1)
 
 
 if __name__ == "__main__":

@@ -71,6 +71,26 @@ def read_capture(folder: str | Path) -> Capture:
     )
 
 
+def find_captures(folders: Sequence[str | Path]) -> list[Path]:
+    """Captures; a folder may be one, or hold some.
+
+    Raises:
+        FileNotFoundError: A folder is neither.
+    """
+    found = []
+    for folder in map(Path, folders):
+        inside = sorted(path.parent for path in folder.glob("*/transforms*.json"))
+        inside = [path for path in dict.fromkeys(inside) if not path.name.endswith(".partial")]
+        if list(folder.glob("transforms*.json")) or not inside:
+            inside = [folder]
+        if not list(inside[0].glob("transforms*.json")):
+            raise FileNotFoundError(
+                f"`captures` must be captures or folders of captures, and {folder} holds none."
+            )
+        found += inside
+    return found
+
+
 def _find_splits(folder: Path) -> list[tuple[str, Path]]:
     """Splits and their files; transforms.json alone is for training."""
     found = [(split, folder / f"transforms_{split}.json") for split in SPLITS]
