@@ -103,4 +103,11 @@ def sample_betas(
             betas[i] *= 0.6
         limit = palettes.LIMITED_SHAPES.get(name, np.inf)
         betas[i] = np.clip(betas[i], -limit, limit)
-    return betas
+    return _with_brows_over_eyes(betas, shape_names)
+
+
+def _with_brows_over_eyes(betas: np.ndarray, shape_names: Sequence[str]) -> np.ndarray:
+    """The coefficients, with a stronger brow ridge where the eyes would bulge out below it. [S]."""
+    shares = np.array([palettes.BROWS_OVER_EYES.get(name, 0.0) for name in shape_names])
+    missing = max(0.0, palettes.MIN_BROWS_OVER_EYES - float(shares @ betas))
+    return betas + missing * (np.asarray(shape_names) == "brow_ridge")

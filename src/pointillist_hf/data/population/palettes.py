@@ -137,3 +137,15 @@ FEMININE_SHAPE = {
 }
 SUBTLE_SHAPES = ("asym_nose", "asym_jaw", "asym_face")  # drawn narrower than the others
 LIMITED_SHAPES = {"eye_size": 1.4, "eye_openness": 1.4}  # beyond it the lids no longer close
+# How far the brows stand over the eyes, in standard deviations of the brow ridge; the shares were
+# fitted to the skin between brow and lid. Below the minimum that skin turns into a ledge that faces
+# up, and the eye bulges out in front of the brow.
+BROWS_OVER_EYES = {
+    "brow_ridge": 1.0,
+    "brow_height": 0.6,
+    "eye_size": -0.7,
+    "eye_depth": 0.6,
+    "head_size": 0.5,
+    "eye_height": -0.4,
+}
+MIN_BROWS_OVER_EYES = -4.25
