@@ -88,6 +88,9 @@ class SyntheticDatasetConfig:
     num_skin_points: int = 700
     hair_budget: int = 600
 
+    # whether some people wear glasses or earrings
+    use_accessories: bool = True
+
     # pictures per person, and their side in pixels
     num_portraits: int = 3
     num_views: int = 9
@@ -196,7 +199,9 @@ def build_row(
     seed: int, rig: HeadRig, tokenizer: PointTokenizer, config: SyntheticDatasetConfig
 ) -> dict[str, object]:
     """One person as a row of the data set."""
-    subject = build_subject(seed, resolution=config.resolution)
+    subject = build_subject(
+        seed, resolution=config.resolution, use_accessories=config.use_accessories
+    )
     cloud = sample_cloud(
         subject, num_skin_points=config.num_skin_points, hair_budget=config.hair_budget
     )

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from . import palettes
+from .accessories import Earrings, Glasses, sample_accessories
 from .appearance import Appearance
 from .coloring import draw_index, draw_name, sample_appearance
 
@@ -37,6 +38,9 @@ class Identity:
     brow_height: float  # above the typical one
     brow_thickness: float  # 1 is typical
     beard_style: str | None
+
+    glasses: Glasses | None
+    earrings: Earrings | None
 
 
 def sample_identity(seed: int, shape_names: Sequence[str]) -> Identity:
@@ -69,6 +73,7 @@ def sample_identity(seed: int, shape_names: Sequence[str]) -> Identity:
         beard_tint=palettes.BEARD_TINTS[beard_style] if beard_style else 0.0,
         hairline=hairline,
     )
+    glasses, earrings = sample_accessories(seed, is_feminine=is_feminine, hair_style=style)
     can_have_bangs = is_feminine and style in palettes.STYLES_WITH_BANGS
     return Identity(
         seed=seed,
@@ -86,6 +91,8 @@ def sample_identity(seed: int, shape_names: Sequence[str]) -> Identity:
         brow_height=appearance.brow_height,
         brow_thickness=appearance.brow_thickness,
         beard_style=beard_style,
+        glasses=glasses,
+        earrings=earrings,
     )
 
 
