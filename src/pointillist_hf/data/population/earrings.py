@@ -61,7 +61,7 @@ def build_earrings(head: RestHead, earrings: Earrings) -> list[Piece]:
         for line in _lean_on_skin(head, lobe, shape(lobe, earrings)):
             normals = np.tile(line.across, (1, len(line.points), 1))
             lines = head.bind(line.points[None], normals, line.color, lobe.face)
-            pieces.append(Piece(lines, line.radii[None], gloss=line.gloss))
+            pieces.append(Piece(f"{side} earring", lines, line.radii[None], gloss=line.gloss))
     return pieces
 
 

@@ -41,6 +41,7 @@ HINGE_HEIGHT = 0.45  # relative to half of the lens
 WIRE, PLASTIC = 0.085, 0.15  # radius of a rim
 LENS_RINGS = np.array([0.02, 0.35, 0.65, 0.85, 1.0])
 NUM_SPOKES = 32
+PAD_COLOR, PAD_RADII = (0.86, 0.84, 0.80), (0.03, 0.15, 0.18, 0.15, 0.03)
 TEMPLE_STEPS, HOOK_STEPS = 18, 8
 HOOK = np.array([-2.3, -1.5])  # down and back from the top of the ear
 
@@ -77,27 +78,28 @@ def build_glasses(head: RestHead, glasses: Glasses) -> list[Piece]:
     face = _front_relief(head)
     gloss = (0.55, 30.0) if glasses.is_metal else (0.30, 60.0)
 
-    def tube(points: np.ndarray, normals: np.ndarray, thickness: float, flat: float = 1.0) -> Piece:
+    def tube(
+        name: str, path: tuple[np.ndarray, np.ndarray], thickness: float, flatness: float = 1.0
+    ) -> Piece:
+        points, normals = path
         lines = head.bind(points, normals, glasses.color)
-        return Piece(lines, _tapered(points.shape[:2], thickness), flat, gloss)
+        return Piece(name, lines, _tapered(points.shape[:2], thickness), flatness, gloss)
 
     closed = np.stack([front.lens(sign)[_closed(front.outline)] for sign in SIDES.values()])
-    pieces = [tube(front.at(closed), front.normals(closed), radius)]
-    bridge, up = _bridge(front, face, radius, dips=not glasses.is_metal)
-    pieces.append(tube(bridge, up, 1.1 * radius))
+    bridge = _bridge(front, face, radius, dips=not glasses.is_metal)
+    height, flatness = (1.1, 0.9) if glasses.is_metal else (1.5, 0.45)
+    pieces = [
+        tube("rims", (front.at(closed), front.normals(closed)), radius),
+        tube("bridge", bridge, 1.1 * radius),
+        tube("temples", _temples(head, front, radius), height * radius, flatness),
+    ]
     if glasses.style == "aviator":
-        bar, up = _brow_bar(front)
-        pieces.append(tube(bar, up, radius))
-    temples, outward = _temples(head, front, radius)
-    height = 1.1 * radius if glasses.is_metal else 1.5 * radius
-    pieces.append(tube(temples, outward, height, 0.9 if glasses.is_metal else 0.45))
+        pieces.append(tube("brow bar", _brow_bar(front), radius))
     if glasses.is_metal:
-        pads, normals = _nose_pads(front, face)
-        lines = head.bind(pads, normals, (0.86, 0.84, 0.80))
-        radii = np.tile([0.03, 0.15, 0.18, 0.15, 0.03], (len(pads), 1))
-        pieces.append(Piece(lines, radii, 0.4, (0.3, 40.0)))
-    pieces += [_lens(head, front, glasses, sign) for sign in SIDES.values()]
-    return pieces
+        pads = head.bind(*_nose_pads(front, face), PAD_COLOR)
+        radii = np.tile(PAD_RADII, (len(pads), 1))
+        pieces.append(Piece("pads", pads, radii, flatness=0.4))
+    return pieces + [_lens(head, front, glasses, side) for side in SIDES]
 
 
 def _fit_front(head: RestHead, glasses: Glasses, radius: float) -> Front:
@@ -241,14 +243,15 @@ def _taut(path: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     return np.where(spans, chords, -np.inf).max(axis=(0, 1))
 
 
-def _lens(head: RestHead, front: Front, glasses: Glasses, sign: float) -> Piece:
+def _lens(head: RestHead, front: Front, glasses: Glasses, side: str) -> Piece:
     """A thin sheet as spokes from the middle of the lens to its rim."""
     around = np.linspace(0, len(front.outline), NUM_SPOKES + 1)[:, None].astype(int)
     ring = front.outline[around[:, 0] % len(front.outline)]
     spokes = ring[:, None] * LENS_RINGS[:, None]
-    plane = (spokes + np.array([front.lens_centre, 0])) * (sign, 1)
+    plane = (spokes + np.array([front.lens_centre, 0])) * (SIDES[side], 1)
     points, normals = front.at(plane), front.normals(plane)
     return Piece(
+        f"{side} lens",
         head.bind(points, normals, glasses.lens_color),
         np.zeros(points.shape[:2]),
         gloss=(0.5, 90.0),

@@ -154,7 +154,7 @@ MIN_BROWS_OVER_EYES = -4.25
 GLASSES_SHARE = 0.18
 EARRINGS_SHARE = {"feminine": 0.55, "masculine": 0.06}
 STYLES_WITH_FREE_EARS = (
-    "bald", "buzz", "short", "crop", "sidepart", "ponytail", "bun", "braids",
+    "bald", "buzz", "short", "crop", "sidepart", "afro", "ponytail", "bun", "braids",
 )  # fmt: skip
 SUNGLASSES_SHARE = 0.15  # of the glasses
 FRAME_ODDS = {

@@ -29,6 +29,7 @@ MIN_HEAD_WEIGHT = 0.98  # of the neck joint, which turns the head
 class Piece:
     """One part of an accessory, of one material: n lines of k points."""
 
+    name: str  # such as "bridge" or "left earring"
     lines: Strands  # of kind "worn"
     radii: np.ndarray  # [n, k] cm, across a line and across its normal; of a lens all zero
     flatness: float = 1.0  # of a tube: thickness along the normal over thickness across
