@@ -23,7 +23,7 @@ class Glasses:
     is_metal: bool  # thin wire with pads on the nose, or plastic that rests on it
     color: Color
     size: float = 1.0  # of the lenses, 1 is typical
-    lens_color: Color = (0.85, 0.90, 0.95)
+    lens_color: Color = (0.55, 0.60, 0.62)
     lens_opacity: float = 0.04
 
     def __post_init__(self) -> None:

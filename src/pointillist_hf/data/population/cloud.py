@@ -9,6 +9,7 @@ expression.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import Literal
 
 import numpy as np
 import torch
@@ -165,7 +166,7 @@ def _strand_cloud(bundle: Strands, chosen: np.ndarray, along: slice) -> Cloud:
         tangents=tangents.reshape(-1, 3),
         colors=np.broadcast_to(colors, kept.shape).reshape(-1, 3),
         sizes=np.stack(sizes, axis=-1).reshape(-1, 3),
-        is_strand=True,
+        kind="strand",
     )
 
 
@@ -192,7 +193,7 @@ def _worn_cloud(piece: Piece, scale: float) -> Cloud:
         tangents=tangents[:, middles].reshape(-1, 3),
         colors=colors.reshape(-1, 3),
         sizes=sizes.reshape(-1, 3),
-        is_worn=True,
+        kind="worn",
     )
 
 
@@ -211,7 +212,7 @@ def _lens_cloud(piece: Piece, spacing: float) -> Cloud:
         colors=np.broadcast_to(piece.lines.color, (len(chosen), 3)),
         sizes=np.tile(gap * np.array([DISC_RADIUS, DISC_RADIUS, DISC_THICKNESS]), (len(chosen), 1)),
         opacity=piece.opacity,
-        is_worn=True,
+        kind="worn",
     )
 
 
@@ -224,8 +225,7 @@ def _build_cloud(
     colors: np.ndarray,
     sizes: np.ndarray,
     opacity: float = 1.0,
-    is_strand: bool = False,
-    is_worn: bool = False,
+    kind: Literal["skin", "strand", "worn"] = "skin",
 ) -> Cloud:
     """A cloud from centimetres; Gaussians lie along tangent, side and normal."""
     tangents = unit(tangents)
@@ -239,6 +239,6 @@ def _build_cloud(
         scales=(METRES_PER_CM * sizes).astype(np.float32),
         quats=matrix_to_quat(torch.from_numpy(frames)).float().numpy(),
         opacities=np.full(len(points), opacity, np.float32),
-        is_strand=np.full(len(points), is_strand),
-        is_worn=np.full(len(points), is_worn),
+        is_strand=np.full(len(points), kind == "strand"),
+        is_worn=np.full(len(points), kind == "worn"),
     )

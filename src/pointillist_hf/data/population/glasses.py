@@ -94,7 +94,7 @@ def build_glasses(head: RestHead, glasses: Glasses) -> list[Piece]:
         tube("temples", _temples(head, front, radius), height * radius, flatness),
     ]
     if glasses.style == "aviator":
-        pieces.append(tube("brow bar", _brow_bar(front), radius))
+        pieces.append(tube("brow bar", _brow_bar(front, face, radius), radius))
     if glasses.is_metal:
         pads = head.bind(*_nose_pads(front, face), PAD_COLOR)
         radii = np.tile(PAD_RADII, (len(pads), 1))
@@ -171,20 +171,26 @@ def _bridge(
     along = np.linspace(-1, 1, 13)
     arch = 0.15 * (1 - along**2)
     points = front.at(np.stack([along * inner[0], inner[1] + arch], axis=-1))
-    nose = face.widened(radius).over(points[:, :2]) + radius + 0.02
+    room = _room(points, face, radius)
     if dips:
-        gap = max(0.0, points[6, 2] - nose[6])
-        points[:, 2] -= gap * (1 - along**2)
-    points[:, 2] += np.maximum(nose - points[:, 2], 0).max() * (1 - along**4)
+        points[:, 2] -= max(0.0, room[6]) * (1 - along**2)
+    points[:, 2] += max(0.0, -_room(points, face, radius).min()) * (1 - along**4)
     return points[None], np.tile([0.0, 1.0, 0.0], (1, len(along), 1))
 
 
-def _brow_bar(front: Front) -> tuple[np.ndarray, np.ndarray]:
-    """The second bridge of aviators, straight from rim to rim."""
+def _room(points: np.ndarray, face: Relief, radius: float) -> np.ndarray:
+    """How far a tube is from touching the face, by its points. [k, 3] -> [k]"""
+    return points[:, 2] - face.widened(radius).over(points[:, :2]) - radius - 0.02
+
+
+def _brow_bar(front: Front, face: Relief, radius: float) -> tuple[np.ndarray, np.ndarray]:
+    """The second bridge of aviators, from rim to rim; it bends round a strong brow."""
     height = 0.85 * front.outline[:, 1].max()
     inner = _rim_point(front, height, -1)
-    plane = np.stack([np.linspace(-1, 1, 9) * inner[0], np.full(9, inner[1])], axis=-1)
-    return front.at(plane)[None], np.tile([0.0, 1.0, 0.0], (1, 9, 1))
+    along = np.linspace(-1, 1, 9)
+    points = front.at(np.stack([along * inner[0], np.full(9, inner[1])], axis=-1))
+    points[:, 2] += max(0.0, -_room(points, face, radius).min()) * (1 - along**4)
+    return points[None], np.tile([0.0, 1.0, 0.0], (1, 9, 1))
 
 
 def _nose_pads(front: Front, face: Relief) -> tuple[np.ndarray, np.ndarray]:

@@ -15,12 +15,12 @@ from ...rendering.mesh import rasterize_mesh
 from .shading import Lighting, reflect_lights, to_light
 from .solids import Solids, build_solids
 from .strands import unit
+from .subject import METRES_PER_CM
 from .surface import interpolate
 from .worn import Piece
 
 NORMAL_REFLECTANCE = 0.04  # of glass, seen straight on
 GRAZING_LIMIT = 0.4
-METRES_PER_CM = 0.01
 
 
 def lay_lenses(
