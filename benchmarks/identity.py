@@ -28,13 +28,16 @@ class Arguments:
     first_person: int = 0
     num_skin_points: int = 600
     hair_budget: int = 450
+    use_accessories: bool = False  # the embedded model has seen none
     seed: int = 0
 
 
 def main() -> None:
     arguments = HfArgumentParser(Arguments).parse_args_into_dataclasses()[0]
     config = SyntheticDatasetConfig(
-        num_skin_points=arguments.num_skin_points, hair_budget=arguments.hair_budget
+        num_skin_points=arguments.num_skin_points,
+        hair_budget=arguments.hair_budget,
+        use_accessories=arguments.use_accessories,
     )
     pipe = AvatarPipeline.from_pretrained(arguments.model)
     result = identify_people(

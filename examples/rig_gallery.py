@@ -2,14 +2,15 @@
 """Sheets of the head rig and its population: python examples/rig_gallery.py --output DIR.
 
 template.png: the mean head in clay from four sides. expressions.png: twelve expressions of one
-person. people.png: uncurated identities, seeds 0, 1, 2, ... hair.png: every hair style from three
+person. people.png: uncurated identities, seeds 0, 1, 2, ... accessories.png: the first of them who
+wear glasses or earrings, from the front and from a side. hair.png: every hair style from three
 sides.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import count
+from itertools import count, islice
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +60,7 @@ class Arguments:
 
     output: str = "outputs/rig_gallery"
     num_people: int = 40
+    num_dressed: int = 8
     size: int = 256
     resolution: str = "full"
 
@@ -84,6 +86,14 @@ def portrait(posed: population.PosedSubject, camera: Cameras) -> torch.Tensor:
     """A person on paper. [H, W, 3]"""
     picture = torch.from_numpy(render_frame(posed, camera))
     return picture[..., :3] * picture[..., 3:] + torch.tensor(PAPER) * (1 - picture[..., 3:])
+
+
+def first_dressed(num_people: int, resolution: str) -> list[int]:
+    """The lowest seeds whose people wear glasses or earrings."""
+    names, _ = population.shape_basis(resolution)
+    people = (sample_identity(seed, names) for seed in count())
+    dressed = (person.seed for person in people if person.glasses or person.earrings)
+    return list(islice(dressed, num_people))
 
 
 def first_with(style: str, resolution: str) -> population.PosedSubject:
@@ -119,6 +129,16 @@ def main() -> None:
     ]
     write_contact_sheet(torch.stack(people), output / "people.png", columns=8)
 
+    close = orbit_cameras([0.0, 65.0], fov=14.0, target=(0.0, 0.0, 0.0), **view)
+    dressed = [
+        population.build_subject(seed, resolution=arguments.resolution).at_rest()
+        for seed in first_dressed(arguments.num_dressed, arguments.resolution)
+    ]
+    views = [portrait(person, close[i : i + 1]) for i in range(2) for person in tqdm(dressed)]
+    write_contact_sheet(
+        torch.stack(views), output / "accessories.png", columns=arguments.num_dressed
+    )
+
     around = orbit_cameras([0.0, 70.0, 180.0], fov=22.0, **view)
     styles = []
     for style in tqdm(HAIR_STYLES, desc="hair"):
@@ -126,7 +146,7 @@ def main() -> None:
         styles += [portrait(posed, around[i : i + 1]) for i in range(3)]
     labels = [style for style in HAIR_STYLES for _ in range(3)]
     write_contact_sheet(torch.stack(styles), output / "hair.png", columns=6, labels=labels)
-    print(f"template, expressions, people and hair: {output}")
+    print(f"template, expressions, people, accessories and hair: {output}")
 
 
 if __name__ == "__main__":

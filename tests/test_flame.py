@@ -227,6 +227,24 @@ def test_the_forward_pass_is_that_of_the_published_equations(rig, arrays):
     assert np.abs(exact[0, :NUM_VERTICES].numpy() - flame_forward(arrays, params, 0)).max() < 1e-6
 
 
+@pytest.mark.parametrize("chumpy", [None, "ch", "select"])
+def test_another_implementation_of_flame_agrees(chumpy, arrays, tmp_path):
+    # pip install body-models; not among the extras, as a package it needs states no licence.
+    other = pytest.importorskip("body_models.flame.numpy", reason="needs body-models")
+    path = tmp_path / "flame2023.pkl"
+    write_flame(path, arrays, chumpy=chumpy)
+    rig = FlameHeadRig.from_flame(path)
+    params = random_params(rig)
+    expected = other.FLAME(model_path=path).forward_vertices(
+        params.poses[:, 1:].numpy(),
+        head_rotation=params.global_orient.numpy(),
+        shape=params.betas.numpy(),
+        expression=params.expression.numpy(),
+        global_translation=params.transl.numpy(),
+    )
+    assert np.abs(rig(params)[:, :NUM_VERTICES].numpy() - expected).max() < 2e-6
+
+
 def test_zero_pose_is_the_shaped_template(rig, arrays):
     params = rig.neutral(betas=random_params(rig).betas[:1])
     expected = rig.canonical_vertices(params.betas)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
@@ -59,6 +60,26 @@ def test_seeds_give_different_people():
     assert first.identity.appearance != second.identity.appearance
     assert np.abs(first.shape_offsets - second.shape_offsets).max() > 0.1
     assert not np.array_equal(frame_of(first), frame_of(second))
+
+
+def share_turned_over(subject: Subject) -> float:
+    """Share of the faces that look away from where they look on the mean head."""
+    corners = subject.template.faces.T
+    means, own = (
+        np.cross(v[corners[1]] - v[corners[0]], v[corners[2]] - v[corners[0]])
+        for v in (subject.template.vertices, subject.at_rest().vertices)
+    )
+    return float((np.einsum("fx,fx->f", means, own) < 0).mean())
+
+
+def test_brows_stand_over_the_eyes():
+    # Of the first thousand people this one has the weakest brows over the foremost eyes.
+    person = build_subject(26, density=0.01)
+    assert share_turned_over(person) < 0.002
+    names, directions = shape_basis("full")
+    weak_brow = person.identity.betas - 0.8 * (np.array(names) == "brow_ridge")
+    weak = replace(person, shape_offsets=directions @ weak_brow)
+    assert share_turned_over(weak) > 1.5 * share_turned_over(person)
 
 
 def test_every_style_of_the_tables_can_be_grown():

@@ -43,6 +43,9 @@ class SyntheticDatasetConfig:
     num_skin_points: int = 700
     hair_budget: int = 600
 
+    # whether some people wear glasses or earrings
+    use_accessories: bool = True
+
     # pictures per person, and their side in pixels
     num_portraits: int = 3
     num_views: int = 9
@@ -157,7 +160,9 @@ def sample_person(
     seed: int, split: str, rig: HeadRig, config: SyntheticDatasetConfig
 ) -> TokenisedPerson:
     """The person of a seed."""
-    subject = build_subject(seed, resolution=config.resolution)
+    subject = build_subject(
+        seed, resolution=config.resolution, use_accessories=config.use_accessories
+    )
     cloud = sample_cloud(
         subject, num_skin_points=config.num_skin_points, hair_budget=config.hair_budget
     )

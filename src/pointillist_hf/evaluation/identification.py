@@ -88,13 +88,12 @@ def identify_people(
     backdrop = torch.tensor(pipe.image_processor.background)
     mean = torch.stack(
         [
-            _true_picture(build_subject(s, resolution=config.resolution), camera, backdrop)
+            _true_picture(_person(s, config), camera, backdrop)
             for s in _seeds("train", num_mean, config)
         ]
     ).mean(0)
     people = [
-        build_subject(s, resolution=config.resolution)
-        for s in _seeds("test", first_person + num_people, config)[first_person:]
+        _person(s, config) for s in _seeds("test", first_person + num_people, config)[first_person:]
     ]
     truth = torch.stack([_true_picture(person, camera, backdrop) for person in people])
     portraits = [_portrait(person, pipe) for person in people]
@@ -125,6 +124,10 @@ def identify_people(
 def _seeds(split: str, count: int, config: SyntheticDatasetConfig) -> Sequence[int]:
     first = FIRST_SEED[split] + 10_000_000 * config.seed
     return range(first, first + count)
+
+
+def _person(seed: int, config: SyntheticDatasetConfig) -> Subject:
+    return build_subject(seed, resolution=config.resolution, use_accessories=config.use_accessories)
 
 
 def _true_picture(person: Subject, camera: Cameras, backdrop: Tensor) -> Tensor:

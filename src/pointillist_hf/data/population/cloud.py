@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Canonical point clouds of subjects: the common skin in their shape, and their own hair.
+"""Canonical point clouds of subjects: common skin in their shape, own hair and accessories.
 
 Every point is bound to a face. As Gaussians the points make a preview without training: discs on
-the skin, needles along the hair. Metres, in canonical space: own shape, zero pose and expression.
+skin and lenses, needles along hair and frames. Metres, in canonical space: own shape, zero pose and
+expression.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import Literal
 
 import numpy as np
 import torch
@@ -18,9 +20,11 @@ from ...rigs.procedural.template import vertex_normals
 from .appearance import surface_color
 from .ribbons import strand_brightness
 from .skin_places import choose_skin_places, farthest_points, nearest_distances
+from .solids import line_frames
 from .strands import Strands, unit
 from .subject import METRES_PER_CM, PosedSubject, Subject
 from .surface import build_surface_attributes, interpolate
+from .worn import Piece
 
 STRAND_STRIDE = 3  # every third point of a strand becomes a point of the cloud
 POINTS_PER_LONG_STRAND = 9
@@ -33,13 +37,16 @@ BARE_SCALP = 0.5  # of the scalp mask; skin points above it lie under the hair
 DISC_RADIUS, DISC_THICKNESS = 0.6, 0.12  # in units of the spacing of the points
 NEEDLE_RADIUS = 0.5  # likewise
 NEEDLE_FLATNESS = 0.4  # thickness over radius
+WORN_SPACING, LENS_SPACING = 1.2, 1.9  # cm along frames and earrings; in lenses
+# The number of skin points at which these hold; more skin points bring more of what is worn.
+WORN_REFERENCE = 700
 # In units of the width of a strand; lashes are few but stay thin.
 MAX_NEEDLE_RADII = {"hair": 12.0, "face": 5.0}
 
 
 @dataclass(frozen=True, eq=False)
 class Cloud:
-    """N points, skin before strands."""
+    """N points: skin, then strands, then what is worn."""
 
     means: np.ndarray  # [N, 3] metres
     bindings: np.ndarray  # [N] face
@@ -47,7 +54,9 @@ class Cloud:
     colors: np.ndarray  # [N, 3] sRGB, unlit
     scales: np.ndarray  # [N, 3] metres
     quats: np.ndarray  # [N, 4] wxyz
+    opacities: np.ndarray  # [N] 1 but for lenses
     is_strand: np.ndarray  # [N] bool
+    is_worn: np.ndarray  # [N] bool
 
     def __len__(self) -> int:
         return len(self.means)
@@ -58,7 +67,8 @@ def sample_cloud(subject: Subject, *, num_skin_points: int = 700, hair_budget: i
 
     Args:
         subject: Whose cloud it is.
-        num_skin_points: Places on the head; those under hair are left out.
+        num_skin_points: Places on the head; those under hair are left out. What is worn gets points
+            in proportion.
         hair_budget: Points of long hair. Shorter hair gets fewer points, a bald head none.
 
     Example:
@@ -75,6 +85,8 @@ def sample_cloud(subject: Subject, *, num_skin_points: int = 700, hair_budget: i
         num_points = BEARD_SHARES[subject.identity.beard_style] * hair_budget
         chosen = _spread_strands(beard, round(num_points / POINTS_PER_BEARD_STRAND))
         parts.append(_strand_cloud(beard, chosen, slice(2, None, STRAND_STRIDE)))
+    scale = (num_skin_points / WORN_REFERENCE) ** -0.5
+    parts += [_worn_cloud(piece, scale) for piece in posed.worn]
     columns = {f.name: [getattr(part, f.name) for part in parts] for f in fields(Cloud)}
     return Cloud(**{name: np.concatenate(arrays) for name, arrays in columns.items()})
 
@@ -105,7 +117,6 @@ def _skin_cloud(posed: PosedSubject, num_points: int) -> Cloud:
         tangents=np.cross(normals, [0.577, 0.577, 0.577]),
         colors=surface_color(places[is_visible], identity.appearance),
         sizes=spacing * (DISC_RADIUS, DISC_RADIUS, DISC_THICKNESS),
-        is_strand=False,
     )
 
 
@@ -155,7 +166,53 @@ def _strand_cloud(bundle: Strands, chosen: np.ndarray, along: slice) -> Cloud:
         tangents=tangents.reshape(-1, 3),
         colors=np.broadcast_to(colors, kept.shape).reshape(-1, 3),
         sizes=np.stack(sizes, axis=-1).reshape(-1, 3),
-        is_strand=True,
+        kind="strand",
+    )
+
+
+def _worn_cloud(piece: Piece, scale: float) -> Cloud:
+    """Needles along tubes, or discs in a lens; `scale` stretches their spacing."""
+    if piece.form == "lens":
+        return _lens_cloud(piece, scale * LENS_SPACING)
+    points, (tangents, _, upright) = piece.lines.points, line_frames(piece)
+    lengths = np.linalg.norm(np.diff(points, axis=1), axis=-1).sum(axis=1)
+    # Two points to a needle at least, or the needles would be of uneven lengths.
+    most = max(1, points.shape[1] // 2)
+    num_parts = min(max(1, round(float(lengths.mean()) / (scale * WORN_SPACING))), most)
+    # A needle stands for the points from its first to before the next one's first.
+    borders = np.linspace(0, points.shape[1], num_parts + 1).round().astype(int)
+    middles = (borders[:-1] + borders[1:] - 1) // 2
+    radii = np.maximum.reduceat(piece.radii, borders[:-1], axis=1)
+    half_lengths = np.repeat(0.6 * lengths[:, None] / num_parts, num_parts, axis=1)
+    sizes = np.stack([half_lengths, radii, piece.flatness * radii], axis=-1)
+    colors = np.broadcast_to(piece.lines.color, (*radii.shape, 3))
+    return _build_cloud(
+        points=points[:, middles].reshape(-1, 3),
+        bindings=piece.lines.bindings[:, middles].ravel(),
+        normals=upright[:, middles].reshape(-1, 3),
+        tangents=tangents[:, middles].reshape(-1, 3),
+        colors=colors.reshape(-1, 3),
+        sizes=sizes.reshape(-1, 3),
+        kind="worn",
+    )
+
+
+def _lens_cloud(piece: Piece, spacing: float) -> Cloud:
+    # Not on the rim itself, which has needles of its own.
+    points = piece.lines.points[:, :-1].reshape(-1, 3)
+    area = np.ptp(points[:, 0]) * np.ptp(points[:, 1])
+    chosen = farthest_points(points, max(4, round(area / spacing**2)))
+    gap = np.sqrt(area / len(chosen))
+    normals = piece.lines.normals[:, :-1].reshape(-1, 3)[chosen]
+    return _build_cloud(
+        points=points[chosen],
+        bindings=piece.lines.bindings[:, :-1].ravel()[chosen],
+        normals=normals,
+        tangents=np.cross(normals, [0.577, 0.577, 0.577]),
+        colors=np.broadcast_to(piece.lines.color, (len(chosen), 3)),
+        sizes=np.tile(gap * np.array([DISC_RADIUS, DISC_RADIUS, DISC_THICKNESS]), (len(chosen), 1)),
+        opacity=piece.opacity,
+        kind="worn",
     )
 
 
@@ -167,7 +224,8 @@ def _build_cloud(
     tangents: np.ndarray,
     colors: np.ndarray,
     sizes: np.ndarray,
-    is_strand: bool,
+    opacity: float = 1.0,
+    kind: Literal["skin", "strand", "worn"] = "skin",
 ) -> Cloud:
     """A cloud from centimetres; Gaussians lie along tangent, side and normal."""
     tangents = unit(tangents)
@@ -180,5 +238,7 @@ def _build_cloud(
         colors=colors.astype(np.float32),
         scales=(METRES_PER_CM * sizes).astype(np.float32),
         quats=matrix_to_quat(torch.from_numpy(frames)).float().numpy(),
-        is_strand=np.full(len(points), is_strand),
+        opacities=np.full(len(points), opacity, np.float32),
+        is_strand=np.full(len(points), kind == "strand"),
+        is_worn=np.full(len(points), kind == "worn"),
     )

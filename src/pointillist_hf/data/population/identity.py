@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from . import palettes
+from .accessories import Earrings, Glasses, sample_accessories
 from .appearance import Appearance
 from .coloring import draw_index, draw_name, sample_appearance
 
@@ -37,6 +38,9 @@ class Identity:
     brow_height: float  # above the typical one
     brow_thickness: float  # 1 is typical
     beard_style: str | None
+
+    glasses: Glasses | None
+    earrings: Earrings | None
 
 
 def sample_identity(seed: int, shape_names: Sequence[str]) -> Identity:
@@ -69,6 +73,7 @@ def sample_identity(seed: int, shape_names: Sequence[str]) -> Identity:
         beard_tint=palettes.BEARD_TINTS[beard_style] if beard_style else 0.0,
         hairline=hairline,
     )
+    glasses, earrings = sample_accessories(seed, is_feminine=is_feminine, hair_style=style)
     can_have_bangs = is_feminine and style in palettes.STYLES_WITH_BANGS
     return Identity(
         seed=seed,
@@ -86,6 +91,8 @@ def sample_identity(seed: int, shape_names: Sequence[str]) -> Identity:
         brow_height=appearance.brow_height,
         brow_thickness=appearance.brow_thickness,
         beard_style=beard_style,
+        glasses=glasses,
+        earrings=earrings,
     )
 
 
@@ -103,4 +110,11 @@ def sample_betas(
             betas[i] *= 0.6
         limit = palettes.LIMITED_SHAPES.get(name, np.inf)
         betas[i] = np.clip(betas[i], -limit, limit)
-    return betas
+    return _with_brows_over_eyes(betas, shape_names)
+
+
+def _with_brows_over_eyes(betas: np.ndarray, shape_names: Sequence[str]) -> np.ndarray:
+    """The coefficients, with a stronger brow ridge where the eyes would bulge out below it. [S]."""
+    shares = np.array([palettes.BROWS_OVER_EYES.get(name, 0.0) for name in shape_names])
+    missing = max(0.0, palettes.MIN_BROWS_OVER_EYES - float(shares @ betas))
+    return betas + missing * (np.asarray(shape_names) == "brow_ridge")

@@ -137,3 +137,53 @@ FEMININE_SHAPE = {
 }
 SUBTLE_SHAPES = ("asym_nose", "asym_jaw", "asym_face")  # drawn narrower than the others
 LIMITED_SHAPES = {"eye_size": 1.4, "eye_openness": 1.4}  # beyond it the lids no longer close
+# How far the brows stand over the eyes, in standard deviations of the brow ridge; the shares were
+# fitted to the skin between brow and lid. Below the minimum that skin turns into a ledge that faces
+# up, and the eye bulges out in front of the brow.
+BROWS_OVER_EYES = {
+    "brow_ridge": 1.0,
+    "brow_height": 0.6,
+    "eye_size": -0.7,
+    "eye_depth": 0.6,
+    "head_size": 0.5,
+    "eye_height": -0.4,
+}
+MIN_BROWS_OVER_EYES = -4.25
+
+# Accessories. The shares are probabilities; earrings belong to ears that the hair leaves free.
+GLASSES_SHARE = 0.18
+EARRINGS_SHARE = {"feminine": 0.55, "masculine": 0.06}
+STYLES_WITH_FREE_EARS = (
+    "bald", "buzz", "short", "crop", "sidepart", "afro", "ponytail", "bun", "braids",
+)  # fmt: skip
+SUNGLASSES_SHARE = 0.15  # of the glasses
+FRAME_ODDS = {
+    "rectangle": 0.26,
+    "round": 0.20,
+    "square": 0.20,
+    "oval": 0.14,
+    "aviator": 0.12,
+    "cat_eye": 0.08,
+}
+METAL_FRAME_ODDS = {  # of either material; the rest is plastic
+    "rectangle": 0.35,
+    "round": 0.60,
+    "square": 0.10,
+    "oval": 0.60,
+    "aviator": 0.90,
+    "cat_eye": 0.0,
+}
+PLASTIC_COLORS = (
+    (0.04, 0.04, 0.045),
+    (0.04, 0.04, 0.045),
+    (0.22, 0.11, 0.05),
+    (0.34, 0.19, 0.09),
+    (0.10, 0.15, 0.30),
+    (0.38, 0.06, 0.08),
+    (0.45, 0.45, 0.47),
+)
+METAL_COLORS = ((0.80, 0.62, 0.28), (0.70, 0.71, 0.73), (0.20, 0.20, 0.21))
+SUNGLASS_TINTS = ((0.03, 0.03, 0.035), (0.12, 0.07, 0.04), (0.05, 0.08, 0.06))
+EARRING_ODDS = {"stud": 0.45, "hoop": 0.30, "drop": 0.25}
+EARRING_METALS = ((0.85, 0.66, 0.30), (0.80, 0.81, 0.83))
+EARRING_STONES = ((0.93, 0.91, 0.87), (0.10, 0.25, 0.50), (0.55, 0.07, 0.12), (0.06, 0.36, 0.22))

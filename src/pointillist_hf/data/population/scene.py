@@ -9,8 +9,10 @@ from ...geometry.structures import Cameras
 from ...rendering.mesh import MeshBuffers, rasterize_mesh
 from ...rigs.procedural.template import HeadTemplate, vertex_normals
 from .appearance import surface_color, surface_gloss
+from .lenses import lay_lenses
 from .ribbons import Ribbons, build_ribbons
-from .shading import Lighting, shade_skin, shade_strands, to_light, to_srgb
+from .shading import SOLID_WRAP, Lighting, shade_strands, shade_surface, to_light, to_srgb
+from .solids import Solids, build_solids
 from .strands import unit
 from .subject import METRES_PER_CM, PosedSubject
 from .surface import build_surface_attributes, interpolate
@@ -54,37 +56,59 @@ def render_frame(
         seed=subject.identity.seed,
         thickening=subject.density**THICKENING_POWER,
     )
-    buffers = _rasterize(posed, ribbons, camera, supersampling)
+    solids = build_solids([piece for piece in posed.worn if piece.form == "tube"])
+    fine = _finer(camera, supersampling)
+    buffers = _rasterize(posed, ribbons, solids, fine)
     face_ids = buffers.face_ids.ravel()
     barycentric = buffers.barycentric.reshape(-1, 3).astype(np.float32)
+    # Faces are numbered in the order of drawing: skin, strands, what is worn.
     num_faces = len(subject.template.faces)
+    num_bound = num_faces + len(ribbons.faces)
     light = np.zeros((len(face_ids), 3), np.float32)
     skin = np.flatnonzero((face_ids >= 0) & (face_ids < num_faces))
     light[skin] = _skin_light(posed, face_ids[skin], barycentric[skin], eye, lighting)
-    hair = np.flatnonzero(face_ids >= num_faces)
+    hair = np.flatnonzero((face_ids >= num_faces) & (face_ids < num_bound))
     corners = ribbons.faces[face_ids[hair] - num_faces]
     light[hair] = _hair_light(ribbons, corners, barycentric[hair], eye, lighting)
-    return _resolve(light, face_ids >= 0, camera, supersampling)
+    worn = np.flatnonzero(face_ids >= num_bound)
+    corners = solids.faces[face_ids[worn] - num_bound]
+    light[worn] = _solid_light(solids, corners, barycentric[worn], eye, lighting)
+    alpha = (face_ids >= 0).astype(np.float32)
+    lenses = [piece for piece in posed.worn if piece.form == "lens"]
+    lay_lenses(light, alpha, buffers.depth, lenses, fine, lighting)
+    return _resolve(light, alpha, camera, supersampling)
+
+
+def _finer(camera: Cameras, supersampling: int) -> Cameras:
+    """The camera of the samples."""
+    scale = camera.Ks.new_tensor([[supersampling], [supersampling], [1]])
+    size = (supersampling * camera.width, supersampling * camera.height)
+    return Cameras(camera.viewmats, camera.Ks * scale, *size)
 
 
 def _rasterize(
-    posed: PosedSubject, ribbons: Ribbons, camera: Cameras, supersampling: int
+    posed: PosedSubject, ribbons: Ribbons, solids: Solids, camera: Cameras
 ) -> MeshBuffers:
-    """Skin first, then strands, into one set of buffers. Strand faces follow those of the skin."""
+    """Skin, strands and what is worn in one set of buffers; their faces follow each other."""
     viewmat, K = camera.viewmats[0].numpy(force=True), camera.Ks[0].numpy(force=True)
-    fine_K = K * np.array([[supersampling], [supersampling], [1]])
-    size = (supersampling * camera.width, supersampling * camera.height)
-    faces = posed.subject.template.faces
-    buffers = rasterize_mesh(METRES_PER_CM * posed.vertices, faces, viewmat, fine_K, *size)
-    return rasterize_mesh(
-        METRES_PER_CM * ribbons.vertices,
-        ribbons.faces,
-        viewmat,
-        fine_K,
-        *size,
-        buffers=buffers,
-        face_offset=len(faces),
-    )
+    buffers, num_drawn = None, 0
+    for vertices, faces in (
+        (posed.vertices, posed.subject.template.faces),
+        (ribbons.vertices, ribbons.faces),
+        (solids.vertices, solids.faces),
+    ):
+        buffers = rasterize_mesh(
+            METRES_PER_CM * vertices,
+            faces,
+            viewmat,
+            K,
+            camera.width,
+            camera.height,
+            buffers=buffers,
+            face_offset=num_drawn,
+        )
+        num_drawn += len(faces)
+    return buffers
 
 
 def _skin_light(
@@ -104,7 +128,7 @@ def _skin_light(
     # The inside of the mouth is seen from behind here and there.
     is_away = np.einsum("nx,nx->n", normals, views) < -0.15
     normals[is_away] *= -1
-    return shade_skin(
+    return shade_surface(
         to_light(surface_color(places, appearance)),
         normals,
         views,
@@ -132,6 +156,29 @@ def _hair_light(
     return shade_strands(to_light(colors), normals, tangents, views, gloss[:, 0], lighting)
 
 
+def _solid_light(
+    solids: Solids,
+    corners: np.ndarray,
+    barycentric: np.ndarray,
+    eye: np.ndarray,
+    lighting: Lighting,
+) -> np.ndarray:
+    """Linear light from samples on what is worn. [n, 3]."""
+    values = interpolate(solids.columns, corners, barycentric)
+    points, colors, normals, gloss = np.split(values, [3, 6, 9], axis=1)
+    views = unit(eye.astype(np.float32) - points)
+    open_air = np.ones(len(points), np.float32)
+    return shade_surface(
+        to_light(colors),
+        unit(normals),
+        views,
+        open_air,
+        (gloss[:, 0], gloss[:, 1]),
+        lighting,
+        wrap=SOLID_WRAP,
+    )
+
+
 def _seam_normals(vertices: np.ndarray, template: HeadTemplate) -> np.ndarray:
     """Vertex normals; where the skin meets lids or mouth it takes no notice of them. [V, 3]."""
     normals = vertex_normals(vertices, template.faces)
@@ -142,11 +189,11 @@ def _seam_normals(vertices: np.ndarray, template: HeadTemplate) -> np.ndarray:
 
 
 def _resolve(
-    light: np.ndarray, is_covered: np.ndarray, camera: Cameras, supersampling: int
+    light: np.ndarray, alpha: np.ndarray, camera: Cameras, supersampling: int
 ) -> np.ndarray:
-    """Pixels from their samples: colour is the mean of the covered ones. [H, W, 4]."""
+    """Pixels from their samples: colour is the mean of what covers. [H, W, 4]."""
     grid = (camera.height, supersampling, camera.width, supersampling)
-    coverage = is_covered.reshape(grid).mean(axis=(1, 3), dtype=np.float32)[..., None]
+    coverage = alpha.reshape(grid).mean(axis=(1, 3), dtype=np.float32)[..., None]
     # One axis after the other is twice as fast as both at once.
     mean = light.reshape(*grid, 3).mean(axis=1).mean(axis=2) / np.maximum(coverage, 1e-6)
     return np.concatenate([to_srgb(mean), coverage], axis=-1)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Light on skin and hair.
+"""Light on skin, hair, and what people wear.
 
 Light is linear here: sRGB colours are brought in by `to_light` and back by `to_srgb`. Directions
 are in world space: x to the subject's left, y up, the face looks along +z.
@@ -17,6 +17,7 @@ GAMMA = 1.9
 # Light creeps round the terminator, red farthest: it travels through the skin.
 SKIN_WRAP = (0.40, 0.25, 0.22)
 HAIR_WRAP = 0.35
+SOLID_WRAP = (0.15, 0.15, 0.15)
 
 
 @dataclass(frozen=True)
@@ -53,15 +54,16 @@ def sample_lighting(rng: np.random.Generator) -> Lighting:
     )
 
 
-def shade_skin(
+def shade_surface(
     light: np.ndarray,
     normals: np.ndarray,
     views: np.ndarray,
     occlusion: np.ndarray,
     gloss: tuple[np.ndarray, np.ndarray],
     lighting: Lighting,
+    wrap: tuple[float, float, float] = SKIN_WRAP,
 ) -> np.ndarray:
-    """Light that leaves the skin towards the camera.
+    """Light that leaves skin or solids towards the camera.
 
     Args:
         light: Reflectance, linear. [n, 3].
@@ -70,12 +72,13 @@ def shade_skin(
         occlusion: Share of the ambient light that arrives. [n].
         gloss: Strength [n] and exponent [n] of the highlight.
         lighting: In world space.
+        wrap: How far the light creeps round the terminator, by channel.
 
     Returns:
         [n, 3]
     """
     strength, exponent = gloss
-    wrap = np.asarray(SKIN_WRAP, np.float32)
+    wrap = np.asarray(wrap, np.float32)
     received = np.repeat(
         ((lighting.ambient + 0.13 * normals[:, 1]) * occlusion)[:, None], 3, axis=1
     )
@@ -100,7 +103,7 @@ def shade_strands(
     """Light that leaves strands towards the camera, by Kajiya and Kay's model.
 
     A strand has no side of its own, so the normals of the hull around the hair tell which strands
-    face the light. Arguments as in `shade_skin`; `tangents` are unit vectors along the strands,
+    face the light. Arguments as in `shade_surface`; `tangents` are unit vectors along the strands,
     `gloss` is the strength of the highlight. [n, 3]
     """
     received = np.repeat((lighting.ambient + 0.04 + 0.16 * normals[:, 1])[:, None], 3, axis=1)
@@ -115,6 +118,17 @@ def shade_strands(
     # The highlight of hair is partly its own colour.
     hue = light / np.maximum(light.max(axis=1, keepdims=True), 1e-3)
     return light * received + highlight * (0.25 + 0.75 * hue)
+
+
+def reflect_lights(
+    normals: np.ndarray, views: np.ndarray, gloss: np.ndarray, lighting: Lighting
+) -> np.ndarray:
+    """Highlights alone; gloss is strength and exponent, [n, 2]. [n, 3]"""
+    highlight = np.zeros_like(normals)
+    for direction, color in _lights(lighting):
+        aligned = np.clip(_dot(normals, unit(views + direction)), 0, 1)
+        highlight += (gloss[:, 0] * aligned ** gloss[:, 1])[:, None] * color
+    return highlight
 
 
 def to_light(colors: np.ndarray) -> np.ndarray:

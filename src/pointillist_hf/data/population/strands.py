@@ -27,7 +27,8 @@ class Strands:
     points: np.ndarray  # [n, k, 3] template space, cm; the root comes first
     width: float  # cm
     color: np.ndarray  # [3] sRGB in [0, 1]
-    kind: Literal["hair", "face"]  # hair drapes over the head; face hair stands on its root face
+    # Hair drapes over the head, face hair stands on its root face, worn things are rigid.
+    kind: Literal["hair", "face", "worn"]
     bindings: np.ndarray  # [n, k] int64 face index
     barycentric: np.ndarray  # [n, k, 3]
     normals: np.ndarray  # [n, k, 3] outward from the middle of the head, for soft shading
