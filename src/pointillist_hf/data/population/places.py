@@ -21,6 +21,7 @@ PARTS = (
     "teeth_lower",
     "eye_left",
     "eye_right",
+    "tongue",
 )
 PART_IDS = {name: i for i, name in enumerate(PARTS)}
 SKIN_PARTS = ("skin", "lid", "ear_left", "ear_right")

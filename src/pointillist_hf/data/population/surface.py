@@ -108,6 +108,7 @@ def _ambient_occlusion(template: HeadTemplate) -> np.ndarray:
     # Inside the sculpt its distances mean nothing.
     occlusion[np.isin(template.vertex_parts, EYE_PARTS)] = 0.95
     occlusion[np.isin(template.vertex_parts, TEETH_PARTS)] = 0.85
+    occlusion[template.tongue] = 0.8
     for rows in template.mouth_bag.values():
         for depth, row in enumerate(rows[1:]):
             occlusion[row] = 0.7 - 0.15 * depth

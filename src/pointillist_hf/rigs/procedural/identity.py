@@ -10,10 +10,10 @@ from __future__ import annotations
 import numpy as np
 
 from .anatomy_fields import Fields, anatomy_fields
+from .ears import EAR_CENTRE
 from .fields import SIDES, Points, bell, on_side, smoothstep, vectors
 from .grid import MOUTH_LINE
 from .lids import lid_motion
-from .parts import EAR_CENTRE
 from .primitives import length
 from .sculpt import EYE_CENTRE
 from .template import HeadTemplate
@@ -42,7 +42,7 @@ def build_identity_fields(template: HeadTemplate) -> tuple[list[str], np.ndarray
 def _keep_organs_rigid(
     template: HeadTemplate, field: np.ndarray, at_anchors: np.ndarray
 ) -> np.ndarray:
-    """The field with eyeballs, lids, ears and, by half, teeth moving as their anchors do."""
+    """The field with eyeballs, lids, ears and, by half, teeth and tongue moving as their anchors do."""
     left_eye, right_eye, left_ear, right_ear, bite = at_anchors
     parts, rigid = template.vertex_parts, field.copy()
     for side, eye, ear in (("left", left_eye, left_ear), ("right", right_eye, right_ear)):
@@ -50,8 +50,8 @@ def _keep_organs_rigid(
         follow = 1 - smoothstep(distance, 1.42, 2.3)[:, None]
         rigid = rigid * (1 - follow) + eye * follow
         rigid[parts == f"ear_{side}"] = ear
-    is_tooth = np.isin(parts, ("teeth_upper", "teeth_lower"))
-    rigid[is_tooth] = (field[is_tooth] + bite) / 2
+    in_mouth = np.isin(parts, ("teeth_upper", "teeth_lower", "tongue"))
+    rigid[in_mouth] = (field[in_mouth] + bite) / 2
     return rigid
 
 

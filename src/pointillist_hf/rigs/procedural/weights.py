@@ -22,6 +22,7 @@ NUM_SMOOTHING_STEPS = 5
 
 # Jaw weight by row of the mouth bag: in the middle, and how far the corners pull it to a half.
 UPPER_BAG_JAW = [(0, 0.5), (0, 0.5), (0.1, 0.35), (0.4, 0)]
+TONGUE_JAW = ([4.1, 5.6], [0.5, 1])  # z, weight
 LOWER_BAG_JAW = [(1, -0.5), (1, -0.5), (0.85, -0.4), (0.4, 0)]
 
 
@@ -45,6 +46,7 @@ def build_jaw_weights(template: HeadTemplate) -> np.ndarray:
             across = np.abs(np.linspace(-1, 1, len(ids)))
             weights[ids] = middle + corner_pull * across**3
     weights[template.vertex_parts == "teeth_lower"] = 1
+    weights[template.tongue] = np.interp(template.vertices[template.tongue, 2], *TONGUE_JAW)
     return _smooth_over_skin(template, weights)
 
 
