@@ -18,8 +18,8 @@ from .primitives import Vector
 from .sculpt import cast_rays
 
 Resolution = Literal[
-    "full",  # 4,625 vertices, 9,016 faces
-    "low",  # 1,819 vertices, 3,466 faces: tests and tiny models
+    "full",  # 4,882 vertices, 9,504 faces
+    "low",  # 1,892 vertices, 3,606 faces: tests and tiny models
 ]
 INNER_CANTHUS, OUTER_CANTHUS, MOUTH_CORNER = 14.5, 42.0, 20.5  # columns, degrees
 EYE_LINE, MOUTH_LINE = 2.5, -3.92  # rows, heights in front
@@ -131,7 +131,7 @@ def lid_curves(azimuth: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]
 def mouth_curve(azimuth: np.ndarray) -> np.ndarray:
     """Height of the lip line above the mouth row, a shallow bow with raised corners. [C]."""
     t = np.clip(azimuth / MOUTH_CORNER, 0, 1)
-    return -0.05 * np.cos(2 * np.pi * t) * (1 - t) + 0.02 * t**2
+    return -0.05 * np.cos(2 * np.pi * t) * (1 - t) + 0.04 * t**2
 
 
 def _cast_half(rows: np.ndarray, azimuth: np.ndarray, heights: np.ndarray) -> np.ndarray:

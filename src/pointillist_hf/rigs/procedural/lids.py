@@ -33,7 +33,7 @@ OPEN = Clearance(upper=0.125, lower=0.125, rims=RIM_HEIGHT)
 SHUT = Clearance(upper=0.22, lower=0.14, rims=0.14)
 # Fractions of the opening. The lids cross by as much as the widest and largest eyes of the
 # population need to meet; beyond, the upper rim hangs on as a curtain.
-CLOSING, CURTAIN = {"upper": 1.02, "lower": 0.30}, 0.15
+CLOSING, CURTAIN = {"upper": 1.02, "lower": 0.30}, 0.22
 
 
 def lid_motion(template: HeadTemplate, side: str, *, upper: float, lower: float) -> np.ndarray:

@@ -74,7 +74,7 @@ def build_template(resolution: Resolution = "full") -> HeadTemplate:
 
     Example:
         >>> build_template("low").faces.shape
-        (3466, 3)
+        (3606, 3)
     """
     grid, mesh = cast_grid(resolution), MeshBuilder()
     slits = _add_skin(mesh, grid)

@@ -95,10 +95,10 @@ def _lip_line_angles(template: HeadTemplate) -> np.ndarray:
     """Angle about the jaw's axis of the mouth row in each vertex's column. [V]."""
     columns = template.grid_shape[1]
     mouth_row = template.mouth_edges["upper"][0] // columns
-    ids = np.arange(mouth_row * columns, (mouth_row + 1) * columns)
-    order = np.argsort(template.azimuth[ids])
+    # The columns of the left half come first, from the middle of the face to that of the nape.
+    ids = mouth_row * columns + np.arange(columns // 2 + 1)
     angles = _jaw_angles(template.vertices[ids])
-    return np.interp(template.azimuth, template.azimuth[ids][order], angles[order])
+    return np.interp(np.abs(template.azimuth), template.azimuth[ids], angles)
 
 
 def _jaw_angles(points: np.ndarray) -> np.ndarray:
