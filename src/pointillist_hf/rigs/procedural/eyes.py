@@ -17,7 +17,7 @@ from .sculpt import EYE_CENTRE, EYE_RADIUS
 EYEBALL_RINGS = np.radians([7.5, 14.5, 22.5, 29.5, 33, 45, 62, 85, 115, 150])  # iris ends at 29.5
 NUM_SEGMENTS = 14
 # Inner edges of the lids, over the eyeball: what is half shut must not sink into it.
-RIM_HEIGHT = 0.08
+RIM_HEIGHT = 0.10
 
 
 def add_lid_rim(mesh: MeshBuilder, edge: np.ndarray, side: str, lid: str) -> np.ndarray:

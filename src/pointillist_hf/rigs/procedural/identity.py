@@ -45,7 +45,7 @@ def build_identity_fields(template: HeadTemplate) -> tuple[list[str], np.ndarray
 def _keep_organs_rigid(
     template: HeadTemplate, field: np.ndarray, at_anchors: np.ndarray
 ) -> np.ndarray:
-    """The field with eyeballs, lids, ears and, by half, teeth and tongue moving as their anchors do."""
+    """The field with organs moving as their anchors do, teeth and tongue by half."""
     left_eye, right_eye, left_ear, right_ear, bite = at_anchors
     parts, rigid = template.vertex_parts, field.copy()
     for side, eye, ear in (("left", left_eye, left_ear), ("right", right_eye, right_ear)):

@@ -30,7 +30,7 @@ class Clearance:
 OPEN = Clearance(upper=0.125, lower=0.125, rims=RIM_HEIGHT)
 # Shut, the upper lid lies on the lower one. Motions are straight, so the rims must end higher than
 # they began, or they would cut through the eyeball half-way.
-SHUT = Clearance(upper=0.22, lower=0.14, rims=0.14)
+SHUT = Clearance(upper=0.22, lower=0.14, rims=0.17)
 # Fractions of the opening. The lids cross by as much as the widest and largest eyes of the
 # population need to meet; beyond, the upper rim hangs on as a curtain.
 CLOSING, CURTAIN = {"upper": 1.02, "lower": 0.30}, 0.22

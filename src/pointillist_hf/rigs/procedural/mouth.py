@@ -59,7 +59,7 @@ def add_mouth_bag(mesh: MeshBuilder, edges: dict[str, np.ndarray]) -> dict[str, 
     for lip, rows in bag.items():
         rows.append(ids)
         for front, back in zip([edges[lip], *rows[:-1]], rows, strict=True):
-            mesh.add_strip(front, back, "mouth", flip=lip == "upper", mirrored=right_half)
+            mesh.add_strip(front, back, "mouth", flip=lip == "lower", mirrored=right_half)
     return bag
 
 
@@ -85,9 +85,7 @@ def add_tongue(mesh: MeshBuilder, num_segments: int) -> np.ndarray:
     mesh.add_fan(int(ids[0]), rings[0], "tongue")
     for inner, outer in pairwise(rings):
         right_half = slice(0, num_segments // 2)
-        mesh.add_strip(
-            close_ring(inner), close_ring(outer), "tongue", mirrored=right_half
-        )
+        mesh.add_strip(close_ring(inner), close_ring(outer), "tongue", mirrored=right_half)
     return ids
 
 

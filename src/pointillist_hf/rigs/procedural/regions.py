@@ -71,7 +71,15 @@ def build_masks(template: HeadTemplate) -> dict[str, np.ndarray]:
         "eyelids": parts == "lid",
         "left_half": points[:, 0] >= 0,
     }
-    for part in ("tongue", "teeth_upper", "teeth_lower", "eye_left", "eye_right", "ear_left", "ear_right"):
+    for part in (
+        "tongue",
+        "teeth_upper",
+        "teeth_lower",
+        "eye_left",
+        "eye_right",
+        "ear_left",
+        "ear_right",
+    ):
         masks[part] = parts == part
     return {name: np.flatnonzero(mask) for name, mask in masks.items()}
 

@@ -113,7 +113,13 @@ HEAD = (
         inner_blend=0.3,
         carve=True,
     ),
-    Limb("mentolabial fold", [(0, -5.35, 8.38), (0.5, -5.35, 8.36), (1.4, -5.2, 7.95)], [0.42, 0.42, 0.3], 0.7, carve=True),
+    Limb(
+        "mentolabial fold",
+        [(0, -5.35, 8.38), (0.5, -5.35, 8.36), (1.4, -5.2, 7.95)],
+        [0.42, 0.42, 0.3],
+        0.7,
+        carve=True,
+    ),
     Group("neck", NECK, 1.8),
     Group("shoulders", SHOULDERS, 3.0),
 )

@@ -29,7 +29,7 @@ from .mesh_builder import MeshBuilder, close_ring
 from .mouth import TEETH, add_mouth_bag, add_teeth, add_tongue
 
 LIDS = ("upper", "lower")
-NUM_EAR_SPOKES = {"full": 22, "low": 14}
+NUM_EAR_SPOKES = {"full": 22, "low": 16}
 NUM_TONGUE_SEGMENTS = {"full": 12, "low": 8}
 
 
@@ -43,7 +43,9 @@ class HeadTemplate:
 
     vertices: np.ndarray  # [V, 3]
     faces: np.ndarray  # [F, 3], counter-clockwise seen from outside
-    face_parts: np.ndarray  # [F]: skin, lid, mouth, tongue, teeth_{upper,lower}, {ear,eye}_{left,right}
+    face_parts: (
+        np.ndarray
+    )  # [F]: skin, lid, mouth, tongue, teeth_{upper,lower}, {ear,eye}_{left,right}
     vertex_parts: np.ndarray  # [V]; vertices on a seam belong to the skin
     normals: np.ndarray  # [V, 3]; skin vertices take theirs from skin faces only
     row_y: np.ndarray  # [V], height of the unbent grid row; -50 off the grid, 50 on the pole
