@@ -120,8 +120,8 @@ def test_parts_that_do_not_fit_are_refused(tiny_avatar):
         Avatar(gaussians, bindings[1:], rig, betas)
     with pytest.raises(ValueError, match=r"`betas` must have shape \(53,\)"):
         Avatar(gaussians, bindings, rig, betas[1:])
-    with pytest.raises(ValueError, match="`bindings` must be faces 0 to 3605 of the rig"):
-        Avatar(gaussians, bindings + 3606, rig, betas)
+    with pytest.raises(ValueError, match="`bindings` must be faces 0 to 3681 of the rig"):
+        Avatar(gaussians, bindings + 3682, rig, betas)
     with pytest.raises(ValueError, match=r"must hold the same N points"):
         Avatar(tiny_avatar.animate().gaussians, bindings, rig, betas)
 

@@ -69,7 +69,7 @@ def expressions(low):
 
 
 @pytest.mark.parametrize(
-    ("resolution", "num_vertices", "num_faces"), [("full", 4882, 9504), ("low", 1892, 3606)]
+    ("resolution", "num_vertices", "num_faces"), [("full", 4882, 9504), ("low", 1932, 3682)]
 )
 def test_counts(resolution, num_vertices, num_faces):
     template = build_template(resolution)

@@ -16,13 +16,13 @@ class ProceduralHeadRig(HeadRig):
     """The sculpted head: 53 named identity components, 45 expressions with ARKit names, 5 joints.
 
     Args:
-        resolution: "full" has 4,882 vertices and 9,504 faces; "low" 1,892 and 3,606, for small
+        resolution: "full" has 4,882 vertices and 9,504 faces; "low" 1,932 and 3,682, for small
             binding vocabularies and tests.
 
     Example:
         >>> rig = ProceduralHeadRig("low")
         >>> rig(rig.neutral()).shape
-        torch.Size([1, 1892, 3])
+        torch.Size([1, 1932, 3])
     """
 
     may_be_shared = True

@@ -45,7 +45,7 @@ def build_head_arrays(resolution: Resolution = "full") -> HeadArrays:
 
     Example:
         >>> build_head_arrays("low").shapedirs.shape
-        (1892, 3, 53)
+        (1932, 3, 53)
     """
     template = build_template(resolution)
     shape_names, shapedirs = build_identity_fields(template)

@@ -105,6 +105,13 @@ def ear_height(plane: np.ndarray) -> np.ndarray:
     return surface[:, 2]
 
 
+def ear_distance(points: np.ndarray) -> np.ndarray:
+    """Signed distance to the nearer ear, at places in the head's frame. [...] from [..., 3]."""
+    folded = np.array(points, float)
+    folded[..., 0] = np.abs(folded[..., 0])
+    return join_parts(EAR, (folded - EAR_CENTRE) @ np.stack(ear_axes()).T)
+
+
 def ear_axes() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Unit axes of the left ear: backwards and upwards in its plane, and away from the skull."""
     up = np.array([0, np.cos(EAR_TILT), -np.sin(EAR_TILT)])

@@ -19,7 +19,7 @@ from .sculpt import cast_rays
 
 Resolution = Literal[
     "full",  # 4,882 vertices, 9,504 faces
-    "low",  # 1,892 vertices, 3,606 faces: tests and tiny models
+    "low",  # 1,932 vertices, 3,682 faces: tests and tiny models
 ]
 INNER_CANTHUS, OUTER_CANTHUS, MOUTH_CORNER = 14.5, 42.0, 20.5  # columns, degrees
 EYE_LINE, MOUTH_LINE = 2.5, -3.92  # rows, heights in front

@@ -24,13 +24,14 @@ class Clearance:
 
     upper: float
     lower: float
-    rims: float
+    upper_rim: float
+    lower_rim: float
 
 
-OPEN = Clearance(upper=0.125, lower=0.125, rims=RIM_HEIGHT)
+OPEN = Clearance(upper=0.125, lower=0.125, upper_rim=RIM_HEIGHT, lower_rim=RIM_HEIGHT)
 # Shut, the upper lid lies on the lower one. Motions are straight, so the rims must end higher than
 # they began, or they would cut through the eyeball half-way.
-SHUT = Clearance(upper=0.22, lower=0.14, rims=0.17)
+SHUT = Clearance(upper=0.22, lower=0.14, upper_rim=0.17, lower_rim=0.12)
 # Fractions of the opening. The lids cross by as much as the widest and largest eyes of the
 # population need to meet; beyond, the upper rim hangs on as a curtain.
 CLOSING, CURTAIN = {"upper": 1.02, "lower": 0.30}, 0.22
@@ -102,8 +103,8 @@ def _clear_of_eyeball(
     centre = on_side(EYE_CENTRE, SIDES[side])
     offsets = template.vertices + motion - centre
     clearance = np.where(template.below_eye, over_eyeball.lower, over_eyeball.upper) + EYE_RADIUS
-    for lid in ("upper", "lower"):
-        clearance[template.lid_rims[f"{side}_{lid}"]] = EYE_RADIUS + over_eyeball.rims
+    clearance[template.lid_rims[f"{side}_upper"]] = EYE_RADIUS + over_eyeball.upper_rim
+    clearance[template.lid_rims[f"{side}_lower"]] = EYE_RADIUS + over_eyeball.lower_rim
     distance = length(offsets)
     inside = (np.abs(motion).sum(axis=-1) > 1e-6) & (distance < clearance)
     pushed = offsets * np.where(inside, clearance / np.maximum(distance, 1e-9), 1)[:, None]

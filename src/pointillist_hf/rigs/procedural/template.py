@@ -43,9 +43,8 @@ class HeadTemplate:
 
     vertices: np.ndarray  # [V, 3]
     faces: np.ndarray  # [F, 3], counter-clockwise seen from outside
-    face_parts: (
-        np.ndarray
-    )  # [F]: skin, lid, mouth, tongue, teeth_{upper,lower}, {ear,eye}_{left,right}
+    # skin, lid, mouth, teeth_{upper,lower}, {ear,eye}_{left,right}, tongue
+    face_parts: np.ndarray  # [F]
     vertex_parts: np.ndarray  # [V]; vertices on a seam belong to the skin
     normals: np.ndarray  # [V, 3]; skin vertices take theirs from skin faces only
     row_y: np.ndarray  # [V], height of the unbent grid row; -50 off the grid, 50 on the pole
@@ -76,7 +75,7 @@ def build_template(resolution: Resolution = "full") -> HeadTemplate:
 
     Example:
         >>> build_template("low").faces.shape
-        (3606, 3)
+        (3682, 3)
     """
     grid, mesh = cast_grid(resolution), MeshBuilder()
     slits = _add_skin(mesh, grid)
