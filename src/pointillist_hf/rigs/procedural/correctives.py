@@ -63,13 +63,14 @@ def keep_volume(points: np.ndarray, joint: str, weights: np.ndarray) -> np.ndarr
 
 
 def _jaw_field(template: HeadTemplate, p: Points) -> np.ndarray:
-    """An open jaw draws in the cheeks and the corners of the mouth and fills the throat. [V, 3]."""
+    """An open jaw draws in the cheeks and the corners of the mouth and pushes back the throat. [V, 3]."""
     cheek = p.twin_bump((4.3, -2.6, 3.6), (1.7, 2.2, 2.6))
     corner = p.twin_bump((2.5, -3.95, 6.7), (1.1, 1.0, 1.8))
     throat = p.bump((0, -8.4, 3.2), (3.4, 1.4, 2.2))
+    larynx = p.bump((0, -9.9, 2.2), (2.8, 1.3, 2.2))
     on_skin = template.vertex_parts == "skin"
     return -0.7 * p.normals * (cheek * on_skin)[:, None] + vectors(
-        x=-0.9 * p.sideways * corner, y=-0.9 * throat, z=-0.25 * corner + 0.5 * throat
+        x=-0.9 * p.sideways * corner, y=-0.9 * throat, z=-0.25 * corner - 0.9 * larynx
     )
 
 

@@ -17,7 +17,7 @@ from .primitives import Ellipsoid, Limb, join_parts
 from .sculpt import cast_rays
 
 EAR_CENTRE = np.array([7.0, 0.65, -0.8])  # the left one
-EAR_TILT, EAR_ANGLE = np.radians(12), np.radians(22)  # backwards; away from the skull
+EAR_TILT, EAR_ANGLE = np.radians(12), np.radians(15)  # backwards; away from the skull
 CONCHA = (0.28, -0.3)  # where all spokes meet, back and up
 # The outer edge, from behind over the top and the front to the lobe: back and up.
 OUTLINE = [
@@ -42,8 +42,8 @@ EAR = (
     Limb(
         "helix",
         [(0.30, 0.10, 0.10), (-0.36, 0.45, 0.42), (-0.50, 1.20, 0.60), (-0.28, 2.05, 0.66),
-         (0.40, 2.52, 0.66), (1.10, 2.28, 0.68), (1.76, 1.50, 0.70), (1.94, 0.45, 0.66),
-         (1.70, -0.70, 0.54), (1.28, -1.60, 0.36)],
+         (0.40, 2.52, 0.66), (1.10, 2.28, 0.60), (1.76, 1.50, 0.60), (1.94, 0.45, 0.56),
+         (1.70, -0.70, 0.46), (1.28, -1.60, 0.36)],
         [0.15, 0.21, 0.23, 0.23, 0.24, 0.25, 0.25, 0.24, 0.22, 0.18],
         0.18,
         inner_blend=0.12,

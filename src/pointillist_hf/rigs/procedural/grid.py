@@ -131,7 +131,7 @@ def lid_curves(azimuth: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]
 def mouth_curve(azimuth: np.ndarray) -> np.ndarray:
     """Height of the lip line above the mouth row, a shallow bow with raised corners. [C]."""
     t = np.clip(azimuth / MOUTH_CORNER, 0, 1)
-    return -0.05 * np.cos(2 * np.pi * t) * (1 - t) + 0.04 * t**2
+    return -0.05 * np.cos(2 * np.pi * t) * (1 - t) + 0.09 * t**2
 
 
 def _cast_half(rows: np.ndarray, azimuth: np.ndarray, heights: np.ndarray) -> np.ndarray:

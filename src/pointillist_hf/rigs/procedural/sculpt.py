@@ -75,7 +75,7 @@ HEAD = (
     Limb(
         "brow ridge",
         [(0.4, 3.9, 7.0), (2.2, 4.3, 6.75), (4.0, 4.15, 5.35), (4.9, 3.4, 4.4)],
-        [0.62, 0.56, 0.58, 0.5],
+        [0.50, 0.48, 0.54, 0.48],
         1.8,
     ),
     Ellipsoid("temple", (8.35, 4.0, 3.8), (1.7, 2.6, 2.8), 1.8, carve=True),
@@ -88,7 +88,7 @@ HEAD = (
         inner_blend=0.2,
         carve=True,
     ),
-    Ellipsoid("inner canthus", (1.5, 2.3, 7.95), (0.5, 0.8, 1.05), 0.9, carve=True),
+    Ellipsoid("inner canthus", (1.5, 2.2, 8.02), (0.5, 0.8, 1.05), 0.9, carve=True),
     Group("nose", NOSE, 0.6),
     Limb(
         "upper lip",

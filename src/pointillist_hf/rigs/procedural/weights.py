@@ -83,7 +83,7 @@ def _jaw_wedge(template: HeadTemplate) -> np.ndarray:
     width = 1 + 30 * smoothstep(off_middle, 19, 52)
     weights = smoothstep(_jaw_angles(template.vertices), threshold - width, threshold + width)
     weights = np.where(off_middle < MOUTH_CORNER + 0.1, template.below_mouth, weights)
-    weights = weights * smoothstep(y, -10.8, -7.7) * smoothstep(z, -3.0, 2.0)
+    weights = weights * smoothstep(y, -11.0, -8.0) * smoothstep(z, -3.5, 1.5)
     weights[template.mouth_edges["upper"][[0, -1]]] = 0.5
     # Lips pull towards a half at the corners, so that an open mouth is an almond, not a slot.
     near_lips = bell(template.row_y, MOUTH_LINE, 1.1) * (off_middle < MOUTH_CORNER - 1e-6)
