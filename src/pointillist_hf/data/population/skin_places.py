@@ -126,6 +126,5 @@ def _layers(parts: np.ndarray) -> np.ndarray:
     layers = np.zeros(len(parts), np.int64)
     layers[np.isin(parts, EYE_PARTS)] = 1
     layers[np.isin(parts, TEETH_PARTS)] = 2
-    layers[parts == "mouth"] = 3
-    layers[parts == "tongue"] = 4
+    layers[np.isin(parts, ("mouth", "tongue"))] = 3
     return layers
