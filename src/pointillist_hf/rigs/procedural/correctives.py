@@ -63,7 +63,7 @@ def keep_volume(points: np.ndarray, joint: str, weights: np.ndarray) -> np.ndarr
 
 
 def _jaw_field(template: HeadTemplate, p: Points) -> np.ndarray:
-    """An open jaw draws in the cheeks and the corners of the mouth and pushes back the throat. [V, 3]."""
+    """An open jaw draws in cheeks and lip corners and pushes back the throat. [V, 3]."""
     cheek = p.twin_bump((4.3, -2.6, 3.6), (1.7, 2.2, 2.6))
     corner = p.twin_bump((2.5, -3.95, 6.7), (1.1, 1.0, 1.8))
     throat = p.bump((0, -8.4, 3.2), (3.4, 1.4, 2.2))
