@@ -50,7 +50,7 @@ EXPRESSIONS = {
     "pucker": {"mouthPucker": 1.0},
     "puffed cheeks": {"cheekPuff": 1.0},
     "look left": {"eyeLookOutLeft": 1.0, "eyeLookInRight": 1.0},
-    "jaw left": {"jawLeft": 1.0, "jawOpen": 0.3},
+    "tongue out": {"tongueOut": 1.0, "jawOpen": 0.7},
 }  # fmt: skip
 
 

@@ -31,7 +31,7 @@ from pointillist_hf.data.population.strands import (
 from pointillist_hf.data.population.subject import Subject, build_subject, shape_basis
 from pointillist_hf.data.population.worn import build_rest_head
 from pointillist_hf.data.synthetic import pose_subject
-from pointillist_hf.data.token_dataset import SyntheticDatasetConfig, build_row
+from pointillist_hf.data.synthetic_dataset import SyntheticDatasetConfig, sample_person
 from pointillist_hf.geometry.cameras import orbit_cameras
 from pointillist_hf.rigs.procedural.template import vertex_normals
 from pointillist_hf.rigs.procedural_rig import ProceduralHeadRig
@@ -123,12 +123,11 @@ def test_data_sets_can_do_without(low_rig):
     )
     names, _ = shape_basis("low")
     seed = next(s for s in range(99) if sample_identity(s, names).glasses)
-    tokenizer = config.build_tokenizer(low_rig)
     dressed, bare = (
-        build_row(seed, low_rig, tokenizer, replace(config, use_accessories=use))
+        sample_person(seed, "train", low_rig, replace(config, use_accessories=use))
         for use in (True, False)
     )
-    assert dressed["num_points"] > bare["num_points"]
+    assert len(dressed.points) > len(bare.points)
 
 
 # Where they sit -----------------------------------------------------------------------------------

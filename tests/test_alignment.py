@@ -41,7 +41,7 @@ def test_the_shape_is_found_by_the_bindings(seed, tiny_rig):
     betas = draw_betas(tiny_rig, seed)
     found = fit_betas(points_on(tiny_rig, betas, seed=seed), tiny_rig)
     start = vertex_error(tiny_rig, betas, torch.zeros_like(betas))
-    assert vertex_error(tiny_rig, betas, found) < 0.25 * start
+    assert vertex_error(tiny_rig, betas, found) < start / 3
 
 
 def test_a_cloud_moves_onto_another_head(tiny_rig):

@@ -110,7 +110,7 @@ def test_unknown_joints_are_refused(tiny_avatar, name):
 
 def test_parameters_of_another_rig_are_refused(tiny_avatar):
     params = replace(tiny_avatar.rig_params(), expression=torch.zeros(1, 100))
-    with pytest.raises(ValueError, match="`expression` must have 44 coefficients"):
+    with pytest.raises(ValueError, match="`expression` must have 45 coefficients"):
         tiny_avatar.animate(params)
 
 
@@ -121,8 +121,8 @@ def test_parts_that_do_not_fit_are_refused(tiny_avatar):
         Avatar(gaussians, bindings[1:], rig, betas)
     with pytest.raises(ValueError, match=r"`betas` must have shape \(53,\)"):
         Avatar(gaussians, bindings, rig, betas[1:])
-    with pytest.raises(ValueError, match="`bindings` must be faces 0 to 3465 of the rig"):
-        Avatar(gaussians, bindings + 3466, rig, betas)
+    with pytest.raises(ValueError, match="`bindings` must be faces 0 to 3681 of the rig"):
+        Avatar(gaussians, bindings + 3682, rig, betas)
     with pytest.raises(ValueError, match=r"must hold the same N points"):
         Avatar(tiny_avatar.animate().gaussians, bindings, rig, betas)
 

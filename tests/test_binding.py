@@ -186,11 +186,11 @@ def test_gradients_reach_the_pose(tiny_rig, tiny_gaussians, tiny_points, mode, a
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("wrong", [-1, 3466])
+@pytest.mark.parametrize("wrong", [-1, 3682])
 def test_bindings_beyond_the_rig_are_refused(tiny_rig, tiny_gaussians, tiny_points, mode, wrong):
     bindings = tiny_points.bindings.clone()
     bindings[3] = wrong
-    with pytest.raises(ValueError, match=r"`bindings` must be faces 0 to 3465 of the rig"):
+    with pytest.raises(ValueError, match=r"`bindings` must be faces 0 to 3681 of the rig"):
         animate_gaussians(tiny_gaussians, bindings, tiny_rig, tiny_rig.neutral(), mode=mode)
 
 

@@ -13,16 +13,16 @@ from .procedural.arrays import build_head_arrays
 
 
 class ProceduralHeadRig(HeadRig):
-    """The sculpted head: 53 named identity components, 44 expressions with ARKit names, 5 joints.
+    """The sculpted head: 53 named identity components, 45 expressions with ARKit names, 5 joints.
 
     Args:
-        resolution: "full" has 4,625 vertices and 9,016 faces; "low" 1,819 and 3,466, for small
+        resolution: "full" has 4,882 vertices and 9,504 faces; "low" 1,932 and 3,682, for small
             binding vocabularies and tests.
 
     Example:
         >>> rig = ProceduralHeadRig("low")
         >>> rig(rig.neutral()).shape
-        torch.Size([1, 1819, 3])
+        torch.Size([1, 1932, 3])
     """
 
     may_be_shared = True
@@ -38,6 +38,22 @@ class ProceduralHeadRig(HeadRig):
         self.mask_names = tuple(sorted(head.masks))
         for name in self.mask_names:
             self.register_buffer(f"mask_{name}", torch.as_tensor(head.masks[name]).clone())
+
+    def _fix_state_dict_keys_on_load(self, state_dict: dict[str, torch.Tensor]) -> None:
+        """Makes room for the arrays of a saved rig, which an earlier sculpt may have made.
+
+        diffusers calls this between building the rig and copying the arrays into it.
+        """
+        self.mask_names = tuple(name for name in self.mask_names if f"mask_{name}" in state_dict)
+        for name in list(self._buffers):
+            if name in state_dict:
+                setattr(self, name, torch.empty_like(state_dict[name]))
+            elif name.startswith("mask_"):
+                delattr(self, name)
+        # Components are appended from one sculpt to the next, never reordered.
+        self.shape_names = self.shape_names[: self.num_betas]
+        self.expression_names = self.expression_names[: self.num_expressions]
+        super()._fix_state_dict_keys_on_load(state_dict)
 
     def mask(self, name: str) -> torch.Tensor:
         """Vertex ids of a region.

@@ -61,6 +61,7 @@ def surface_color(places: SurfacePlaces, appearance: Appearance) -> np.ndarray:
     colors = np.zeros((len(places), 3), np.float32)
     painters = (
         (("mouth",), mouth.mouth_color),
+        (("tongue",), mouth.tongue_color),
         (TEETH_PARTS, mouth.teeth_color),
         (EYE_PARTS, eyes.eye_color),
     )
@@ -80,6 +81,7 @@ def surface_gloss(places: SurfacePlaces, appearance: Appearance) -> tuple[np.nda
     """Strength [n] and exponent [n] of the highlight at each place."""
     gloss = np.tile(np.asarray(SKIN_GLOSS, np.float32), (len(places), 1))
     gloss[places.on_parts("mouth")] = MOUTH_GLOSS
+    gloss[places.on_parts("tongue")] = LIP_GLOSS
     gloss[places.on_parts(*TEETH_PARTS)] = TOOTH_GLOSS
     gloss[places.on_parts(*EYE_PARTS)] = EYE_GLOSS
     lips = np.flatnonzero(skin.near_lips(places))

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 LINING = (0.62, 0.27, 0.27)
 THROAT = (0.16, 0.05, 0.05)
-TONGUE = (0.66, 0.33, 0.33)
+TONGUE = (0.74, 0.40, 0.40)
 TOOTH = (0.93, 0.90, 0.83)
 GUM = (0.70, 0.36, 0.36)
 UPPER_TOOTH_WIDTH, LOWER_TOOTH_WIDTH = 0.78, 0.58
@@ -26,12 +26,19 @@ UPPER_GUM_LINE, LOWER_GUM_LINE = -3.5, -4.85
 
 
 def mouth_color(places: SurfacePlaces, appearance: Appearance) -> np.ndarray:
-    """Lining that darkens towards the throat, with the tongue on the floor. [n, 3]."""
-    x, y, z = places.points.T
+    """Lining that darkens towards the throat. [n, 3]."""
+    x, _, z = places.points.T
     depth = smoothstep(7.1 - 0.12 * x * x - z, 0, 2)
-    colors = blend(np.tile(np.asarray(LINING, np.float32), (len(places), 1)), THROAT, depth)
-    on_tongue = 0.5 * np.exp(-((x / 1.7) ** 4)) * (y < -4.4) * (1 - 0.6 * depth)
-    return blend(colors, TONGUE, on_tongue)
+    return blend(np.tile(np.asarray(LINING, np.float32), (len(places), 1)), THROAT, depth)
+
+
+def tongue_color(places: SurfacePlaces, appearance: Appearance) -> np.ndarray:
+    """The tongue with its furrow, in shadow towards the root. [n, 3]."""
+    x, _, z = places.points.T
+    colors = np.tile(np.asarray(TONGUE, np.float32), (len(places), 1))
+    furrow = 0.18 * bell(x, 0, 0.14) * smoothstep(places.normals[:, 1], 0, 0.5)
+    colors = colors * (1 - furrow)[:, None]
+    return blend(colors, THROAT, 0.8 * smoothstep(5.6 - z, 0, 1.5))
 
 
 def teeth_color(places: SurfacePlaces, appearance: Appearance) -> np.ndarray:

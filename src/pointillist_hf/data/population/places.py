@@ -21,9 +21,11 @@ PARTS = (
     "teeth_lower",
     "eye_left",
     "eye_right",
+    "tongue",
 )
 PART_IDS = {name: i for i, name in enumerate(PARTS)}
-SKIN_PARTS = ("skin", "lid", "ear_left", "ear_right")
+EAR_PARTS = ("ear_left", "ear_right")
+SKIN_PARTS = ("skin", "lid", *EAR_PARTS)
 EYE_PARTS = ("eye_left", "eye_right")
 TEETH_PARTS = ("teeth_upper", "teeth_lower")
 Vector = tuple[float, float, float]

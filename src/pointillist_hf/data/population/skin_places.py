@@ -63,7 +63,7 @@ def point_density(points: np.ndarray, parts: np.ndarray) -> np.ndarray:
     density = 1 + FACE_BOOST * in_face + FEATURE_BOOST * (eyes + lips)
     density *= 1 - (1 - SCALP_DENSITY) * scalp_mask(points)
     density *= 1 - (1 - SHOULDER_DENSITY) * smoothstep(-y, 11, 14)
-    density[parts == "mouth"] = MOUTH_DENSITY
+    density[np.isin(parts, ("mouth", "tongue"))] = MOUTH_DENSITY
     density[np.isin(parts, TEETH_PARTS)] = TEETH_DENSITY
     in_eye = np.isin(parts, EYE_PARTS)
     density[in_eye] = EYE_BOOST * (z[in_eye] > EYE_CAP_Z)
@@ -126,5 +126,5 @@ def _layers(parts: np.ndarray) -> np.ndarray:
     layers = np.zeros(len(parts), np.int64)
     layers[np.isin(parts, EYE_PARTS)] = 1
     layers[np.isin(parts, TEETH_PARTS)] = 2
-    layers[parts == "mouth"] = 3
+    layers[np.isin(parts, ("mouth", "tongue"))] = 3
     return layers

@@ -11,9 +11,10 @@ from functools import lru_cache
 
 import numpy as np
 
+from ...rigs.procedural.ears import ear_distance
 from ...rigs.procedural.sculpt import head_distance
 from ...rigs.procedural.template import HeadTemplate, Resolution, build_template
-from .places import EYE_PARTS, PART_IDS, TEETH_PARTS, SurfacePlaces
+from .places import EAR_PARTS, EYE_PARTS, PART_IDS, TEETH_PARTS, SurfacePlaces
 
 OCCLUSION_REACH = (0.25, 0.6, 1.2, 2.2, 3.6)  # above the skin
 FAR_FROM_LIDS = 9.0
@@ -101,13 +102,17 @@ def _lid_distance(template: HeadTemplate, lid: str) -> np.ndarray:
 def _ambient_occlusion(template: HeadTemplate) -> np.ndarray:
     """How open the surroundings of every vertex are, from the sculpt's distances. [V]."""
     hidden = np.zeros(len(template.vertices))
+    ears = np.isin(template.vertex_parts, EAR_PARTS)
     for i, reach in enumerate(OCCLUSION_REACH):
-        free = head_distance(template.vertices + reach * template.normals)
+        above = template.vertices + reach * template.normals
+        free = head_distance(above)
+        free[ears] = np.minimum(free[ears], ear_distance(above[ears]))
         hidden += 0.5**i * np.maximum(reach - free, 0) / reach
     occlusion = np.clip(1 - 0.62 * hidden, 0.25, 1)
     # Inside the sculpt its distances mean nothing.
     occlusion[np.isin(template.vertex_parts, EYE_PARTS)] = 0.95
     occlusion[np.isin(template.vertex_parts, TEETH_PARTS)] = 0.85
+    occlusion[template.tongue] = 0.8
     for rows in template.mouth_bag.values():
         for depth, row in enumerate(rows[1:]):
             occlusion[row] = 0.7 - 0.15 * depth

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .correctives import build_pose_correctives
 from .expressions import build_expression_fields
 from .grid import Resolution
 from .identity import build_identity_fields
@@ -28,7 +29,7 @@ class HeadArrays:
     faces: np.ndarray  # [F, 3], counter-clockwise seen from outside
     shapedirs: np.ndarray  # [V, 3, S], metres
     exprdirs: np.ndarray  # [V, 3, E], metres
-    posedirs: np.ndarray  # [V, 3, 36], zero: skinning alone poses this head
+    posedirs: np.ndarray  # [V, 3, 36], metres
     J_regressor: np.ndarray  # [5, V], rows sum to one
     lbs_weights: np.ndarray  # [V, 5], rows sum to one
     parents: np.ndarray  # [5], -1 for the root
@@ -44,21 +45,22 @@ def build_head_arrays(resolution: Resolution = "full") -> HeadArrays:
 
     Example:
         >>> build_head_arrays("low").shapedirs.shape
-        (1819, 3, 53)
+        (1932, 3, 53)
     """
     template = build_template(resolution)
     shape_names, shapedirs = build_identity_fields(template)
-    expression_names, exprdirs = build_expression_fields(template, build_jaw_weights(template))
+    jaw_weights, skin_weights = build_jaw_weights(template), build_skin_weights(template)
+    expression_names, exprdirs = build_expression_fields(template, jaw_weights)
+    posedirs = build_pose_correctives(template, skin_weights, jaw_weights)
     landmark_faces, landmark_barycentric = build_landmarks(template)
-    num_pose_features = 9 * (len(PARENTS) - 1)
     return HeadArrays(
         v_template=_float(METRES * template.vertices),
         faces=template.faces,
         shapedirs=_float(METRES * shapedirs),
         exprdirs=_float(METRES * exprdirs),
-        posedirs=_float(np.zeros((*template.vertices.shape, num_pose_features))),
+        posedirs=_float(METRES * posedirs),
         J_regressor=_float(build_joint_regressor(template)),
-        lbs_weights=_float(build_skin_weights(template)),
+        lbs_weights=_float(skin_weights),
         parents=np.array(PARENTS, np.int64),
         landmark_faces=landmark_faces,
         landmark_barycentric=_float(landmark_barycentric),

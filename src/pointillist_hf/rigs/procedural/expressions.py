@@ -12,6 +12,7 @@ import numpy as np
 from .fields import SIDES, Points, bell, on_side, smoothstep, vectors
 from .grid import MOUTH_LINE
 from .lids import close_lids, lid_motion
+from .mouth import TONGUE, TONGUE_OUT, tongue_points
 from .primitives import length
 from .sculpt import EYE_CENTRE
 from .template import HeadTemplate
@@ -48,6 +49,7 @@ def build_expression_fields(
         ("jawRight", (-0.55, 0, 0)),
     ):
         fields[name] = jaw_weights[:, None] * np.array(shift)
+    fields["tongueOut"] = _tongue_field(template)
     return list(fields), np.stack(list(fields.values()), axis=-1)
 
 
@@ -171,6 +173,15 @@ def _central_fields(template: HeadTemplate, p: Points) -> Fields:
         "noseFlare": vectors(x=0.14 * np.sign(p.x) * nostril),
         "neckTense": vectors(x=0.07 * p.x * neck, z=0.12 * neck),
     }
+
+
+def _tongue_field(template: HeadTemplate) -> np.ndarray:
+    """The tongue stuck out over the lower lip; it needs a mouth that is open, as with `jawOpen`."""
+    ids, field = template.tongue, np.zeros_like(template.vertices)
+    num_segments = (len(ids) - 1) // (len(TONGUE) - 1)
+    out, rest = (tongue_points(rings, num_segments) for rings in (TONGUE_OUT, TONGUE))
+    field[ids] = out - rest
+    return field
 
 
 def _lip_band(template: HeadTemplate) -> np.ndarray:

@@ -18,8 +18,8 @@ from .primitives import Vector
 from .sculpt import cast_rays
 
 Resolution = Literal[
-    "full",  # 4,625 vertices, 9,016 faces
-    "low",  # 1,819 vertices, 3,466 faces: tests and tiny models
+    "full",  # 4,882 vertices, 9,504 faces
+    "low",  # 1,932 vertices, 3,682 faces: tests and tiny models
 ]
 INNER_CANTHUS, OUTER_CANTHUS, MOUTH_CORNER = 14.5, 42.0, 20.5  # columns, degrees
 EYE_LINE, MOUTH_LINE = 2.5, -3.92  # rows, heights in front
@@ -123,15 +123,15 @@ def lid_curves(azimuth: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]
     """Height of the canthal line, and the opening above and below it, by column. [C] each."""
     t = np.clip((azimuth - INNER_CANTHUS) / (OUTER_CANTHUS - INNER_CANTHUS), 0, 1)
     line = np.interp(azimuth, [0, INNER_CANTHUS, OUTER_CANTHUS, 70], [0, -0.12, 0.16, 0])
-    upper = 0.53 * np.maximum(np.sin(np.pi * t**0.88), 0) ** 0.72
-    lower = 0.37 * np.maximum(np.sin(np.pi * t**1.1), 0) ** 0.85
+    upper = 0.55 * np.maximum(np.sin(np.pi * t**0.88), 0) ** 0.72
+    lower = 0.35 * np.maximum(np.sin(np.pi * t**1.1), 0) ** 0.85
     return line, upper, lower
 
 
 def mouth_curve(azimuth: np.ndarray) -> np.ndarray:
     """Height of the lip line above the mouth row, a shallow bow with raised corners. [C]."""
     t = np.clip(azimuth / MOUTH_CORNER, 0, 1)
-    return -0.05 * np.cos(2 * np.pi * t) * (1 - t) + 0.07 * t**2
+    return -0.05 * np.cos(2 * np.pi * t) * (1 - t) + 0.09 * t**2
 
 
 def _cast_half(rows: np.ndarray, azimuth: np.ndarray, heights: np.ndarray) -> np.ndarray:

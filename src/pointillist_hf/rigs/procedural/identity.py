@@ -10,10 +10,10 @@ from __future__ import annotations
 import numpy as np
 
 from .anatomy_fields import Fields, anatomy_fields
+from .ears import EAR_CENTRE
 from .fields import SIDES, Points, bell, on_side, smoothstep, vectors
 from .grid import MOUTH_LINE
 from .lids import lid_motion
-from .parts import EAR_CENTRE
 from .primitives import length
 from .sculpt import EYE_CENTRE
 from .template import HeadTemplate
@@ -26,6 +26,9 @@ def build_identity_fields(template: HeadTemplate) -> tuple[list[str], np.ndarray
     # The mouth's inside faces the other way, teeth stay where they are.
     has_outside = np.isin(template.vertex_parts, ("skin", "lid"))
     outwards = template.normals * has_outside[:, None]
+    # Both edges of the slit move alike, or the lips of some identities would gape.
+    edges = np.stack([template.mouth_edges[lip] for lip in ("upper", "lower")])
+    outwards[edges] = outwards[edges].mean(axis=0)
     fields = anatomy_fields(Points(template.vertices, outwards))
     anchors = np.stack(
         [on_side(at, sign) for at in (EYE_CENTRE, EAR_CENTRE) for sign in SIDES.values()] + [BITE]
@@ -42,7 +45,7 @@ def build_identity_fields(template: HeadTemplate) -> tuple[list[str], np.ndarray
 def _keep_organs_rigid(
     template: HeadTemplate, field: np.ndarray, at_anchors: np.ndarray
 ) -> np.ndarray:
-    """The field with eyeballs, lids, ears and, by half, teeth moving as their anchors do."""
+    """The field with organs moving as their anchors do, teeth and tongue by half."""
     left_eye, right_eye, left_ear, right_ear, bite = at_anchors
     parts, rigid = template.vertex_parts, field.copy()
     for side, eye, ear in (("left", left_eye, left_ear), ("right", right_eye, right_ear)):
@@ -50,8 +53,8 @@ def _keep_organs_rigid(
         follow = 1 - smoothstep(distance, 1.42, 2.3)[:, None]
         rigid = rigid * (1 - follow) + eye * follow
         rigid[parts == f"ear_{side}"] = ear
-    is_tooth = np.isin(parts, ("teeth_upper", "teeth_lower"))
-    rigid[is_tooth] = (field[is_tooth] + bite) / 2
+    in_mouth = np.isin(parts, ("teeth_upper", "teeth_lower", "tongue"))
+    rigid[in_mouth] = (field[in_mouth] + bite) / 2
     return rigid
 
 
@@ -71,13 +74,15 @@ def _eye_fields(template: HeadTemplate) -> Fields:
 def _lip_fields(template: HeadTemplate) -> Fields:
     towards_corner = np.abs(template.azimuth) / 21
     middle = np.maximum(1 - towards_corner**3, 0)
+    # Full lips stay shut.
+    off_seam = smoothstep(np.abs(template.row_y - MOUTH_LINE), 0, 0.3)
     fields = {}
     for lip, fullest, border, lift, on_lip in (
         ("upper", 0.38, 0.60, 0.12, ~template.below_mouth),
         ("lower", -0.48, -0.78, -0.12, template.below_mouth),
     ):
-        forwards = 0.16 * bell(template.row_y, MOUTH_LINE + fullest, 0.38)
-        upwards = lift * bell(template.row_y, MOUTH_LINE + border, 0.4)
+        forwards = 0.16 * bell(template.row_y, MOUTH_LINE + fullest, 0.38) * off_seam
+        upwards = lift * bell(template.row_y, MOUTH_LINE + border, 0.4) * off_seam
         field = vectors(y=upwards, z=forwards) * (middle * on_lip)[:, None]
         fields[f"{lip}_lip_fullness"] = field
     return fields

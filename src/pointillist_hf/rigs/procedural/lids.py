@@ -6,18 +6,35 @@ Centimetres; x points to the subject's left, y up, z out of the face.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
+from .eyes import RIM_HEIGHT
 from .fields import SIDES, on_side
 from .grid import EYE_LINE, INNER_CANTHUS, OUTER_CANTHUS
 from .primitives import length
 from .sculpt import EYE_CENTRE, EYE_RADIUS
 from .template import HeadTemplate
 
-SKIN_CLEARANCE, RIM_CLEARANCE = 0.125, 0.012  # over the eyeball
-# Closed, the lids leave room for larger eyeballs, and the upper rim reaches behind the lower lid.
-CLOSED_SKIN_CLEARANCE, CLOSED_RIM_CLEARANCE = 0.15, 0.09
-CLOSING, TUCK = {"upper": 0.94, "lower": 0.24}, 0.45
+
+@dataclass(frozen=True)
+class Clearance:
+    """How far over the eyeball the lids stay, centimetres."""
+
+    upper: float
+    lower: float
+    upper_rim: float
+    lower_rim: float
+
+
+OPEN = Clearance(upper=0.125, lower=0.125, upper_rim=RIM_HEIGHT, lower_rim=RIM_HEIGHT)
+# Shut, the upper lid lies on the lower one. Motions are straight, so the rims must end higher than
+# they began, or they would cut through the eyeball half-way.
+SHUT = Clearance(upper=0.22, lower=0.14, upper_rim=0.17, lower_rim=0.12)
+# Fractions of the opening. The lids cross by as much as the widest and largest eyes of the
+# population need to meet; beyond, the upper rim hangs on as a curtain.
+CLOSING, CURTAIN = {"upper": 1.02, "lower": 0.30}, 0.22
 
 
 def lid_motion(template: HeadTemplate, side: str, *, upper: float, lower: float) -> np.ndarray:
@@ -33,19 +50,18 @@ def lid_motion(template: HeadTemplate, side: str, *, upper: float, lower: float)
         Centimetres. [V, 3].
     """
     motion = _cross_opening(template, side, upper=upper, lower=lower)
-    return _clear_of_eyeball(template, side, motion, SKIN_CLEARANCE, RIM_CLEARANCE)
+    return _clear_of_eyeball(template, side, motion, OPEN)
 
 
 def close_lids(template: HeadTemplate, side: str) -> np.ndarray:
     """Displacement that shuts an eye, also one that is larger or wider open than the neutral one.
 
-    Where the edges of such an eye do not meet, the upper lid's rim hangs on as a curtain. On the
-    neutral head that rim hides behind the lower lid.
+    The upper lid comes to lie over the edge of the lower one, by more on small eyes. [V, 3].
     """
     motion = _cross_opening(template, side, **CLOSING)
     gap = _opening(template, side)
-    motion[template.lid_rims[f"{side}_upper"]] += TUCK * gap
-    return _clear_of_eyeball(template, side, motion, CLOSED_SKIN_CLEARANCE, CLOSED_RIM_CLEARANCE)
+    motion[template.lid_rims[f"{side}_upper"]] += CURTAIN * gap
+    return _clear_of_eyeball(template, side, motion, SHUT)
 
 
 def _opening(template: HeadTemplate, side: str) -> np.ndarray:
@@ -81,14 +97,14 @@ def _lid_skin(template: HeadTemplate, side: str, lid: str) -> tuple[np.ndarray, 
 
 
 def _clear_of_eyeball(
-    template: HeadTemplate, side: str, motion: np.ndarray, skin: float, rim: float
+    template: HeadTemplate, side: str, motion: np.ndarray, over_eyeball: Clearance
 ) -> np.ndarray:
     """The motion with what comes closer to the eyeball than its clearance pushed out. [V, 3]."""
     centre = on_side(EYE_CENTRE, SIDES[side])
     offsets = template.vertices + motion - centre
-    clearance = np.full(len(offsets), EYE_RADIUS + skin)
-    for lid in ("upper", "lower"):
-        clearance[template.lid_rims[f"{side}_{lid}"]] = EYE_RADIUS + rim
+    clearance = np.where(template.below_eye, over_eyeball.lower, over_eyeball.upper) + EYE_RADIUS
+    clearance[template.lid_rims[f"{side}_upper"]] = EYE_RADIUS + over_eyeball.upper_rim
+    clearance[template.lid_rims[f"{side}_lower"]] = EYE_RADIUS + over_eyeball.lower_rim
     distance = length(offsets)
     inside = (np.abs(motion).sum(axis=-1) > 1e-6) & (distance < clearance)
     pushed = offsets * np.where(inside, clearance / np.maximum(distance, 1e-9), 1)[:, None]

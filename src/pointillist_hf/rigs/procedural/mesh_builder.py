@@ -46,14 +46,29 @@ class MeshBuilder:
         self._parts.append(np.full(len(faces), part))
 
     def add_strip(
-        self, first: np.ndarray, second: np.ndarray, part: str, *, flip: bool = False
+        self,
+        first: np.ndarray,
+        second: np.ndarray,
+        part: str,
+        *,
+        flip: bool = False,
+        mirrored: slice | None = None,
     ) -> None:
         """Add the quads between two rows of ids, each split along first[i] - second[i + 1].
 
         They face the viewer who sees `first` above `second` and both running to the right,
         unless flipped.
+
+        Args:
+            first: Ids of the upper row.
+            second: Ids of the lower row, as many.
+            part: Their name.
+            flip: Whether they face away.
+            mirrored: Quads split along the other diagonal, for strips across the midline.
         """
         corners = np.stack([first[:-1], second[:-1], second[1:], first[1:]], axis=-1)
+        if mirrored is not None:
+            corners[mirrored] = np.roll(corners[mirrored], -1, axis=1)
         if flip:
             corners = corners[:, [0, 3, 2, 1]]
         self.add_faces(corners[:, [0, 1, 2, 0, 2, 3]], part)

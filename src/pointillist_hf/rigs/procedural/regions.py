@@ -36,6 +36,11 @@ NOSE_BASE = [
     *[(-1.3, -1.45, 8.0), (-0.65, -1.75, 8.4), (0, -1.85, 8.6), (0.65, -1.75, 8.4)],
     (1.3, -1.45, 8.0),
 ]
+# Parts of the mesh that are regions of their own.
+OWN_PARTS = (
+    *("teeth_upper", "teeth_lower", "tongue"),
+    *("eye_left", "eye_right", "ear_left", "ear_right"),
+)
 # Stations from the subject's right (-1) to the left (1) corner.
 UPPER_LIP_STATIONS, LOWER_LIP_STATIONS = (-0.6, -0.22, 0, 0.22, 0.6), (0.6, 0.25, 0, -0.25, -0.6)
 
@@ -71,8 +76,7 @@ def build_masks(template: HeadTemplate) -> dict[str, np.ndarray]:
         "eyelids": parts == "lid",
         "left_half": points[:, 0] >= 0,
     }
-    for part in ("teeth_upper", "teeth_lower", "eye_left", "eye_right", "ear_left", "ear_right"):
-        masks[part] = parts == part
+    masks |= {part: parts == part for part in OWN_PARTS}
     return {name: np.flatnonzero(mask) for name, mask in masks.items()}
 
 

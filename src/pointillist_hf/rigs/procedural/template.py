@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The rig's neutral head: one mesh of skin, lids, mouth, teeth, ears and eyeballs.
+"""The rig's neutral head: one mesh of skin, lids, mouth, teeth, tongue, ears and eyeballs.
 
 Centimetres and degrees; x points to the subject's left, y up, z out of the face. "left" and
 "right" are the subject's.
@@ -12,6 +12,8 @@ from functools import lru_cache
 
 import numpy as np
 
+from .ears import add_ear
+from .eyes import add_eyeball, add_lid_rim
 from .fields import SIDES
 from .grid import (
     EYE_LINE,
@@ -24,9 +26,11 @@ from .grid import (
     cast_grid,
 )
 from .mesh_builder import MeshBuilder, close_ring
-from .parts import TEETH, add_ear, add_eyeball, add_lid_rim, add_mouth_bag, add_teeth
+from .mouth import TEETH, add_mouth_bag, add_teeth, add_tongue
 
 LIDS = ("upper", "lower")
+NUM_EAR_SPOKES = {"full": 22, "low": 16}
+NUM_TONGUE_SEGMENTS = {"full": 12, "low": 8}
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,8 @@ class HeadTemplate:
 
     vertices: np.ndarray  # [V, 3]
     faces: np.ndarray  # [F, 3], counter-clockwise seen from outside
-    face_parts: np.ndarray  # [F]: skin, lid, mouth, teeth_{upper,lower}, {ear,eye}_{left,right}
+    # skin, lid, mouth, teeth_{upper,lower}, {ear,eye}_{left,right}, tongue
+    face_parts: np.ndarray  # [F]
     vertex_parts: np.ndarray  # [V]; vertices on a seam belong to the skin
     normals: np.ndarray  # [V, 3]; skin vertices take theirs from skin faces only
     row_y: np.ndarray  # [V], height of the unbent grid row; -50 off the grid, 50 on the pole
@@ -50,6 +55,7 @@ class HeadTemplate:
     lid_rims: dict[str, np.ndarray]  # same keys: inner edges of the lids, ordered alike
     mouth_edges: dict[str, np.ndarray]  # "upper", "lower": ids from the right to the left corner
     mouth_bag: dict[str, list[np.ndarray]]  # same keys: rows of ids behind the lips, inwards
+    tongue: np.ndarray  # ids: its tip, then its rings towards the root
     grid_shape: tuple[int, int]  # rows, columns
 
 
@@ -69,7 +75,7 @@ def build_template(resolution: Resolution = "full") -> HeadTemplate:
 
     Example:
         >>> build_template("low").faces.shape
-        (3466, 3)
+        (3682, 3)
     """
     grid, mesh = cast_grid(resolution), MeshBuilder()
     slits = _add_skin(mesh, grid)
@@ -80,9 +86,10 @@ def build_template(resolution: Resolution = "full") -> HeadTemplate:
     for part in TEETH:
         add_teeth(mesh, part)
     for side in SIDES:
-        add_ear(mesh, side)
+        add_ear(mesh, side, NUM_EAR_SPOKES[resolution])
     for side in SIDES:
         add_eyeball(mesh, side)
+    tongue = add_tongue(mesh, NUM_TONGUE_SEGMENTS[resolution])
     vertices, faces, face_parts = mesh.vertices, mesh.faces, mesh.face_parts
     row_y, azimuth = _grid_coordinates(grid, slits, len(vertices))
     lower_rims = [rim for key, rim in lid_rims.items() if key.endswith("lower")]
@@ -102,6 +109,7 @@ def build_template(resolution: Resolution = "full") -> HeadTemplate:
         lid_rims=lid_rims,
         mouth_edges=slits.mouth_edges,
         mouth_bag=mouth_bag,
+        tongue=tongue,
         grid_shape=grid.row_y.shape,
     )
 
@@ -133,7 +141,8 @@ def _add_skin(mesh: MeshBuilder, grid: Grid) -> _Slits:
     rows = (upper_ids[grid.mouth_row, columns], lower_ids[grid.mouth_row, columns])
     mesh.add_fan(pole, upper_ids[0], "skin")
     for above, below in zip(lower_ids[:-1], upper_ids[1:], strict=True):
-        mesh.add_strip(close_ring(above), close_ring(below), "skin")
+        right_half = slice(len(above) // 2, None)
+        mesh.add_strip(close_ring(above), close_ring(below), "skin", mirrored=right_half)
     return _Slits(upper_ids, lower_ids, eye_edges, dict(zip(LIDS, rows, strict=True)))
 
 

@@ -22,6 +22,7 @@ NUM_SMOOTHING_STEPS = 5
 
 # Jaw weight by row of the mouth bag: in the middle, and how far the corners pull it to a half.
 UPPER_BAG_JAW = [(0, 0.5), (0, 0.5), (0.1, 0.35), (0.4, 0)]
+TONGUE_JAW = ([4.1, 5.6], [0.5, 1])  # z, weight
 LOWER_BAG_JAW = [(1, -0.5), (1, -0.5), (0.85, -0.4), (0.4, 0)]
 
 
@@ -45,6 +46,7 @@ def build_jaw_weights(template: HeadTemplate) -> np.ndarray:
             across = np.abs(np.linspace(-1, 1, len(ids)))
             weights[ids] = middle + corner_pull * across**3
     weights[template.vertex_parts == "teeth_lower"] = 1
+    weights[template.tongue] = np.interp(template.vertices[template.tongue, 2], *TONGUE_JAW)
     return _smooth_over_skin(template, weights)
 
 
@@ -81,7 +83,7 @@ def _jaw_wedge(template: HeadTemplate) -> np.ndarray:
     width = 1 + 30 * smoothstep(off_middle, 19, 52)
     weights = smoothstep(_jaw_angles(template.vertices), threshold - width, threshold + width)
     weights = np.where(off_middle < MOUTH_CORNER + 0.1, template.below_mouth, weights)
-    weights = weights * smoothstep(y, -10.8, -7.7) * smoothstep(z, -3.0, 2.0)
+    weights = weights * smoothstep(y, -11.0, -8.0) * smoothstep(z, -3.5, 1.5)
     weights[template.mouth_edges["upper"][[0, -1]]] = 0.5
     # Lips pull towards a half at the corners, so that an open mouth is an almond, not a slot.
     near_lips = bell(template.row_y, MOUTH_LINE, 1.1) * (off_middle < MOUTH_CORNER - 1e-6)
@@ -93,10 +95,10 @@ def _lip_line_angles(template: HeadTemplate) -> np.ndarray:
     """Angle about the jaw's axis of the mouth row in each vertex's column. [V]."""
     columns = template.grid_shape[1]
     mouth_row = template.mouth_edges["upper"][0] // columns
-    ids = np.arange(mouth_row * columns, (mouth_row + 1) * columns)
-    order = np.argsort(template.azimuth[ids])
+    # The columns of the left half come first, from the middle of the face to that of the nape.
+    ids = mouth_row * columns + np.arange(columns // 2 + 1)
     angles = _jaw_angles(template.vertices[ids])
-    return np.interp(template.azimuth, template.azimuth[ids][order], angles[order])
+    return np.interp(np.abs(template.azimuth), template.azimuth[ids], angles)
 
 
 def _jaw_angles(points: np.ndarray) -> np.ndarray:
