@@ -44,7 +44,16 @@ def test_help_loads_no_torch():
     assert output.split() == [b"False"]
     result = run("--help")
     assert result.exit_code == 0
-    for command in ("avatar", "animate", "export", "info", "convert-flame", "synthesize"):
+    for command in (
+        "avatar",
+        "animate",
+        "export",
+        "info",
+        "convert-flame",
+        "synthesize",
+        "fit",
+        "tokenize",
+    ):
         assert command in result.stdout
 
 
@@ -91,10 +100,35 @@ def test_info(avatar_dir, pipeline_dir, tiny_avatar):
 
 
 @pytest.mark.slow
-def test_synthesize(tmp_path):
-    result = run("synthesize", "-o", tmp_path, "--num-identities", 1, "--seed", 3)
-    assert result.exit_code == 0, result.output
-    assert list(tmp_path.glob("train-*.parquet"))
+def test_three_commands_lead_from_nothing_to_a_data_set(tmp_path):
+    small = ("--image-size", 48, "--num-timesteps", 2, "--num-cameras", 4, "--resolution", "low")
+    captures, fits, people = tmp_path / "captures", tmp_path / "fits", tmp_path / "people"
+    commands = (
+        ("synthesize", "-o", captures, "--num-identities", 2, "--seed", 3, *small),
+        ("fit", captures, "-o", fits, "--preset", "fast", "--num-steps", 3),
+        ("tokenize", fits, "-o", people, "--num-test", 1, "--image-size", 48),
+        ("info", people, "--picture", tmp_path / "row.png"),
+    )
+    for command in commands:
+        result = run(*command)
+        assert result.exit_code == 0, result.output
+    assert "identity: person_000000" in result.stdout
+    assert (tmp_path / "row.png").is_file()
+    assert len([*people.glob("*.parquet")]) == 2
+
+
+@pytest.mark.slow
+def test_a_broken_capture_is_reported_and_the_others_fitted(tmp_path):
+    small = ("--image-size", 48, "--num-timesteps", 1, "--num-cameras", 2, "--resolution", "low")
+    run("synthesize", "-o", tmp_path / "captures", "--num-identities", 2, *small)
+    next(tmp_path.glob("captures/person_0000000/images/*.png")).unlink()
+    fit = ("fit", tmp_path / "captures", "-o", tmp_path / "fits", "--preset", "fast")
+    result = run(*fit, "--num-steps", 1)
+    assert result.exit_code == 1
+    assert "1 of 2 fits" in result.stdout
+    assert "person_0000000: " in result.stderr
+    assert "Traceback" not in result.stderr
+    assert (tmp_path / "fits" / "person_0000001" / "fit.json").is_file()
 
 
 @pytest.fixture
@@ -115,6 +149,11 @@ def bad_input(request, avatar_dir, pipeline_dir, portrait_file, tmp_path):
         "no avatar": ("export", tmp_path, tmp_path / "me.ply"),
         "damaged avatar": ("info", tmp_path / "avatar"),
         "nothing known": ("info", tmp_path),
+        "no capture": ("fit", tmp_path, *output),
+        "too few points": ("fit", tmp_path, *output, "--max-points", 0),
+        "unknown preset": ("fit", tmp_path, *output, "--preset", "slow"),
+        "no fit": ("tokenize", tmp_path, *output),
+        "unknown order": ("tokenize", tmp_path, *output, "--token-order", "bxyz"),
         "nobody": ("synthesize", *output, "--num-identities", 0),
     }[request.param]
 
@@ -132,7 +171,12 @@ def bad_input(request, avatar_dir, pipeline_dir, portrait_file, tmp_path):
         ("no avatar", "avatar.json"),
         ("damaged avatar", "line 1"),
         ("nothing known", "model_index.json"),
-        ("nobody", "num_train"),
+        ("no capture", "holds none"),
+        ("too few points", "max_points"),
+        ("unknown preset", "one of paper, fast"),
+        ("no fit", "there is none in"),
+        ("unknown order", "token_order"),
+        ("nobody", "num_identities"),
     ],
     indirect=["bad_input"],
 )

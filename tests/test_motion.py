@@ -257,7 +257,7 @@ def test_files_that_are_no_motion_are_refused(tiny_rig, tmp_path):
         "c.csv": (b"jawOpen\nwide\n", "`jawOpen` in line 2 of .* got 'wide'"),
         "d.csv": (b"jawOpen,jawLeft\n0.5\n", "`jawLeft` in line 2 .* got None"),
         "e.csv": (b"\xff\xfe\x00", "cannot be read"),
-        "g.bvh": (b"", r"must end in .npz or .csv"),
+        "g.bvh": (b"", r"must end in .npz, .csv or .frame"),
     }
     for name, (content, message) in cases.items():
         (tmp_path / name).write_bytes(content)

@@ -261,12 +261,9 @@ def tokenize_people(
     num_proc: Annotated[int, typer.Option(help="Processes.")] = 1,
 ) -> None:
     """Make a tokenised data set of fits; an interrupted run goes on."""
-    import datasets
-
     from .data.fit_row import TokenizeConfig
     from .data.tokenize_fits import tokenize_fits
 
-    datasets.disable_progress_bars()
     config = TokenizeConfig(
         num_bins=num_bins,
         token_order=token_order,

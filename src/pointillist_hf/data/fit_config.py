@@ -95,11 +95,14 @@ PRESETS: dict[str, dict[str, object]] = {
     "fast": {
         "num_steps": 4_000,
         "sh_degree": 0,
+        "sh_lr": 1e-2,
         "means_lr": 1e-2,
         "means_lr_final": 1e-3,
         "densify_from": 400,
         "densify_until": 3_200,
         "densify_every": 200,
+        # Higher, because moments are noisy so early; counts stay below the limit and differ.
+        "grad_threshold": 5e-4,
         "opacity_reset_every": 10_000,
         "opacity_reset_at_start": False,
         "save_every": 500,

@@ -7,7 +7,7 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..models.tokenization_points import PointTokenizer, TokenOrder
+from ..models.tokenization_points import PointTokenizer, TokenLayout, TokenOrder
 from ..rigs.flame_rig import FlameHeadRig
 from ..rigs.head_rig import HeadRig
 from .canonicalization import PointFilter, canonicalize
@@ -50,6 +50,7 @@ class TokenizeConfig:
         for name in ("num_portraits", "num_views", "num_rig_points", "identities_per_shard"):
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
+        TokenLayout(self.num_bins, 1, self.token_order)  # refuses what it cannot be
         if self.num_test < 0 or self.image_size < 16:
             raise ValueError(
                 "`num_test` must not be negative and `image_size` at least 16, "

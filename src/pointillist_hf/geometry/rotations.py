@@ -62,6 +62,17 @@ def matrix_to_quat(matrices: Tensor) -> Tensor:
     return normalize(chosen, dim=-1)
 
 
+def matrix_to_axis_angle(matrices: Tensor) -> Tensor:
+    """Axis times angle of rotations, the angle at most pi. [..., 3, 3] -> [..., 3] radians"""
+    quats = matrix_to_quat(matrices)
+    quats = torch.where(quats[..., :1] < 0, -quats, quats)
+    sine = quats[..., 1:].norm(dim=-1, keepdim=True)
+    half = torch.atan2(sine, quats[..., :1])
+    # At the identity the axis vanishes, and angle over sine goes to 2.
+    ratio = torch.where(sine > 1e-12, 2 * half / sine.clamp_min(1e-12), 2.0)
+    return quats[..., 1:] * ratio
+
+
 def quat_multiply(left: Tensor, right: Tensor) -> Tensor:
     """Hamilton product: the rotation `right` followed by `left`. [..., 4] x [..., 4] -> [..., 4]"""
     aw, ax, ay, az = left.unbind(-1)

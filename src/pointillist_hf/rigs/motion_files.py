@@ -2,7 +2,8 @@
 """Motion from other programs as rig parameters.
 
 `.npz` holds FLAME parameters as VHAP and GaussianAvatars name them; `.csv` holds ARKit's
-coefficients with one row per frame, as Live Link Face and users of MediaPipe write them.
+coefficients with one row per frame, as Live Link Face and users of MediaPipe write them; `.frame`
+files are tracks of Pixel3DMM.
 """
 
 from __future__ import annotations
@@ -17,20 +18,26 @@ from torch import Tensor
 from ..geometry.structures import RigParams
 from .arkit import ARKIT_NAMES, arkit_params
 from .head_rig import HeadRig
+from .pixel3dmm import DEFAULT_VERSION, SUFFIX, read_pixel3dmm
 from .vhap_params import read_params
 
 logger = logging.getLogger(__name__)
 
 
 def read_motion(
-    path: str | Path, rig: HeadRig, *, expression_map: Tensor | None = None
+    path: str | Path,
+    rig: HeadRig,
+    *,
+    expression_map: Tensor | None = None,
+    flame_version: str = DEFAULT_VERSION,
 ) -> RigParams:
     """The frames of a motion file, for this rig.
 
     Args:
-        path: .npz or .csv.
+        path: .npz, .csv, a .frame or a folder of those.
         rig: The rig that is to move.
         expression_map: For ARKit's coefficients on a rig without their names, see `arkit_params`.
+        flame_version: That a track of Pixel3DMM was made with, see `read_pixel3dmm`.
 
     Returns:
         T frames. An .npz brings the shape coefficients of its person along, a .csv has none.
@@ -40,13 +47,15 @@ def read_motion(
         ValueError: It cannot be read, or is no motion for this rig.
     """
     path = Path(path)
+    if path.is_dir() or path.suffix == SUFFIX:
+        return read_pixel3dmm(path, rig, flame_version=flame_version)
     if not path.is_file():
         raise FileNotFoundError(f"`path` must be a motion file, and there is none at {path}.")
     if path.suffix == ".npz":
         return _read_vhap(path, rig)
     if path.suffix == ".csv":
         return arkit_params(_read_arkit(path), rig, expression_map=expression_map)
-    raise ValueError(f"`path` must end in .npz or .csv, got {path.name!r}.")
+    raise ValueError(f"`path` must end in .npz, .csv or .frame, got {path.name!r}.")
 
 
 # FLAME parameters ---------------------------------------------------------------------------------
