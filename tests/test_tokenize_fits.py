@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """From fits to a data set: points keep their places, people their rows, licences their word."""
 
+import contextlib
 import dataclasses
 import json
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -295,3 +298,35 @@ def test_notes_of_another_version_are_refused(fits, tmp_path):
 def test_counts_below_one_are_refused(name):
     with pytest.raises(ValueError, match=f"`{name}` must be at least 1"):
         TokenizeConfig(**{name: 0})
+
+
+@pytest.mark.slow
+def test_commands_that_are_killed_end_as_unbroken_ones(tmp_path):
+    """Each is killed at three moments; what is on disk in the end is what it would have been."""
+    small = "--image-size 48 --num-timesteps 2 --num-cameras 4 --resolution low"
+    commands = (
+        f"synthesize -o captures --num-identities 3 {small}",
+        "fit captures -o fits --preset fast --num-steps 40",
+        "tokenize fits -o people --num-test 1 --image-size 48",
+    )
+    rng = np.random.default_rng(0)
+    files = {}
+    for name in ("whole", "broken"):
+        folder = tmp_path / name
+        folder.mkdir()
+        for command in commands:
+            process = [sys.executable, "-m", "pointillist_hf.cli", *command.split()]
+            for _ in range(3 if name == "broken" else 0):
+                with contextlib.suppress(subprocess.TimeoutExpired):  # which kills it by SIGKILL
+                    subprocess.run(
+                        process, cwd=folder, timeout=rng.uniform(4, 12), capture_output=True
+                    )
+            subprocess.run(process, cwd=folder, check=True, capture_output=True)
+        files[name] = {
+            str(path.relative_to(folder)): path.read_bytes()
+            for path in folder.rglob("*")
+            if path.is_file()
+        }
+    assert files["whole"].keys() == files["broken"].keys()
+    for name, content in files["whole"].items():
+        assert files["broken"][name] == content, name
