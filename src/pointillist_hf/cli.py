@@ -230,6 +230,7 @@ def fit_people(
     flame: Annotated[Path | None, typer.Option(help="Your FLAME model.")] = None,
     seed: Annotated[int, typer.Option(help="The same seed gives the same fit.")] = 0,
     num_proc: Annotated[int, typer.Option(help="People at the same time.")] = 1,
+    device: Annotated[str, typer.Option(help="cpu, or cuda, which draws with gsplat.")] = "cpu",
 ) -> None:
     """Fit Gaussians on the faces of the rig to captures; an interrupted run goes on."""
     from .data.captures import find_captures
@@ -239,7 +240,7 @@ def fit_people(
     given = {"num_steps": num_steps, "max_points": max_points, "seed": seed}
     config = FitConfig.preset(preset, **{k: v for k, v in given.items() if v is not None})
     found = find_captures(captures)
-    failed = fit_captures(found, output, config, flame_path=flame, num_proc=num_proc)
+    failed = fit_captures(found, output, config, flame_path=flame, num_proc=num_proc, device=device)
     typer.echo(f"{len(found) - len(failed)} of {len(found)} fits in {output}")
     _report_failures(failed)
 

@@ -35,6 +35,7 @@ def fit_capture(
     config: FitConfig | None = None,
     *,
     flame_path: str | Path | None = None,
+    device: str = "cpu",
     show_progress: bool = True,
 ) -> dict[str, float]:
     """Fits a capture and writes the result; an interrupted call goes on from its checkpoint.
@@ -46,6 +47,7 @@ def fit_capture(
         output_dir: See `fits`. A finished fit is left as it is.
         config: Settings; by default GaussianAvatars'.
         flame_path: The user's FLAME, for captures on FLAME.
+        device: "cuda" draws with gsplat.
         show_progress: Whether to draw a bar with PSNR and number of splats.
 
     Returns:
@@ -58,7 +60,7 @@ def fit_capture(
     config = config or FitConfig()
     capture = read_capture(capture_dir)
     rig = open_rig(capture.rig, source=capture_dir, flame_path=flame_path)
-    fit = Fit(capture, rig, config)
+    fit = Fit(capture, rig, config, device=device)
     checkpoint = output_dir / CHECKPOINT_FILE
     if checkpoint.is_file():
         fit.state.restore(checkpoint)
@@ -66,9 +68,9 @@ def fit_capture(
     figures = measure(fit)
     person = FittedPerson(
         splats=fit.detached_splats(),
-        rig=rig,
+        rig=rig.to("cpu"),
         rig_params=fit.detached_params(),
-        static_offset=fit.static_offset,
+        static_offset=fit.static_offset.cpu(),
         notes={
             "capture": relative_to(capture_dir, output_dir),
             "config": asdict(config),
@@ -134,6 +136,7 @@ def fit_captures(
     *,
     flame_path: str | Path | None = None,
     num_proc: int = 1,
+    device: str = "cpu",
     show_progress: bool = True,
 ) -> dict[str, str]:
     """Fits many people, each into a folder of its own; finished ones are not done again.
@@ -146,6 +149,7 @@ def fit_captures(
         config: Settings.
         flame_path: The user's FLAME, for captures on FLAME.
         num_proc: Processes; each fits one person with one thread.
+        device: "cuda" draws with gsplat.
         show_progress: Whether to draw bars.
 
     Returns:
@@ -156,7 +160,13 @@ def fit_captures(
     if len({*names}) < len(names):
         raise ValueError(f"`captures` must have different names, got {', '.join(names)}.")
     jobs = [(folder, Path(output_dir) / name) for folder, name in zip(folders, names, strict=True)]
-    work = partial(_try_fit, config=config, flame_path=flame_path, show_progress=show_progress)
+    work = partial(
+        _try_fit,
+        config=config,
+        flame_path=flame_path,
+        device=device,
+        show_progress=show_progress,
+    )
     failed = {}
     # Each fit draws its own bar.
     for job, problem in run_jobs(work, jobs, num_proc=num_proc, show_progress=False):
@@ -170,13 +180,14 @@ def _try_fit(
     job: tuple[Path, Path],
     config: FitConfig | None,
     flame_path: str | Path | None,
+    device: str,
     show_progress: bool,
 ) -> str | None:
     """Fits one person. Returns what went wrong, if anything did."""
     # One thread: tensors are small, and sums keep their order on every machine.
     torch.set_num_threads(1)
     try:
-        fit_capture(*job, config, flame_path=flame_path, show_progress=show_progress)
+        fit_capture(*job, config, flame_path=flame_path, device=device, show_progress=show_progress)
     except (OSError, ValueError) as error:
         return " ".join(str(error).split())
     return None

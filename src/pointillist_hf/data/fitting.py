@@ -16,7 +16,7 @@ from torch import Tensor
 from ..geometry.bound_splats import local_to_global
 from ..geometry.rotations import quat_to_matrix
 from ..geometry.spherical_harmonics import num_sh_coefficients, sh_colors
-from ..geometry.structures import BoundSplats, Capture, Gaussians, RigParams
+from ..geometry.structures import BoundSplats, Capture, Gaussians, Record, RigParams
 from ..geometry.triangles import triangle_frames
 from ..rendering.rasterize import rasterize
 from ..rendering.similarity import structural_similarity
@@ -38,15 +38,29 @@ class Fit:
         capture: Pictures of the person; those of the split "train" are fitted.
         rig: The rig of its parameters.
         config: Settings.
+        device: Of the tensors; on CUDA the splats are drawn by gsplat.
 
     Raises:
         ValueError: The capture has nothing to fit, belongs to another rig, or `max_points` is less
             than the number of faces.
     """
 
-    def __init__(self, capture: Capture, rig: HeadRig, config: FitConfig) -> None:
+    def __init__(
+        self,
+        capture: Capture,
+        rig: HeadRig,
+        config: FitConfig,
+        *,
+        device: torch.device | str = "cpu",
+    ) -> None:
         rig.check_params(capture.rig_params)
-        self.capture, self.rig, self.config = capture, rig, config
+        self.device = torch.device(device)
+        self.rig, self.config = rig.to(self.device), config
+        self.capture = replace(
+            capture,
+            cameras=capture.cameras.to(self.device),
+            rig_params=capture.rig_params.to(self.device),
+        )
         self.numbers = capture.of_split("train")
         if not self.numbers:
             raise ValueError(f'`capture` {capture.name} must have pictures of the split "train".')
@@ -57,18 +71,23 @@ class Fit:
             )
         self.static_offset = match_static_offset(
             capture.static_offset, len(rig.v_template), capture.name
-        )
-        self.camera_centers = torch.linalg.inv(capture.cameras.viewmats)[:, :3, 3]
-        rest = rig.canonical_vertices(capture.rig_params.betas[:1], self.static_offset)[0]
+        ).to(self.device)
+        self.camera_centers = torch.linalg.inv(self.capture.cameras.viewmats)[:, :3, 3]
+        betas = self.capture.rig_params.betas[:1]
+        rest = self.rig.canonical_vertices(betas, self.static_offset)[0]
         self.face_sizes = triangle_frames(rest[rig.faces])[2]
         self.state = FitState(
-            initial_values(rig.num_faces, config),
-            torch.arange(rig.num_faces),
-            capture.rig_params,
+            {k: v.to(self.device) for k, v in initial_values(rig.num_faces, config).items()},
+            torch.arange(rig.num_faces, device=self.device),
+            self.capture.rig_params,
             config,
             camera_extent(self.camera_centers[self.numbers], config),
         )
         self._order: tuple[int, Tensor] = (-1, torch.empty(0))
+
+    @property
+    def _white(self) -> Tensor:
+        return torch.ones(1, 3, device=self.device)
 
     @property
     def sh_degree(self) -> int:
@@ -91,25 +110,25 @@ class Fit:
         """The fit as the camera of a picture sees it, on white. [H, W, 3]"""
         with torch.no_grad():
             camera = self.capture.cameras[number : number + 1]
-            colors, _ = rasterize(self.gaussians(number), camera, backgrounds=torch.ones(1, 3))
-        return colors[0]
+            colors, _ = rasterize(self.gaussians(number), camera, backgrounds=self._white)
+        return colors[0].cpu()
 
     def advance(self) -> dict[str, float]:
         """One step on one picture. Returns its losses, and "mse"."""
         number, state = self._next_picture(), self.state
         camera = self.capture.cameras[number : number + 1]
         gaussians = self.gaussians(number)
-        probe = torch.zeros(1, len(state), 2, requires_grad=True)
+        probe = torch.zeros(1, len(state), 2, device=self.device, requires_grad=True)
         colors, _, meta = rasterize(
-            gaussians, camera, backgrounds=torch.ones(1, 3), screen_probe=probe, with_meta=True
+            gaussians, camera, backgrounds=self._white, screen_probe=probe, with_meta=True
         )
         is_seen = meta.radii[0] > 0
-        target = self.capture.images[number][None]
+        target = self.capture.images[number][None].to(self.device)
         losses = fit_losses(colors, target, state, is_seen, self.config)
         state.set_learning_rates()
         state.optimizer.zero_grad()
         losses["loss"].backward()
-        sides = torch.tensor([camera.width / 2, camera.height / 2])
+        sides = probe.new_tensor([camera.width / 2, camera.height / 2])
         state.note_gradients(probe.grad[0] * sides, is_seen)
         state.optimizer.step()
         state.step += 1
@@ -119,7 +138,7 @@ class Fit:
 
     def contributions(self, numbers: list[int]) -> Tensor:
         """How much of the pictures each splat makes: the sum of its blending weights. [N]"""
-        total = torch.zeros(len(self.state))
+        total = torch.zeros(len(self.state), device=self.device)
         for number in numbers:
             with torch.no_grad():
                 gaussians = self.gaussians(number)
@@ -134,12 +153,13 @@ class Fit:
     def detached_splats(self) -> BoundSplats:
         """The splats as a record of their own."""
         splats = self.state.splats
-        return BoundSplats(**{name: value.detach().clone() for name, value in vars(splats).items()})
+        return BoundSplats(
+            **{name: value.detach().clone().cpu() for name, value in vars(splats).items()}
+        )
 
     def detached_params(self) -> RigParams:
         """The refined parameters as a record of their own."""
-        params = vars(self.state.rig_params)
-        return RigParams(**{name: value.detach().clone() for name, value in params.items()})
+        return _copy(self.state.rig_params)
 
     def _next_picture(self) -> int:
         """Every picture once per round, in an order of the seed and the round."""
@@ -180,7 +200,7 @@ class Fit:
         """Children scatter as the splat itself does, along its own axes."""
         # GaussianAvatars adds metres to units of the triangle here; we stay in the latter.
         values = self.state.values
-        noise = torch.randn(len(plan), 3, generator=self._stream(self.state.step))
+        noise = torch.randn(len(plan), 3, generator=self._stream(self.state.step)).to(self.device)
         scales = values["log_scales"].detach().exp()[plan.sources]
         rotations = quat_to_matrix(values["quats"].detach()[plan.sources])
         return torch.einsum("nij,nj->ni", rotations, noise * scales)
@@ -190,12 +210,16 @@ class Fit:
         step = max(len(self.numbers) // CONTRIBUTION_PICTURES, 1)
         contributions = self.contributions(self.numbers[::step])
         kept = most_contributing(contributions, self.state.bindings, max_points)
-        sources = torch.arange(len(self.state))
-        nothing = torch.zeros(len(sources), dtype=torch.bool)
+        sources = torch.arange(len(self.state), device=self.device)
+        nothing = torch.zeros_like(sources, dtype=torch.bool)
         plan = Plan(sources, is_new=nothing, is_child=nothing).keep(kept)
         sums, seen = self.state.gradient_sums[kept], self.state.num_seen[kept]
-        self.state.apply(plan, torch.zeros(len(plan), 3))
+        self.state.apply(plan, torch.zeros(len(plan), 3, device=self.device))
         self.state.gradient_sums, self.state.num_seen = sums, seen
+
+
+def _copy(record: Record) -> Record:
+    return replace(record, **{k: v.detach().clone().cpu() for k, v in vars(record).items()})
 
 
 def initial_values(num_faces: int, config: FitConfig) -> dict[str, Tensor]:
