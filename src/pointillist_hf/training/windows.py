@@ -6,9 +6,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..models.slot_heads import IGNORED
 from ..models.tokenization_points import TOKENS_PER_POINT, TokenLayout
 
-IGNORED = -100
 # Share of windows at either end of a sequence. Otherwise a long sequence shows its start and its
 # end, one token each, too rarely to learn when a cloud ends.
 END_SHARE = 1 / 8
