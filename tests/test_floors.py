@@ -39,7 +39,7 @@ HOMES = {
     "diffusers": {"rigs", "pipeline_avatar.py", "registration.py"},
     "transformers": {"models", "training", "registration.py"},
     "huggingface_hub": {"models"},
-    "safetensors": {"avatar.py", "rigs/flame/model_file.py"},
+    "safetensors": {"avatar.py", "rigs/flame/model_file.py", "training/ema.py"},
     "datasets": {"data"},
     "accelerate": {"training"},
     "typer": {"cli.py"},
