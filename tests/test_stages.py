@@ -137,6 +137,7 @@ data, output, size = sys.argv[1:]
 people, processor = load_people(data, "train"), recipes.build_image_processor("nano")
 torch.manual_seed(0)
 conditioner = AvatarConditioner(recipes.build_conditioner_config(size, people.tokenizer)).double()
+conditioner.image_encoder.requires_grad_(False)
 conditioner.register_forward_pre_hook(lambda module, args: tuple(a.double() for a in args))
 # Larger than some clouds, so that padding makes the rows weigh differently.
 config = recipes.build_generator_config(size, people.tokenizer)
