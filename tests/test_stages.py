@@ -25,7 +25,7 @@ from pointillist_hf.data.token_dataset import SyntheticDatasetConfig, build_synt
 from pointillist_hf.evaluation.identification import identify_people
 from pointillist_hf.evaluation.metrics import pairwise_errors, psnr, rank_correlation
 from pointillist_hf.models.generation_point_generator import PointGrammar
-from pointillist_hf.training.dataset import load_people
+from pointillist_hf.training.dataset import load_people, with_token_order
 from pointillist_hf.training.generator_checks import cloud_losses, validate_generator
 from pointillist_hf.training.loop import LoopConfig
 from pointillist_hf.training.portraits import portrait_pixels
@@ -129,7 +129,7 @@ PRECISE = """
 import sys, torch
 from pointillist_hf import AvatarConditioner, PointGeneratorForCausalLM
 from pointillist_hf.training import recipes
-from pointillist_hf.training.dataset import load_people
+from pointillist_hf.training.dataset import load_people, with_token_order
 from pointillist_hf.training.loop import LoopConfig
 from pointillist_hf.training.train_generator import train_generator
 
@@ -235,6 +235,47 @@ def test_the_generator_is_watched_while_it_trains(trained, tmp_path):
     training = GeneratorTraining(conditioner, generator).eval()
     again = validate_generator(training, people, build_image_processor("nano"), 16)
     assert again["nats_per_point"] == pytest.approx(found[-1]["validation_nats_per_point"])
+
+
+def test_another_order_of_tokens_is_the_same_cloud(trained):
+    people = load_people(trained / "data", "train")
+    other = with_token_order(people, "xyzb")
+    for before, after in zip(people.persons, other.persons, strict=True):
+        assert not torch.equal(before.input_ids, after.input_ids)
+        old, new = (
+            tokenizer.decode_points(person.input_ids)
+            for tokenizer, person in ((people.tokenizer, before), (other.tokenizer, after))
+        )
+        assert torch.equal(old.means, new.means)
+        assert torch.equal(old.bindings, new.bindings)
+        assert torch.equal(other.tokenizer.encode_points(new), after.input_ids)
+
+
+@pytest.mark.slow
+def test_the_variants_are_compared_and_the_comparison_goes_on(trained, tmp_path):
+    command = f"--size nano --seeds 0 --eval_steps 2 --batch_size 2 --output {tmp_path / 'out'}"
+    folders = ("--data", str(trained / "data"), "--components", str(trained / "out"))
+    results = []
+    for seeds in ("0", "0 1"):
+        options = command.replace("--seeds 0", f"--seeds {seeds} --max_steps 4").split()
+        subprocess.run(
+            [sys.executable, str(EXAMPLES / "ablate_generator.py"), *folders, *options],
+            check=True,
+            capture_output=True,
+        )
+        results.append(json.loads((tmp_path / "out.json").read_text()))
+    first, second = results
+    assert second["steps"] == 4
+    for variant, seeds in second["curves"].items():
+        assert seeds["0"] == first["curves"][variant]["0"]  # not trained again
+        assert [row["done"] for row in seeds["1"]] == [2, 4]
+        assert seeds["0"][0]["train_seconds"] < seeds["0"][1]["train_seconds"]
+        found = second["nats_per_point_at_steps"][variant]
+        assert found["1"] == pytest.approx(seeds["1"][-1]["nats_per_point"])
+    assert len(second["curves"]) == len(second["nats_per_point_at_seconds"]) == 4
+    weights = second["weights"].values()
+    assert max(weights) < 1.005 * min(weights)
+    assert (tmp_path / "out.svg").read_text().count("<polyline") == 16
 
 
 def test_windowed_states_are_those_of_the_full_forward(trained):
