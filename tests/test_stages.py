@@ -214,6 +214,7 @@ def test_the_generator_is_watched_while_it_trains(trained, tmp_path):
         batch_size=2,
         eval_steps=2,
         sample_steps=3,
+        num_sample_points=20,
         ema_decay=0.5,
         show_progress=False,
     )

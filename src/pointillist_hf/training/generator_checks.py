@@ -53,6 +53,7 @@ def generator_checks(
                 _draw_samples,
                 people=shown,
                 processor=processor,
+                max_points=config.num_sample_points,
                 folder=Path(config.output_dir) / "samples",
             ),
         ),
@@ -122,16 +123,15 @@ def validate_generator(
 
 
 def draw_samples(
-    training: GeneratorTraining, people: People, processor: PortraitImageProcessor
+    training: GeneratorTraining, people: People, processor: PortraitImageProcessor, max_points: int
 ) -> Tensor:
     """Clouds of the first people, true and sampled, seen from two sides. [4 K, H, W, 3]"""
+    shown = people.persons[:NUM_SAMPLES]
+    contexts = [encode_person(training, people, i, processor) for i in range(len(shown))]
+    output = training.generator.generate_points(torch.cat(contexts), max_points=max_points)
     pictures = []
-    for index, person in enumerate(people.persons[:NUM_SAMPLES]):
-        context = encode_person(training, people, index, processor)
-        output = training.generator.generate_points(
-            context, seeds=[index], max_points=2 * person.num_points
-        )
-        for ids in (person.input_ids, output.input_ids[0].cpu()):
+    for person, sampled in zip(shown, output.input_ids.cpu(), strict=True):
+        for ids in (person.input_ids, sampled):
             pictures.append(_render_points(people.tokenizer.decode_points(ids), people.rig))
     return torch.cat(pictures)
 
@@ -144,9 +144,15 @@ def _log_likelihood(
 
 
 def _draw_samples(
-    model: nn.Module, done: int, *, people: People, processor: PortraitImageProcessor, folder: Path
+    model: nn.Module,
+    done: int,
+    *,
+    people: People,
+    processor: PortraitImageProcessor,
+    max_points: int,
+    folder: Path,
 ) -> dict[str, float]:
-    pictures = draw_samples(model, people, processor)
+    pictures = draw_samples(model, people, processor, max_points)
     if PartialState().is_main_process:
         labels = ["true", "true", "sampled", "sampled"] * (len(pictures) // 4)
         path = folder / f"step-{done:07d}.png"

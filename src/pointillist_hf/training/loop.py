@@ -69,6 +69,7 @@ class LoopConfig:
     eval_steps: int = 0
     sample_steps: int = 0
     num_eval_people: int = 16
+    num_sample_points: int = 1024  # most points of a cloud that is drawn
     window_step: int = 0  # tokens from the start of a window to that of the next
 
     def __post_init__(self) -> None:
