@@ -287,6 +287,20 @@ def test_gradients_are_those_of_differences():
     assert torch.autograd.gradcheck(loss, inputs, fast_mode=True)
 
 
+def test_mixed_and_half_precision(context):
+    model = build_depth().train()
+    ids = random_ids(model.config)
+    labels = labelled(ids, model.config.layout)
+    expected = model(ids, context, labels=labels, use_cache=False).loss
+    with torch.autocast("cpu", torch.bfloat16):
+        output = model.model(ids, context, use_cache=False).last_hidden_state
+        loss = model(ids, context, labels=labels, use_cache=False).loss
+    assert output.dtype == loss.dtype == torch.float32
+    torch.testing.assert_close(loss, expected, atol=0.02, rtol=0)
+    half = build_depth().bfloat16().generate_points(context.bfloat16(), max_points=3)
+    assert half.token_hidden_states.dtype == torch.bfloat16
+
+
 @pytest.mark.parametrize("is_tied", [False, True])
 def test_save_and_load(tmp_path, context, is_tied):
     model = build_depth(tie_word_embeddings=is_tied, token_order="yzxb")

@@ -196,7 +196,8 @@ class DepthPointHead(nn.Module):
     def join_tokens(self, embeddings: Tensor) -> Tensor:
         """The large transformer's inputs. [B, 4 P, D] -> [B, P, D]"""
         points = self.token_norm(embeddings).unflatten(1, (-1, TOKENS_PER_POINT))
-        return self.point_proj(points.flatten(2))
+        # Under autocast too, sums of layers stay as exact as the weights.
+        return self.point_proj(points.flatten(2)).to(embeddings.dtype)
 
     def initial_state(self, batch: int) -> Tensor:
         """In place of the state after the point before the first. [B, 1, D]"""
@@ -219,8 +220,9 @@ class DepthPointHead(nn.Module):
             shared + project(tokens[:, :, slot])
             for slot, project in enumerate(self.token_projs[: num_steps - 1])
         ]
-        hidden_states = torch.stack(steps, dim=2).flatten(0, 1)  # [B P, S, D]
+        hidden_states = torch.stack(steps, dim=2).flatten(0, 1).to(embeddings.dtype)  # [B P, S, D]
         mask = hidden_states.new_full((num_steps, num_steps), -torch.inf).triu(1)
         for layer in self.layers:
             hidden_states = layer(hidden_states, mask)
-        return self.norm(self.out_proj(hidden_states)).unflatten(0, point_states.shape[:2])
+        states = self.norm(self.out_proj(hidden_states).to(embeddings.dtype))
+        return states.unflatten(0, point_states.shape[:2])
