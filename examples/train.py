@@ -3,11 +3,13 @@
 
 The stages in order: regressor, generator, decoder. Each finds the components it needs in
 OUTPUT and saves its own there. Run the same command again to go on from the last checkpoint.
+--size tiny-depth gives the generator the depth head. --eval_steps and --sample_steps are for the
+generator: held-out nats per point, and pictures of points in OUTPUT/generator_run/samples.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from transformers import HfArgumentParser
 
@@ -27,25 +29,26 @@ class Arguments:
     batch_size: int = -1
     learning_rate: float = -1.0
     mixed_precision: str = "no"
+    accumulation_steps: int = 1
+    schedule: str = "cosine"
+    ema_decay: float = 0.0
     save_steps: int = -1
+    eval_steps: int = 0
+    sample_steps: int = 0
+    window_step: int = 0
+    tracker: str = "none"
     num_workers: int = 0
     seed: int = 0
 
 
 def main() -> None:
     arguments = HfArgumentParser(Arguments).parse_args_into_dataclasses()[0]
-    given = {
-        name: getattr(arguments, name)
-        for name in ("max_steps", "batch_size", "learning_rate", "save_steps")
-        if getattr(arguments, name) != -1
-    }
     if arguments.stage not in STAGES:
         raise SystemExit(f"--stage must be one of {', '.join(STAGES)}, got {arguments.stage!r}.")
+    same = {f.name: getattr(arguments, f.name, None) for f in fields(LoopConfig)}
+    given = {name: value for name, value in same.items() if value not in (None, -1)}
     config = LoopConfig(
         output_dir=f"{arguments.output}/{arguments.stage}_run",
-        mixed_precision=arguments.mixed_precision,
-        num_workers=arguments.num_workers,
-        seed=arguments.seed,
         **{**STAGES[arguments.stage].settings, **given},
     )
     run_stage(arguments.stage, arguments.data, arguments.output, arguments.size, config)

@@ -40,7 +40,12 @@ HOMES = {
     "diffusers": {"rigs", "pipeline_avatar.py", "registration.py"},
     "transformers": {"models", "training", "registration.py"},
     "huggingface_hub": {"models", "data/token_dataset.py"},
-    "safetensors": {"avatar.py", "data/fit_state.py", "rigs/flame/model_file.py"},
+    "safetensors": {
+        "avatar.py",
+        "data/fit_state.py",
+        "rigs/flame/model_file.py",
+        "training/ema.py",
+    },
     "datasets": {"data"},
     "accelerate": {"training"},
     "typer": {"cli.py"},

@@ -40,6 +40,16 @@ class PointGeneratorConfig(PreTrainedConfig):
     # "full" is a softmax over the whole vocabulary; "typed" only over what the slot may hold
     loss_head: Literal["full", "typed"] = "full"
 
+    # Paper: "flat", one step of the transformer per token. "depth": one per point, and a small
+    # transformer over the slots of a point emits its tokens; a window then holds a quarter of the
+    # keys, and a cloud takes a quarter of the steps.
+    point_head: Literal["flat", "depth"] = "flat"
+    depth_num_hidden_layers: int = 3
+    # None is the size of the large transformer
+    depth_hidden_size: int | None = None
+    depth_num_attention_heads: int | None = None
+    depth_intermediate_size: int | None = None
+
     initializer_range: float = 0.02
     tie_word_embeddings: bool = False
     use_cache: bool = True
@@ -52,6 +62,10 @@ class PointGeneratorConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs: object) -> None:
         """Fills in what follows from the other fields."""
+        if self.point_head == "depth":
+            for name in ("hidden_size", "num_attention_heads", "intermediate_size"):
+                if getattr(self, f"depth_{name}") is None:
+                    setattr(self, f"depth_{name}", getattr(self, name))
         self.layer_types = ["sliding_attention"] * self.num_hidden_layers
         layout = self.layout
         self.bos_token_id, self.eos_token_id = layout.bos_token_id, layout.eos_token_id
@@ -84,4 +98,25 @@ class PointGeneratorConfig(PreTrainedConfig):
             raise ValueError(
                 f"`sliding_window` must be a multiple of 4 and at least 8, "
                 f"got {self.sliding_window}: a window holds whole points."
+            )
+        if self.point_head == "depth":
+            self._validate_depth()
+
+    def _validate_depth(self) -> None:
+        if self.loss_head != "typed":
+            raise ValueError(
+                f"`loss_head` must be 'typed' with `point_head='depth'`, got {self.loss_head!r}: "
+                "its heads know no tokens of other slots."
+            )
+        if self.depth_num_hidden_layers < 1:
+            raise ValueError(
+                "`depth_num_hidden_layers` must be at least 1, "
+                f"got {self.depth_num_hidden_layers}: otherwise a token sees none of its point."
+            )
+        if self.depth_num_attention_heads < 1 or (
+            self.depth_hidden_size % self.depth_num_attention_heads
+        ):
+            raise ValueError(
+                f"`depth_hidden_size` ({self.depth_hidden_size}) must be a multiple of "
+                f"`depth_num_attention_heads` ({self.depth_num_attention_heads})."
             )

@@ -5,13 +5,13 @@ A decoder-only transformer over point tokens. Each layer looks at the portrait a
 (cross-attention), then at the tokens so far within the window (self-attention), then transforms.
 What differs from the textbook: x, y and z share their embeddings, so a slot embedding tells them
 apart; positions are only relative (rotary), because a window may start anywhere in a cloud.
+`point_head="depth"` departs from the paper, see `depth_point_head`.
 """
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 from transformers import GenerationMixin, PreTrainedModel
 from transformers import initialization as init
 from transformers.cache_utils import Cache, DynamicCache, EncoderDecoderCache
@@ -25,12 +25,14 @@ from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .configuration_point_generator import PointGeneratorConfig
+from .depth_point_head import DepthPointHead, PointCache, PointWindow
 from .generation_point_generator import PointGenerationMixin
 from .point_generator_layers import (
     PointGeneratorCrossAttention,
     PointGeneratorLayer,
     PointGeneratorSelfAttention,
 )
+from .slot_heads import IGNORED, full_losses, typed_logits, typed_losses
 from .tokenization_points import TOKENS_PER_POINT
 
 
@@ -40,7 +42,7 @@ class PointGeneratorPreTrainedModel(PreTrainedModel):
     config_class = PointGeneratorConfig
     base_model_prefix = "model"
     supports_gradient_checkpointing = True
-    _no_split_modules = ["PointGeneratorLayer"]  # noqa: RUF012
+    _no_split_modules = ["PointGeneratorLayer", "DepthLayer"]  # noqa: RUF012
     _skip_keys_device_placement = ["past_key_values"]  # noqa: RUF012
     _supports_sdpa = True
     _supports_flash_attn = True
@@ -68,11 +70,16 @@ class PointGeneratorModel(PointGeneratorPreTrainedModel):
     def __init__(self, config: PointGeneratorConfig) -> None:
         super().__init__(config)
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
-        self.embed_slots = nn.Embedding(TOKENS_PER_POINT, config.hidden_size)
+        if config.point_head == "flat":
+            self.embed_slots = nn.Embedding(TOKENS_PER_POINT, config.hidden_size)
         self.layers = nn.ModuleList(
             PointGeneratorLayer(config, i) for i in range(config.num_hidden_layers)
         )
         self.norm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        if config.point_head == "depth":
+            self.depth_head = DepthPointHead(config)
+        # What the layers count in: tokens, or points.
+        self.window_config = config if config.point_head == "flat" else PointWindow(config)
         self.post_init()
 
     def rotary_embedding(self, position_ids: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -94,18 +101,48 @@ class PointGeneratorModel(PointGeneratorPreTrainedModel):
         if isinstance(attention_mask, dict):
             return attention_mask["sliding_attention"]
         is_plain = past_key_values is None and attention_mask is None
-        inside_window = inputs_embeds.shape[1] <= self.config.sliding_window
+        inside_window = inputs_embeds.shape[1] <= self.window_config.sliding_window
         if is_plain and inside_window and self.config._attn_implementation == "sdpa":
             # The mask builder would materialise L x L values at L = window.
             return None
         cache = None if past_key_values is None else past_key_values.self_attention_cache
         return create_sliding_window_causal_mask(
-            config=self.config,
+            config=self.window_config,
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
             past_key_values=cache,
             position_ids=position_ids,
         )
+
+    def transform(
+        self,
+        inputs_embeds: Tensor,
+        encoder_hidden_states: Tensor,
+        attention_mask: Tensor | dict[str, Tensor] | None,
+        encoder_attention_mask: Tensor | None,
+        position_ids: Tensor,
+        past_key_values: EncoderDecoderCache | None,
+    ) -> Tensor:
+        """The layers and the last norm, over tokens or points. [B, L, D] -> [B, L, D]"""
+        position_embeddings = self.rotary_embedding(position_ids, inputs_embeds.dtype)
+        self_mask = self.self_mask(inputs_embeds, attention_mask, past_key_values, position_ids)
+        cross_mask = create_bidirectional_mask(
+            config=self.config,
+            inputs_embeds=inputs_embeds,
+            attention_mask=encoder_attention_mask,
+            encoder_hidden_states=encoder_hidden_states,
+        )
+        hidden_states = inputs_embeds
+        for layer in self.layers:
+            hidden_states = layer(
+                hidden_states,
+                encoder_hidden_states,
+                position_embeddings,
+                self_mask,
+                cross_mask,
+                past_key_values,
+            )
+        return self.norm(hidden_states)
 
     @merge_with_config_defaults
     @capture_outputs
@@ -121,12 +158,15 @@ class PointGeneratorModel(PointGeneratorPreTrainedModel):
         use_cache: bool | None = None,
         **kwargs: object,
     ) -> BaseModelOutputWithPastAndCrossAttentions:
-        """Final hidden states of the tokens.
+        """Final hidden states of the tokens: what is known once the token is, for the next one.
+
+        With `point_head="depth"` these are the states of the small transformer, at the width of
+        the large one, whose own states are the `hidden_states` of the layers, one per point.
 
         Args:
             input_ids: [B, L]
             encoder_hidden_states: Conditioning tokens. [B, M, cross_attention_size]
-            attention_mask: 0 at padded tokens. [B, L so far]
+            attention_mask: 0 at padded tokens; with the depth head, at whole points. [B, L so far]
             encoder_attention_mask: 0 at padded conditioning tokens. [B, M]
             position_ids: The default counts on from the cache; a window that starts inside a cloud
                 must start at a multiple of 4, because the slot follows from the position. [B, L]
@@ -139,6 +179,28 @@ class PointGeneratorModel(PointGeneratorPreTrainedModel):
             raise ValueError("`encoder_hidden_states` must be given: every layer looks at them.")
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("Give exactly one of `input_ids` and `inputs_embeds`.")
+        if self.config.point_head == "depth":
+            if inputs_embeds is not None or isinstance(attention_mask, dict):
+                raise ValueError(
+                    "`inputs_embeds` and masks of static caches cannot be used with "
+                    "`point_head='depth'`. Give `input_ids`, and a mask [B, L] or none."
+                )
+            past_key_values = (
+                PointCache.around(past_key_values, self.window_config)
+                if use_cache or past_key_values is not None
+                else None
+            )
+            hidden_states = self.forward_points(
+                input_ids,
+                encoder_hidden_states,
+                attention_mask,
+                encoder_attention_mask,
+                position_ids,
+                past_key_values,
+            )
+            return BaseModelOutputWithPastAndCrossAttentions(
+                last_hidden_state=hidden_states, past_key_values=past_key_values
+            )
         if inputs_embeds is None:
             inputs_embeds = self.embed_tokens(input_ids)
         if use_cache and past_key_values is None:
@@ -147,31 +209,81 @@ class PointGeneratorModel(PointGeneratorPreTrainedModel):
             # Built without the config, which would truncate the conditioning to the window.
             past_key_values = EncoderDecoderCache(past_key_values, DynamicCache())
         if position_ids is None:
-            seen = 0 if past_key_values is None else past_key_values.get_seq_length()
-            position_ids = torch.arange(inputs_embeds.shape[1], device=inputs_embeds.device) + seen
-            position_ids = position_ids[None]
-
-        hidden_states = inputs_embeds + self.embed_slots(position_ids % TOKENS_PER_POINT)
-        position_embeddings = self.rotary_embedding(position_ids, hidden_states.dtype)
-        self_mask = self.self_mask(inputs_embeds, attention_mask, past_key_values, position_ids)
-        cross_mask = create_bidirectional_mask(
-            config=self.config,
-            inputs_embeds=inputs_embeds,
-            attention_mask=encoder_attention_mask,
-            encoder_hidden_states=encoder_hidden_states,
+            position_ids = _count_on(inputs_embeds, past_key_values)
+        hidden_states = self.transform(
+            inputs_embeds + self.embed_slots(position_ids % TOKENS_PER_POINT),
+            encoder_hidden_states,
+            attention_mask,
+            encoder_attention_mask,
+            position_ids,
+            past_key_values,
         )
-        for layer in self.layers:
-            hidden_states = layer(
-                hidden_states,
-                encoder_hidden_states,
-                position_embeddings,
-                self_mask,
-                cross_mask,
-                past_key_values,
-            )
         return BaseModelOutputWithPastAndCrossAttentions(
-            last_hidden_state=self.norm(hidden_states), past_key_values=past_key_values
+            last_hidden_state=hidden_states, past_key_values=past_key_values
         )
+
+    def forward_points(
+        self,
+        input_ids: Tensor,
+        encoder_hidden_states: Tensor,
+        attention_mask: Tensor | None,
+        encoder_attention_mask: Tensor | None,
+        position_ids: Tensor | None,
+        past: PointCache | None,
+    ) -> Tensor:
+        """What `forward` answers with the depth head. [B, L] -> [B, L, D]
+
+        The layers run over the points that the tokens complete. The state after token t is the one
+        that slot t + 1 is predicted from, so the depth head runs over the points of these slots.
+        """
+        num_new, batch = input_ids.shape[1], len(input_ids)
+        if past is not None and past.pending_ids is not None:
+            input_ids = torch.cat([past.pending_ids, input_ids], dim=1)
+        length = input_ids.shape[1]
+        num_points, num_pending = divmod(length, TOKENS_PER_POINT)
+        embeddings = self.embed_tokens(input_ids)
+        states = self.depth_head.initial_state(batch).to(embeddings.dtype)
+        if past is not None and past.point_state is not None:
+            states = past.point_state
+        if num_points:
+            points = self.depth_head.join_tokens(embeddings[:, : length - num_pending])
+            if position_ids is None:
+                cache = None if past is None else past.self_attention_cache
+                point_ids = _count_on(points, cache)
+            else:
+                # A point is where its last token is, and that one is among the new ones.
+                last = TOKENS_PER_POINT - 1 - (length - num_new)
+                point_ids = position_ids[:, last::TOKENS_PER_POINT] // TOKENS_PER_POINT
+            if attention_mask is not None:
+                attention_mask = attention_mask[:, TOKENS_PER_POINT - 1 :: TOKENS_PER_POINT]
+            new_states = self.transform(
+                points,
+                encoder_hidden_states,
+                attention_mask,
+                encoder_attention_mask,
+                point_ids,
+                past,
+            )
+            states = torch.cat([states, new_states.to(states.dtype)], dim=1)
+        if past is not None:
+            past.point_state = states[:, -1:]
+            past.pending_ids = input_ids[:, length - num_pending :]
+
+        first, start = divmod(length - num_new + 1, TOKENS_PER_POINT)
+        missing = TOKENS_PER_POINT * (num_points + 1) - length
+        embeddings = nn.functional.pad(embeddings, (0, 0, 0, missing))
+        hidden_states = self.depth_head(
+            states[:, first:],
+            embeddings[:, TOKENS_PER_POINT * first :],
+            num_steps=TOKENS_PER_POINT if first < num_points else num_pending + 1,
+        )
+        return hidden_states.flatten(1, 2)[:, start : start + num_new]
+
+
+def _count_on(inputs: Tensor, past: Cache | None) -> Tensor:
+    """Positions that follow those in the cache. [B, L, ...] -> [1, L]"""
+    seen = 0 if past is None else past.get_seq_length()
+    return (torch.arange(inputs.shape[1], device=inputs.device) + seen)[None]
 
 
 class PointGeneratorForCausalLM(
@@ -207,7 +319,9 @@ class PointGeneratorForCausalLM(
         The arguments are those of `PointGeneratorModel`, and two more. `labels` [B, L] are the
         ids to predict, aligned with `input_ids` (they are shifted here), -100 being skipped; with
         labels and `loss_head="typed"` there are no logits. `logits_to_keep` is a number of last
-        positions, or indices; 0 keeps all.
+        positions, or indices; 0 keeps all. With `point_head="depth"` the logits of tokens that
+        the slot cannot hold are the lowest finite number, and the last of `hidden_states` is that
+        of the tokens, all others being of points.
         """
         outputs = self.model(
             input_ids=input_ids,
@@ -220,53 +334,52 @@ class PointGeneratorForCausalLM(
             use_cache=use_cache,
             **kwargs,
         )
-        states = outputs.last_hidden_state
-        logits, loss = None, None
-        if labels is not None and self.config.loss_head == "typed":
-            loss = self.slot_losses(states, labels).mean()
-        else:
-            keep = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else None
-            logits = self.lm_head(states[:, logits_to_keep if keep is None else keep])
-            if labels is not None:
-                loss = cross_entropy(
-                    logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten(), ignore_index=-100
-                )
+        states, past = outputs.last_hidden_state, outputs.past_key_values
+        hidden_states, logits, loss = outputs.hidden_states, None, None
+        if self.config.point_head == "depth" and hidden_states is not None:
+            # In three of four steps of a generation no layer ran that could be recorded.
+            hidden_states = (*hidden_states[:-1], states)
+        if labels is None or self.config.loss_head == "full":
+            seen = states.shape[1] if past is None else past.get_seq_length()
+            logits = self.next_token_logits(states, seen, logits_to_keep)
+        if labels is not None:
+            losses = self.token_losses(states, labels, logits)
+            loss = losses.sum() / (labels[:, 1:] != IGNORED).sum()
         return CausalLMOutputWithCrossAttentions(
             loss=loss,
             logits=logits,
-            past_key_values=outputs.past_key_values,
-            hidden_states=outputs.hidden_states,
+            past_key_values=past,
+            hidden_states=hidden_states,
             attentions=outputs.attentions,
             cross_attentions=outputs.cross_attentions,
         )
 
-    def slot_losses(self, last_hidden_state: Tensor, labels: Tensor) -> Tensor:
-        """Negative log-likelihood of every label under the slot's own part of the vocabulary.
+    def next_token_logits(
+        self, last_hidden_state: Tensor, seen: int, logits_to_keep: int | Tensor
+    ) -> Tensor:
+        """Logits at some positions, the last being that of token number `seen`. -> [B, K, V]"""
+        last_only = isinstance(logits_to_keep, int)
+        states = last_hidden_state[:, -logits_to_keep:] if last_only else last_hidden_state
+        if self.config.point_head == "flat":
+            return self.lm_head(states if last_only else states[:, logits_to_keep])
+        slot = seen % TOKENS_PER_POINT
+        logits = typed_logits(states, self.lm_head.weight, self.config.layout, slot)
+        return logits if last_only else logits[:, logits_to_keep]
 
-        Equal to the masked softmax of grammar level "types", at a third of the cost. The sequences
-        must start at a point boundary.
+    def token_losses(
+        self, last_hidden_state: Tensor, labels: Tensor, logits: Tensor | None = None
+    ) -> Tensor:
+        """Negative log-likelihood of every label, under the configured `loss_head`.
 
         Args:
-            last_hidden_state: [B, L, D]
+            last_hidden_state: Of sequences that start at a point. [B, L, D]
             labels: Aligned with the tokens; -100 is skipped. [B, L]
+            logits: Of all tokens, if they are known; only `loss_head="full"` looks at them.
 
         Returns:
-            Nats of the K labels that count, ordered by slot. [K]
+            Nats, aligned with the labels, zero where there is none. [B, L]
         """
-        layout = self.config.layout
-        losses = []
-        for slot in range(TOKENS_PER_POINT):
-            # The token in this slot is predicted from the one before it.
-            first = slot or TOKENS_PER_POINT
-            targets = labels[:, first::TOKENS_PER_POINT]
-            states = last_hidden_state[:, first - 1 :: TOKENS_PER_POINT][:, : targets.shape[1]]
-            wanted = targets != -100
-            targets, states = targets[wanted], states[wanted]
-            low, high = layout.slot_range(slot)
-            weight = self.lm_head.weight[low:high]
-            if slot == 0:  # a cloud may end only where a point may start
-                weight = torch.cat([weight, self.lm_head.weight[layout.eos_token_id][None]])
-                targets = torch.where(targets == layout.eos_token_id, high, targets)
-            logits = states @ weight.T
-            losses.append(cross_entropy(logits.float(), targets - low, reduction="none"))
-        return torch.cat(losses)
+        if self.config.loss_head == "typed":
+            weight = self.lm_head.weight
+            return typed_losses(last_hidden_state, labels, weight, self.config.layout)
+        return full_losses(self.lm_head(last_hidden_state) if logits is None else logits, labels)

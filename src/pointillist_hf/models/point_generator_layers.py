@@ -39,7 +39,9 @@ def eager_attention(
     scores = query @ key.mT * scaling
     if attention_mask is not None:
         scores = scores + attention_mask
-    weights = scores.softmax(-1, dtype=torch.float32).to(query.dtype)
+    # No coarser than float32, and float64 stays what it is.
+    precise = torch.promote_types(query.dtype, torch.float32)
+    weights = scores.softmax(-1, dtype=precise).to(query.dtype)
     weights = nn.functional.dropout(weights, p=dropout, training=module.training)
     return (weights @ value).transpose(1, 2).contiguous(), weights
 
@@ -131,12 +133,12 @@ class PointGeneratorCrossAttention(PointGeneratorAttention):
 class PointGeneratorMLP(nn.Module):
     """Gated feed-forward network."""
 
-    def __init__(self, config: PointGeneratorConfig) -> None:
+    def __init__(self, hidden_size: int, intermediate_size: int, hidden_act: str) -> None:
         super().__init__()
-        self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
-        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
-        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
-        self.act_fn = ACT2FN[config.hidden_act]
+        self.gate_proj = nn.Linear(hidden_size, intermediate_size, bias=False)
+        self.up_proj = nn.Linear(hidden_size, intermediate_size, bias=False)
+        self.down_proj = nn.Linear(intermediate_size, hidden_size, bias=False)
+        self.act_fn = ACT2FN[hidden_act]
 
     def forward(self, hidden_states: Tensor) -> Tensor:
         """[B, L, D] -> [B, L, D]"""
@@ -154,7 +156,7 @@ class PointGeneratorLayer(GradientCheckpointingLayer):
             config, layer_idx, config.cross_attention_size
         )
         self.self_attn = PointGeneratorSelfAttention(config, layer_idx, size)
-        self.mlp = PointGeneratorMLP(config)
+        self.mlp = PointGeneratorMLP(size, config.intermediate_size, config.hidden_act)
         self.cross_attn_norm = nn.RMSNorm(size, eps=eps)
         self.self_attn_norm = nn.RMSNorm(size, eps=eps)
         self.mlp_norm = nn.RMSNorm(size, eps=eps)

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -14,7 +14,7 @@ from ..data.rig_reference import open_saved_rig
 from ..data.token_dataset import load_token_dataset
 from ..data.token_row import picture_tensor, row_cameras, row_params
 from ..geometry.structures import Cameras, RigParams
-from ..models.tokenization_points import PointTokenizer
+from ..models.tokenization_points import TOKENS_PER_POINT, PointTokenizer, TokenOrder
 from ..rigs.head_rig import HeadRig
 
 
@@ -67,6 +67,26 @@ def load_people(folder: str | Path, split: str, *, show_progress: bool = False) 
         tokenizer=PointTokenizer.from_pretrained(Path(folder) / "tokenizer"),
         rig=open_saved_rig(Path(folder) / "rig"),
     )
+
+
+def with_token_order(people: People, token_order: TokenOrder) -> People:
+    """The same points in the same order, the tokens of each in another."""
+    old = people.tokenizer
+    columns = [old.layout.slot_of(axis) for axis in token_order]
+    persons = [
+        # Blocks of four starts or ends are the same either way.
+        replace(person, input_ids=person.input_ids.view(-1, TOKENS_PER_POINT)[:, columns].flatten())
+        for person in people.persons
+    ]
+    tokenizer = PointTokenizer(
+        num_bins=old.num_bins,
+        num_faces=old.num_faces,
+        token_order=token_order,
+        cube_center=old.cube_center,
+        cube_half_extent=old.cube_half_extent,
+        outside=old.outside,
+    )
+    return replace(people, persons=persons, tokenizer=tokenizer)
 
 
 def _read_person(row: dict) -> Person:

@@ -1,21 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
 """The training loop that all stages share: steps, checkpoints, exact resumption, a log.
 
-Every step draws from a random stream of its own, made from the seed and the step's number. So a
-resumed run needs no random state to go on exactly as an unbroken one, and P processes draw the
-same global batch as one.
+Every row draws from a random stream of its own, made from the seed and the numbers of the step and
+the row. So a resumed run needs no random state for its data to go on exactly as an unbroken one,
+and P processes draw the same global batch as one. Dropout draws from the global state, which the
+checkpoints hold.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import torch
 from accelerate import Accelerator
@@ -24,11 +27,16 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
+from .ema import WeightAverage
+from .run_log import StepLog, Tracker, check_tracker, finish_trackers, start_trackers
+
 logger = logging.getLogger(__name__)
 
 Batch = dict[str, Tensor | list]
 # (rows of the global batch that this process makes, its random stream) -> batch
 MakeBatch = Callable[[torch.Tensor, torch.Generator], Batch]
+# A mean; or a sum and how many it is over, the mean then being taken over the global batch.
+Loss = Tensor | tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True)
@@ -37,26 +45,62 @@ class LoopConfig:
 
     output_dir: str
     max_steps: int = 1000
-    batch_size: int = 4  # over all processes
+    batch_size: int = 4  # over all processes and accumulated parts
+    accumulation_steps: int = 1  # parts that a process's rows are computed in, to save memory
 
     # AdamW; the paper uses a learning rate of 1e-4
     learning_rate: float = 1e-4
     weight_decay: float = 0.01
     adam_beta2: float = 0.98
+    schedule: Literal["cosine", "constant"] = "cosine"
     warmup_steps: int = 50
     final_learning_rate: float = 0.05  # share of the peak that the cosine ends at
     max_grad_norm: float = 1.0
+    ema_decay: float = 0.0  # of the average of the weights; 0 keeps those of the last step
 
     mixed_precision: str = "no"
     save_steps: int = 500
     seed: int = 0
     num_workers: int = 0
     show_progress: bool = True
+    tracker: Tracker = "none"
+
+    # the generator's; 0 is never, and windows that begin at any point
+    eval_steps: int = 0
+    sample_steps: int = 0
+    num_eval_people: int = 16
+    num_sample_points: int = 1024  # most points of a cloud that is drawn
+    window_step: int = 0  # tokens from the start of a window to that of the next
 
     def __post_init__(self) -> None:
-        for name in ("max_steps", "batch_size", "save_steps"):
+        for name in ("max_steps", "batch_size", "save_steps", "accumulation_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
+        for name in ("eval_steps", "sample_steps", "window_step"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"`{name}` must not be negative, got {getattr(self, name)}.")
+        if not 0 <= self.ema_decay < 1:
+            raise ValueError(f"`ema_decay` must lie in [0, 1), got {self.ema_decay}.")
+        if self.schedule not in ("cosine", "constant"):
+            raise ValueError(f"`schedule` must be 'cosine' or 'constant', got {self.schedule!r}.")
+
+
+@dataclass(frozen=True)
+class Periodic:
+    """What is done with the model every so many steps and at the end; nothing if `every` is 0.
+
+    Args:
+        every: Steps.
+        run: Gets the model, unwrapped, in evaluation mode and with averaged weights if there are
+            any, and the number of steps taken. Returns figures for the log. Runs on all processes.
+    """
+
+    every: int
+    run: Callable[[nn.Module, int], dict[str, float]]
+
+    def is_due(self, done: int, config: LoopConfig) -> bool:
+        """Whether it is done after so many steps."""
+        return self.every > 0 and (done % self.every == 0 or done == config.max_steps)
 
 
 class StepBatches(Dataset):
@@ -65,10 +109,10 @@ class StepBatches(Dataset):
     def __init__(
         self, make_batch: MakeBatch, num_rows: int, config: LoopConfig, rank: int, world: int
     ) -> None:
-        if config.batch_size % world:
+        if config.batch_size % (world * config.accumulation_steps):
             raise ValueError(
                 f"`batch_size` ({config.batch_size}) must be a multiple of the number of "
-                f"processes ({world})."
+                f"processes ({world}) times `accumulation_steps` ({config.accumulation_steps})."
             )
         self.make_batch, self.num_rows, self.config = make_batch, num_rows, config
         self.rank, self.world = rank, world
@@ -88,9 +132,11 @@ class StepBatches(Dataset):
 
 
 def learning_rate_factor(step: int, config: LoopConfig) -> float:
-    """Linear warm-up, then a cosine down to `final_learning_rate`."""
+    """Linear warm-up, then constant, or a cosine down to `final_learning_rate`."""
     if step < config.warmup_steps:
         return (step + 1) / config.warmup_steps
+    if config.schedule == "constant":
+        return 1.0
     span = max(config.max_steps - config.warmup_steps, 1)
     progress = min((step - config.warmup_steps) / span, 1.0)
     low = config.final_learning_rate
@@ -103,6 +149,7 @@ def train(
     collate: Callable[[list[Batch]], Batch],
     num_rows: int,
     config: LoopConfig,
+    periodic: Sequence[Periodic] = (),
 ) -> nn.Module:
     """Trains a model whose forward takes a batch and returns its losses.
 
@@ -110,46 +157,38 @@ def train(
     checkpoint, the run goes on from it.
 
     Args:
-        model: `forward(**batch) -> dict` of scalars, of which "loss" is minimised.
+        model: `forward(**batch) -> dict` of `Loss`, of which "loss" is minimised.
         make_batch: Makes a row of a batch from its index in the data set and a random stream.
         collate: Joins rows.
         num_rows: Rows of the data set.
         config: See there.
+        periodic: Done after the step and before its row is logged.
 
     Returns:
-        The trained model, unwrapped.
+        The trained model, unwrapped, with averaged weights if `ema_decay` is set.
 
     Raises:
         FloatingPointError: The loss became NaN or infinite.
     """
+    check_tracker(config.tracker)
     output_dir = Path(config.output_dir)
     accelerator = Accelerator(
-        mixed_precision=config.mixed_precision, step_scheduler_with_optimizer=False
+        mixed_precision=config.mixed_precision,
+        step_scheduler_with_optimizer=False,
+        log_with=None if config.tracker == "none" else config.tracker,
+        project_dir=str(output_dir),
     )
     set_seed(config.seed)
-    trainable = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(
-        trainable,
-        lr=config.learning_rate,
-        betas=(0.9, config.adam_beta2),
-        weight_decay=config.weight_decay,
-    )
-    scheduler = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: learning_rate_factor(step, config)
-    )
+    optimizer, scheduler = build_optimizer(model, config)
     batches = StepBatches(
         make_batch, num_rows, config, accelerator.process_index, accelerator.num_processes
     )
     model, optimizer, scheduler = accelerator.prepare(model, optimizer, scheduler)
-    first = restore_latest(accelerator, output_dir)
-    log = StepLog(output_dir / "log.jsonl", first, is_writer=accelerator.is_main_process)
-    loader = DataLoader(
-        batches,
-        sampler=range(first, config.max_steps),
-        batch_size=None,
-        collate_fn=collate,
-        num_workers=config.num_workers,
-    )
+    inner = accelerator.unwrap_model(model)
+    average = WeightAverage(inner, config.ema_decay) if config.ema_decay else None
+    first = restore_latest(accelerator, output_dir, average)
+    start_trackers(accelerator, first)
+    log = StepLog(output_dir / "log.jsonl", first, accelerator)
     bar = tqdm(
         total=config.max_steps,
         initial=first,
@@ -157,69 +196,156 @@ def train(
     )
     model.train()
     with bar:
-        for step, batch in enumerate(loader, start=first):
-            losses = model(**_to_device(batch, accelerator.device))
-            accelerator.backward(losses["loss"])
-            norm = accelerator.clip_grad_norm_(trainable, config.max_grad_norm)
-            optimizer.step()
-            scheduler.step()
-            optimizer.zero_grad()
-            means = {k: accelerator.reduce(v.detach(), "mean").item() for k, v in losses.items()}
+        for step, parts in enumerate(load_batches(batches, collate, config, first), start=first):
+            means = compute_gradients(accelerator, model, parts)
             if not math.isfinite(means["loss"]):
                 raise FloatingPointError(
                     f"The loss is {means['loss']} at step {step}. Lower `learning_rate`, or "
                     "restart from an earlier checkpoint."
                 )
-            log.write({"step": step, **means, "grad_norm": float(norm)})
+            norm = accelerator.clip_grad_norm_(inner.parameters(), config.max_grad_norm)
+            row = {"step": step, **means, "grad_norm": float(norm)}
+            row["learning_rate"] = scheduler.get_last_lr()[0]
+            optimizer.step()
+            scheduler.step()
+            optimizer.zero_grad()
+            if average is not None:
+                average.update(step)
+            due = [job for job in periodic if job.is_due(step + 1, config)]
+            log.write({**row, **run_periodic(due, model, inner, average, step + 1)})
             bar.update()
             bar.set_postfix(loss=f"{means['loss']:.4f}")
             if (step + 1) % config.save_steps == 0 or step + 1 == config.max_steps:
-                save_checkpoint(accelerator, output_dir, step + 1)
-    return accelerator.unwrap_model(model)
+                save_checkpoint(accelerator, output_dir, step + 1, average)
+    finish_trackers(accelerator)
+    if average is not None:
+        average.store()
+    return inner
 
 
-def save_checkpoint(accelerator: Accelerator, output_dir: Path, step: int) -> None:
+def build_optimizer(
+    model: nn.Module, config: LoopConfig
+) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+    """AdamW over the weights that are trained, and its schedule."""
+    optimizer = torch.optim.AdamW(
+        [p for p in model.parameters() if p.requires_grad],
+        lr=config.learning_rate,
+        betas=(0.9, config.adam_beta2),
+        weight_decay=config.weight_decay,
+    )
+    factor = partial(learning_rate_factor, config=config)
+    return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+
+
+def load_batches(
+    batches: StepBatches,
+    collate: Callable[[list[Batch]], Batch],
+    config: LoopConfig,
+    first: int,
+) -> DataLoader:
+    """The parts of each step's rows, from step `first` on."""
+
+    def collate_parts(rows: list[Batch]) -> list[Batch]:
+        size = len(rows) // config.accumulation_steps
+        return [collate(rows[i : i + size]) for i in range(0, len(rows), size)]
+
+    return DataLoader(
+        batches,
+        sampler=range(first, config.max_steps),
+        batch_size=None,
+        collate_fn=collate_parts,
+        num_workers=config.num_workers,
+        # Otherwise each start would draw from the global state, and a resumed run go other ways.
+        generator=torch.Generator(),
+    )
+
+
+def compute_gradients(
+    accelerator: Accelerator, model: nn.Module, parts: list[Batch]
+) -> dict[str, float]:
+    """Leaves the gradients of the mean loss of the global batch, and returns its mean losses.
+
+    Sums are propagated, and divided by the number of what they are over when that is known of all
+    parts and processes: otherwise rows with few labels would weigh as much as others.
+    """
+    totals: dict[str, Tensor] = {}
+    for i, part in enumerate(parts):
+        is_last = i + 1 == len(parts)
+        with nullcontext() if is_last else accelerator.no_sync(model):
+            losses = model(**_to_device(part, accelerator.device))
+            pairs = {name: _as_sum(loss) for name, loss in losses.items()}
+            accelerator.backward(pairs["loss"][0])
+        for name, (total, count) in pairs.items():
+            pair = torch.stack([total.detach(), count.to(total.dtype)])
+            totals[name] = totals[name] + pair if name in totals else pair
+    sums = accelerator.reduce(torch.stack(list(totals.values())), "sum")
+    counted = dict(zip(totals, sums.tolist(), strict=True))
+    # Processes average their gradients, so what is left is the mean count of a process.
+    divisor = counted["loss"][1] / accelerator.num_processes
+    for parameter in model.parameters():
+        if parameter.grad is not None and divisor != 1:
+            parameter.grad.div_(divisor)
+    return {name: total / count for name, (total, count) in counted.items() if count}
+
+
+def run_periodic(
+    due: list[Periodic],
+    model: nn.Module,
+    inner: nn.Module,
+    average: WeightAverage | None,
+    done: int,
+) -> dict[str, float]:
+    """Figures of what is due, leaving modes, weights and the global random state as they were."""
+    if not due:
+        return {}
+    figures: dict[str, float] = {}
+    model.eval()
+    with (
+        torch.no_grad(),
+        torch.random.fork_rng(),
+        average.applied() if average is not None else nullcontext(),
+    ):
+        for job in due:
+            figures.update(job.run(inner, done))
+    model.train()
+    return figures
+
+
+def _as_sum(loss: Loss) -> tuple[Tensor, Tensor]:
+    return loss if isinstance(loss, tuple) else (loss, torch.ones_like(loss))
+
+
+def save_checkpoint(
+    accelerator: Accelerator, output_dir: Path, step: int, average: WeightAverage | None = None
+) -> None:
     """Writes a checkpoint in one move, and removes all but the last two."""
     folder = output_dir / "checkpoints"
-    partial = folder / f"partial-{step:07d}"
-    accelerator.save_state(str(partial))
+    partial_folder = folder / f"partial-{step:07d}"
+    accelerator.save_state(str(partial_folder))
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
+        if average is not None:
+            average.save(partial_folder)
         target = folder / f"step-{step:07d}"
         shutil.rmtree(target, ignore_errors=True)
-        os.replace(partial, target)
+        os.replace(partial_folder, target)
         for old in sorted(folder.glob("step-*"))[:-2]:
             shutil.rmtree(old)
     accelerator.wait_for_everyone()
 
 
-def restore_latest(accelerator: Accelerator, output_dir: Path) -> int:
+def restore_latest(
+    accelerator: Accelerator, output_dir: Path, average: WeightAverage | None = None
+) -> int:
     """Loads the newest checkpoint, if there is one. Returns the number of steps it has seen."""
     found = sorted((output_dir / "checkpoints").glob("step-*"))
     if not found:
         return 0
     accelerator.load_state(str(found[-1]))
+    if average is not None:
+        average.load(found[-1])
     logger.info("Going on from %s.", found[-1])
     return int(found[-1].name.removeprefix("step-"))
-
-
-class StepLog:
-    """One JSON object per step. Lines past the step that a run resumes from are cut off."""
-
-    def __init__(self, path: Path, first: int, *, is_writer: bool) -> None:
-        self.path, self.is_writer = path, is_writer
-        if not is_writer:
-            return
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lines = path.read_text().splitlines() if path.exists() else []
-        # A killed run may leave half a line at the end; it lies past the checkpoint.
-        path.write_text("".join(f"{line}\n" for line in lines[:first]))
-
-    def write(self, values: dict[str, float | int]) -> None:
-        """Appends a step."""
-        if self.is_writer:
-            with self.path.open("a") as file:
-                file.write(json.dumps(values) + "\n")
 
 
 def _to_device(batch: Batch, device: torch.device) -> Batch:

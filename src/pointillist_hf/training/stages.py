@@ -21,6 +21,7 @@ from ..models.modeling_point_generator import PointGeneratorForCausalLM
 from ..models.modeling_rig_regressor import RigRegressor
 from ..models.tokenization_points import PointTokenizer
 from .dataset import People, load_people
+from .generator_checks import generator_checks
 from .loop import LoopConfig
 from .recipes import (
     build_conditioner_config,
@@ -38,10 +39,18 @@ Components = dict[str, PreTrainedModel]
 
 
 @dataclass(frozen=True)
+class Splits:
+    """Who is trained on, and who is not; the latter are read only if they are looked at."""
+
+    train: People
+    test: People | None = None
+
+
+@dataclass(frozen=True)
 class Stage:
     """How a stage runs, and the loop settings it runs with unless told otherwise."""
 
-    run: Callable[[People, PortraitImageProcessor, Path, str, LoopConfig], Components]
+    run: Callable[[Splits, PortraitImageProcessor, Path, str, LoopConfig], Components]
     settings: dict[str, float | int] = field(default_factory=dict)
 
 
@@ -54,7 +63,7 @@ def run_stage(
         stage: One of `STAGES`.
         data: Folder of a tokenised data set.
         output: Folder of components, read and written.
-        size: One of `recipes.SIZES`.
+        size: One of `recipes.SIZES`; the sizes of one run share all but the generator.
         loop: How long, how fast.
 
     Raises:
@@ -68,7 +77,9 @@ def run_stage(
     _check_tokenizer(people.tokenizer, output / "tokenizer")
     processor = build_image_processor(size)
     set_seed(loop.seed)
-    components = STAGES[stage].run(people, processor, output, size, loop)
+    is_checked = stage == "generator" and (loop.eval_steps or loop.sample_steps)
+    test = load_people(data, "test", show_progress=loop.show_progress) if is_checked else None
+    components = STAGES[stage].run(Splits(people, test), processor, output, size, loop)
     if not PartialState().is_main_process:
         return
     people.tokenizer.save_pretrained(output / "tokenizer")
@@ -92,15 +103,16 @@ def _check_tokenizer(tokenizer: PointTokenizer, folder: Path) -> None:
 
 
 def _run_regressor(
-    people: People, processor: PortraitImageProcessor, output: Path, size: str, loop: LoopConfig
+    splits: Splits, processor: PortraitImageProcessor, output: Path, size: str, loop: LoopConfig
 ) -> Components:
-    regressor = RigRegressor(build_regressor_config(size, people.rig))
-    return {"rig_regressor": train_regressor(regressor, people, processor, loop)}
+    regressor = RigRegressor(build_regressor_config(size, splits.train.rig))
+    return {"rig_regressor": train_regressor(regressor, splits.train, processor, loop)}
 
 
 def _run_generator(
-    people: People, processor: PortraitImageProcessor, output: Path, size: str, loop: LoopConfig
+    splits: Splits, processor: PortraitImageProcessor, output: Path, size: str, loop: LoopConfig
 ) -> Components:
+    people = splits.train
     conditioner = AvatarConditioner(build_conditioner_config(size, people.tokenizer))
     regressor = _load(RigRegressor, output / "rig_regressor", needed_stage="regressor")
     for name in ("image_size", "hidden_size", "num_hidden_layers"):
@@ -116,13 +128,15 @@ def _run_generator(
     conditioner.image_encoder.requires_grad_(False)
     generator = PointGeneratorForCausalLM(build_generator_config(size, people.tokenizer))
     embed_geometry(generator, people.tokenizer, people.rig)
-    trained = train_generator(conditioner, generator, people, processor, loop)
+    checks = generator_checks(splits.test, people, processor, loop)
+    trained = train_generator(conditioner, generator, people, processor, loop, checks)
     return dict(zip(("conditioner", "point_generator"), trained, strict=True))
 
 
 def _run_decoder(
-    people: People, processor: PortraitImageProcessor, output: Path, size: str, loop: LoopConfig
+    splits: Splits, processor: PortraitImageProcessor, output: Path, size: str, loop: LoopConfig
 ) -> Components:
+    people = splits.train
     conditioner = _load(AvatarConditioner, output / "conditioner", needed_stage="generator")
     generator = _load(
         PointGeneratorForCausalLM, output / "point_generator", needed_stage="generator"

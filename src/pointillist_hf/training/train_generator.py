@@ -3,18 +3,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
 from ..models.image_processing_portrait import PortraitImageProcessor
 from ..models.modeling_conditioner import AvatarConditioner
 from ..models.modeling_point_generator import PointGeneratorForCausalLM
-from ..models.tokenization_points import PointTokenizer
+from ..models.slot_heads import IGNORED
+from ..models.tokenization_points import TOKENS_PER_POINT, PointTokenizer, TokenLayout
 from ..rigs.head_rig import HeadRig
-from .dataset import People
-from .loop import Batch, LoopConfig, train
+from .dataset import People, Person
+from .loop import Batch, LoopConfig, Loss, Periodic, train
 from .portraits import portrait_pixels
-from .windows import cut_window, window_start
+from .windows import cut_window, window_start, window_starts
 
 
 class GeneratorTraining(nn.Module):
@@ -34,13 +37,31 @@ class GeneratorTraining(nn.Module):
 
     def forward(
         self, pixel_values: Tensor, rig_points: Tensor, input_ids: Tensor, labels: Tensor
-    ) -> dict[str, Tensor]:
-        """Mean negative log-likelihood in nats per token."""
+    ) -> dict[str, Loss]:
+        """Negative log-likelihoods in nats, as sums and numbers of tokens.
+
+        "loss" is over all tokens, "loss_x", "loss_y", "loss_z" and "loss_b" over those of a slot,
+        "loss_end" over the ends of clouds.
+        """
         context = self.conditioner(pixel_values, rig_points)
-        output = self.generator(
-            input_ids=input_ids, encoder_hidden_states=context, labels=labels, use_cache=False
-        )
-        return {"loss": output.loss}
+        states = self.generator.model(
+            input_ids=input_ids, encoder_hidden_states=context, use_cache=False
+        ).last_hidden_state
+        nats = self.generator.token_losses(states, labels)
+        return {
+            f"loss_{kind}" if kind else "loss": ((nats * chosen).sum(), chosen.sum())
+            for kind, chosen in label_kinds(labels, self.generator.config.layout).items()
+        }
+
+
+def label_kinds(labels: Tensor, layout: TokenLayout) -> dict[str, Tensor]:
+    """Which labels of windows that start at a point count: all (""), per slot, ends. [B, L] each"""
+    counts = labels != IGNORED
+    counts[..., 0] = False  # nothing comes before it in the window
+    ends = labels == layout.eos_token_id
+    slots = torch.arange(labels.shape[-1], device=labels.device) % TOKENS_PER_POINT
+    kinds = {name: counts & ~ends & (slots == slot) for slot, name in enumerate(layout.token_order)}
+    return {"": counts, **kinds, "end": counts & ends}
 
 
 def train_generator(
@@ -49,19 +70,30 @@ def train_generator(
     people: People,
     processor: PortraitImageProcessor,
     config: LoopConfig,
+    periodic: Sequence[Periodic] = (),
 ) -> tuple[AvatarConditioner, PointGeneratorForCausalLM]:
-    """Trains on windows of the data set's sequences, one random window per row."""
+    """Trains on windows of the data set's sequences, one random window per row.
+
+    Args:
+        conditioner: Trained along.
+        generator: Trained.
+        people: The data set.
+        processor: Of the portraits.
+        config: Of the loop.
+        periodic: Gets a `GeneratorTraining`.
+    """
     layout, window = people.tokenizer.layout, generator.config.sliding_window
-    num_samples = conditioner.config.point_cloud_config.num_points
+    if config.window_step:
+        window_starts(window, window, config.window_step)  # refuses it here, not in a worker
 
     def make_row(index: Tensor, generator: torch.Generator) -> Batch:
         person = people.persons[int(index)]
         which = torch.randint(len(person.portraits), (1,), generator=generator)
-        start = window_start(len(person.input_ids), window, generator)
+        start = window_start(len(person.input_ids), window, generator, config.window_step)
         input_ids, labels = cut_window(person.input_ids, start, window, layout)
         return {
             "pixel_values": portrait_pixels(person.portraits[which] / 255, processor, generator),
-            "rig_points": people.rig.sample_points(person.betas[None], num_samples),
+            "rig_points": _rig_points(person, people, conditioner),
             "input_ids": input_ids[None],
             "labels": labels[None],
         }
@@ -70,8 +102,23 @@ def train_generator(
         return {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
 
     training = GeneratorTraining(conditioner, generator)
-    trained = train(training, make_row, collate, len(people), config)
+    trained = train(training, make_row, collate, len(people), config, periodic)
     return trained.conditioner, trained.generator
+
+
+def encode_person(
+    training: GeneratorTraining, people: People, index: int, processor: PortraitImageProcessor
+) -> Tensor:
+    """Conditioning tokens of a person's first portrait as it is. [1, M, D]"""
+    person, device = people.persons[index], training.generator.device
+    pixels = portrait_pixels(person.portraits[:1] / 255, processor)
+    points = _rig_points(person, people, training.conditioner)
+    return training.conditioner(pixels.to(device), points.to(device))
+
+
+def _rig_points(person: Person, people: People, conditioner: AvatarConditioner) -> Tensor:
+    num_samples = conditioner.config.point_cloud_config.num_points
+    return people.rig.sample_points(person.betas[None], num_samples)
 
 
 @torch.no_grad()

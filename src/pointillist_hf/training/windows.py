@@ -6,16 +6,53 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..models.slot_heads import IGNORED
 from ..models.tokenization_points import TOKENS_PER_POINT, TokenLayout
 
-IGNORED = -100
 # Share of windows at either end of a sequence. Otherwise a long sequence shows its start and its
 # end, one token each, too rarely to learn when a cloud ends.
 END_SHARE = 1 / 8
 
 
-def window_start(length: int, window: int, generator: torch.Generator) -> int:
-    """First token of a random window, a multiple of four."""
+def window_starts(length: int, window: int, step: int) -> list[int]:
+    """First tokens of the windows of a sequence, `step` apart, until one reaches its end.
+
+    Args:
+        length: Tokens of the sequence.
+        window: Tokens of a window.
+        step: A multiple of four, at most the window.
+    """
+    if step % TOKENS_PER_POINT or not 0 < step <= window:
+        raise ValueError(
+            f"`window_step` must be a multiple of 4 from 4 to the window ({window}), got {step}."
+        )
+    return list(range(0, max(length - window, 0) + step, step))
+
+
+def scoring_windows(length: int, window: int) -> list[tuple[int, int]]:
+    """Windows half a window apart, and the first token that each of them scores.
+
+    Each token is scored once, by the first window that has it: after at least half a window of
+    earlier ones, or after all of them.
+    """
+    step = max(window // 2 // TOKENS_PER_POINT, 1) * TOKENS_PER_POINT
+    starts = window_starts(length, window, step)
+    return [(start, start and start + window - step) for start in starts]
+
+
+def window_start(length: int, window: int, generator: torch.Generator, step: int = 0) -> int:
+    """First token of a random window, a multiple of four.
+
+    Args:
+        length: Tokens of the sequence.
+        window: Tokens of a window.
+        generator: Random stream.
+        step: Tokens between windows, as the paper slides them; 0 lets them begin at any point, the
+            two ends more often.
+    """
+    if step:
+        starts = window_starts(length, window, step)
+        return starts[int(torch.randint(len(starts), (), generator=generator))]
     last = max(length - window, 0) // TOKENS_PER_POINT
     place = float(torch.rand((), generator=generator))
     if place < END_SHARE:
