@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList
 from transformers.utils import ModelOutput
 
+from .ring_cache import RingCache
 from .tokenization_points import SORT_KEY, TOKENS_PER_POINT, TokenLayout
 
 GrammarLevel = Literal[
@@ -207,6 +208,8 @@ class PointGenerationMixin:
                 SeededSampling(generators, temperature=temperature, min_p=min_p),
             ]
         )
+        if "cache_implementation" not in kwargs:
+            kwargs.setdefault("past_key_values", RingCache(self.config))
         prompt = torch.full((batch, TOKENS_PER_POINT), layout.bos_token_id, device=device)
         output = self.generate(
             prompt,
@@ -216,7 +219,7 @@ class PointGenerationMixin:
             do_sample=False,
             # One more than the points need: the last token gets its state when E is predicted.
             max_new_tokens=TOKENS_PER_POINT * max_points + 1,
-            output_hidden_states=True,
+            output_hidden_states=-1,  # those of the last layer alone
             return_dict_in_generate=True,
             **kwargs,
         )
