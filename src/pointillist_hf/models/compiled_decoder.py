@@ -1,0 +1,226 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One generation by the compiled kernels: their memory, their threads, their calls.
+
+Plain Python threads carry the kernels, as in `rendering.cpu_backend` and for the same reasons. They
+belong to one generation, so nothing is left over that a fork could break, and two generations at a
+time cannot wait for each other's threads.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy import ndarray
+from torch import Tensor, nn
+
+from .cpu_decoding import CHUNK, Memory, Rows, Scratch, Sizes, Span, Worker, decode_tokens
+from .cpu_sampling import WORDS, Draws, Rules
+from .cpu_weights import WeightFormat, bfloat16_bits, prepare_weights
+from .tokenization_points import SORT_KEY, TOKENS_PER_POINT, TokenLayout
+
+if TYPE_CHECKING:
+    from .generation_point_generator import PointGrammar, SeededSampling
+    from .modeling_point_generator import PointGeneratorForCausalLM
+
+CALL_SECONDS = 0.05  # about as long the kernels run before Python looks up
+WEIGHTS_PER_THREAD = 1 << 16  # of a layer; with fewer, threads wait more than they work
+
+
+class CompiledDecoder:
+    """Decodes B clouds, piece by piece.
+
+    Args:
+        model: The generator; `find_obstacle` must have found none.
+        encoder_hidden_states: [B, M, cross_attention_size]
+        encoder_attention_mask: 0 at padded conditioning tokens. [B, M]
+        rules: Grammar and sampling, from `build_rules`.
+        seeds: One per row.
+        weight_format: `WeightFormat`. With "int8", keys and values are bfloat16.
+    """
+
+    def __init__(
+        self,
+        model: PointGeneratorForCausalLM,
+        encoder_hidden_states: Tensor,
+        encoder_attention_mask: Tensor | None = None,
+        *,
+        rules: Rules,
+        seeds: Sequence[int],
+        weight_format: WeightFormat = "exact",
+    ) -> None:
+        config, batch = model.config, len(encoder_hidden_states)
+        self.model, self.rules = model, rules
+        self.prepared = prepare_weights(model, weight_format)
+        contexts = list(encoder_hidden_states.float())
+        if encoder_attention_mask is not None:
+            kept = encoder_attention_mask.bool()
+            contexts = [context[row] for context, row in zip(contexts, kept, strict=True)]
+        longest = TOKENS_PER_POINT * (rules.max_points + 1)
+        self.sizes = Sizes(
+            layers=config.num_hidden_layers,
+            B=batch,
+            D=config.hidden_size,
+            F=config.intermediate_size,
+            H=config.num_attention_heads,
+            P=config.head_dim,
+            W=_round_up(min(config.sliding_window, longest)),
+            M=_round_up(max(map(len, contexts))),
+            window=config.sliding_window,
+            eps=config.rms_norm_eps,
+        )
+        self.memory = self._build_memory(contexts, is_exact=weight_format == "exact")
+        self.scratch = self._build_scratch()
+        self.draws = Draws(
+            points=np.zeros((batch, 2, TOKENS_PER_POINT), np.int64),
+            twister=np.concatenate([seed_twister(seed) for seed in seeds]),
+            words=np.zeros((batch, 2), np.int64),
+        )
+        self.ended = np.zeros(batch, np.bool_)
+        self.position = 0
+
+    def _build_memory(self, contexts: list[Tensor], *, is_exact: bool) -> Memory:
+        """An empty ring, and the keys and values of the conditioning."""
+        s = self.sizes
+        keys, values = (torch.zeros(s.layers, s.B, s.H, s.M, s.P) for _ in range(2))
+        for i, layer in enumerate(self.model.model.layers):
+            attention = layer.cross_attn
+            for matrix, target in ((attention.k_proj, keys), (attention.v_proj, values)):
+                weight = matrix.weight.detach().float()
+                for b, context in enumerate(contexts):
+                    projected = nn.functional.linear(context, weight)
+                    heads = projected.unflatten(1, (s.H, s.P)).transpose(0, 1)
+                    target[i, b, :, : len(context)] = heads
+        values = values.unflatten(3, (-1, CHUNK)).mT
+        store = torch.Tensor.numpy if is_exact else bfloat16_bits
+        cross_keys, cross_values = (store(t.reshape(-1)) for t in (keys, values))
+        # Zeros take no memory before they are written.
+        ring = [np.zeros(s.layers * s.B * s.H * s.W * s.P, cross_keys.dtype) for _ in range(2)]
+        return Memory(*ring, cross_keys, cross_values, np.array([len(c) for c in contexts]))
+
+    def _build_scratch(self) -> Scratch:
+        s, chunks = self.sizes, max(self.sizes.W, self.sizes.M) // CHUNK
+
+        def build(size: int) -> ndarray:
+            return np.zeros(s.B * size, np.float32)
+
+        return Scratch(
+            hidden=build(s.D),
+            projected=build(3 * s.D),
+            gated=build(s.F),
+            logits=build(self.rules.vocabulary),
+            partial=build(s.H * chunks * (s.P + 2)),
+            barrier=np.zeros(2, np.int64),
+        )
+
+    def _build_workers(self) -> list[Worker]:
+        """As many as torch has threads, if there is work for them."""
+        s = self.sizes
+        busy = (6 * s.D * s.D + 3 * s.D * s.F) // WEIGHTS_PER_THREAD
+        num_threads = max(1, min(torch.get_num_threads(), busy))
+        return [
+            Worker(
+                thread,
+                num_threads,
+                own=np.zeros(s.B * s.D, np.float32),
+                scores=np.zeros(CHUNK, np.float32),
+                live=np.zeros(s.B, np.int64),
+            )
+            for thread in range(num_threads)
+        ]
+
+    def decode(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Pieces of the sequences, until all rows have ended.
+
+        Yields:
+            Tokens as they were drawn, padding after the end [B, T]; final hidden states of the
+            tokens that were fed: the prompt's, then the drawn ones'. [B, steps, D]
+        """
+        layout, workers = self.model.config.layout, self._build_workers()
+        last = np.full(self.sizes.B, layout.bos_token_id)
+        steps = 4 * TOKENS_PER_POINT
+        with ThreadPoolExecutor(len(workers), "decode") as pool:
+            while not self.ended.all():
+                rows = self._build_rows(steps, last)
+                start = time.perf_counter()
+                done = self._run(pool, workers, rows)
+                pace = CALL_SECONDS * done / (time.perf_counter() - start)
+                given = max(TOKENS_PER_POINT - self.position, 1)
+                self.position += done
+                last = rows.tokens[:, done]
+                yield (
+                    torch.from_numpy(rows.tokens[:, given : done + 1]),
+                    torch.from_numpy(rows.states[:, :done]),
+                )
+                points = min(max(int(pace) // TOKENS_PER_POINT, 1), 256)
+                steps = TOKENS_PER_POINT * points
+
+    def _build_rows(self, steps: int, last: ndarray) -> Rows:
+        """Room for what so many steps give, after the last tokens."""
+        s, layout = self.sizes, self.model.config.layout
+        tokens = np.full((s.B, steps + 1), layout.pad_token_id)
+        tokens[:, : max(TOKENS_PER_POINT - self.position, 0)] = layout.bos_token_id
+        tokens[:, 0] = last
+        positions = torch.arange(self.position, self.position + steps)
+        turns = self.model.model.rotary_embedding(positions[None], torch.float32)
+        cosines, sines = (turn.reshape(-1).numpy() for turn in turns)
+        return Rows(tokens, np.zeros((s.B, steps, s.D), np.float32), self.ended, cosines, sines)
+
+    def _run(self, pool: ThreadPoolExecutor, workers: list[Worker], rows: Rows) -> int:
+        """Calls the kernel on all threads; the number of steps that were done."""
+        self.scratch.barrier[:] = 0
+        span = Span(self.position, rows.states.shape[1], TOKENS_PER_POINT)
+        shared = self.sizes, self.memory, self.scratch, rows, (self.rules, self.draws), span
+
+        def work(worker: Worker) -> int:
+            return decode_tokens(worker, self.prepared.weights, *shared)
+
+        return _run_together(pool, [lambda w=w: work(w) for w in workers], self.scratch.barrier)
+
+
+def _run_together(
+    pool: ThreadPoolExecutor, tasks: list[Callable[[], int]], barrier: ndarray
+) -> int:
+    """Runs the first task here and the others beside it; what the first returns."""
+    others = [pool.submit(task) for task in tasks[1:]]
+    try:
+        return tasks[0]()
+    except BaseException:
+        barrier[1] = 1  # the others would wait for this one without end
+        raise
+    finally:
+        for other in others:
+            other.result()
+
+
+def _round_up(count: int) -> int:
+    return -(-count // CHUNK) * CHUNK
+
+
+def seed_twister(seed: int) -> ndarray:
+    """State of torch's CPU generator after `manual_seed`. [WORDS]"""
+    words = [seed & 0xFFFFFFFF]
+    for i in range(1, WORDS):
+        words.append((1812433253 * (words[-1] ^ (words[-1] >> 30)) + i) & 0xFFFFFFFF)
+    return np.array(words, np.uint32)
+
+
+def build_rules(layout: TokenLayout, grammar: PointGrammar, sampling: SeededSampling) -> Rules:
+    """Grammar and sampling as the kernels read them."""
+    ranges = np.array([layout.slot_range(slot) for slot in range(TOKENS_PER_POINT)])
+    return Rules(
+        firsts=ranges[:, 0].copy(),
+        counts=ranges[:, 1] - ranges[:, 0],
+        ranks=np.array([SORT_KEY.index(axis) for axis in layout.token_order]),
+        is_sorted=grammar.level == "full",
+        min_points=grammar.min_points,
+        max_points=grammar.max_points,
+        end=layout.eos_token_id,
+        vocabulary=layout.vocab_size,
+        temperature=float(sampling.temperature),
+        log_min_p=torch.tensor(float(sampling.min_p)).log().item(),
+    )

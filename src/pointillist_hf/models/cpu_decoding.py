@@ -1,0 +1,424 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The numba kernels of decoding on the CPU: from token to token without leaving them.
+
+Every thread of a run calls `decode_tokens`. They share out the rows of each matrix and the heads
+of each attention, and wait for each other before one reads what another has written. No sum is
+split between threads, so results have the same bits for any number of them, and a row of a batch
+has the bits that it has alone.
+
+Legend of the short names:
+    B, D, F        rows of the batch, width of the states, of the feed-forward network
+    H, P           heads, width of a head
+    W, M           places of the window's ring, most conditioning tokens; multiples of CHUNK
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numba import carray, njit
+from numpy import ndarray
+
+from ..rendering.compilation import compile_kernel
+from ..rendering.exp2 import exp2
+from .cpu_arithmetic import (
+    F32,
+    FAST_MATH,
+    LOG2_E,
+    ONE,
+    ZERO,
+    U,
+    dot,
+    dots_2,
+    dots_4,
+    is_given_up,
+    narrow,
+    pointer,
+    share,
+    wait,
+)
+from .cpu_sampling import Draws, Rules, choose
+
+LOWEST = F32(-3e38)
+CHUNK = 256  # keys that a thread attends to at a time
+# Matrices of a layer, in the order of their addresses.
+CROSS_QUERY, CROSS_OUT, QUERY, KEY, VALUE, OUT, GATE, UP, DOWN = range(9)
+NUM_MATRICES = 9
+
+
+class Worker(NamedTuple):
+    """Who calls."""
+
+    thread: int
+    num_threads: int
+    own: ndarray  # [B D] states that the thread works out for itself
+    scores: ndarray  # [CHUNK]
+    live: ndarray  # [B] rows that have not ended
+
+
+class Weights(NamedTuple):
+    """The network. Matrices stand where the model has them, or where their copies are."""
+
+    addresses: ndarray  # [layers, NUM_MATRICES]
+    scales: ndarray  # [layers, NUM_MATRICES, most rows] what an int8 matrix is multiplied by
+    norms: ndarray  # [layers 3 D]
+    final_norm: ndarray  # [D]
+    embedding: ndarray  # [vocabulary D]
+    slot_embedding: ndarray  # [4 D]
+    head: int  # address
+    head_scales: ndarray  # [vocabulary]
+    like: ndarray  # of the type of the matrices
+
+
+class Sizes(NamedTuple):
+    """What the arrays measure."""
+
+    layers: int
+    B: int
+    D: int
+    F: int
+    H: int
+    P: int
+    W: int
+    M: int
+    window: int  # tokens that are seen
+    eps: float
+
+
+class Memory(NamedTuple):
+    """Keys and values in chunks, a chunk of values being transposed so that both meet as dots."""
+
+    keys: ndarray  # [layers B H W P], chunks of [CHUNK, P]
+    values: ndarray  # [layers B H W P], chunks of [P, CHUNK]
+    cross_keys: ndarray  # [layers B H M P]
+    cross_values: ndarray  # [layers B H M P]
+    cross_lengths: ndarray  # [B]
+
+
+class Scratch(NamedTuple):
+    """What the threads write for each other."""
+
+    hidden: ndarray  # [B D]
+    projected: ndarray  # [B 3 D] queries, keys, values
+    gated: ndarray  # [B F]
+    logits: ndarray  # [B vocabulary]
+    partial: ndarray  # [B H chunks (P + 2)] sums of values, largest score, sum of weights
+    barrier: ndarray  # [2] see `wait`
+
+
+class Rows(NamedTuple):
+    """Where the sequences stand, and what a call gives back."""
+
+    tokens: ndarray  # [B, steps + 1] fed in this call; the first are given, and the prompt's
+    states: ndarray  # [B, steps, D] final hidden states of these tokens
+    ended: ndarray  # [B]
+    cosines: ndarray  # [steps P / 2]
+    sines: ndarray  # [steps P / 2]
+
+
+class Span(NamedTuple):
+    """Which part of the sequences a call decodes."""
+
+    position: int  # of the first token that is fed
+    num_steps: int
+    prompt_length: int
+
+
+@njit(fastmath=FAST_MATH)
+def _normalize(x: ndarray, weight: ndarray, first: int, out: ndarray, sizes: Sizes, b: int) -> None:
+    """RMSNorm of a row's state; the weights start at `first`."""
+    D, at, total = U(sizes.D), U(b * sizes.D), ZERO
+    for k in range(D):
+        total += x[at + k] * x[at + k]
+    factor = ONE / np.sqrt(total / F32(sizes.D) + F32(sizes.eps))
+    for k in range(D):
+        out[at + k] = x[at + k] * factor * weight[U(first) + k]
+
+
+@njit
+def _put(y: ndarray, at: int, value: float, is_sum: bool) -> None:
+    y[U(at)] = y[U(at)] + value if is_sum else value
+
+
+@njit
+def _multiply(
+    weights: Weights, place: tuple, x: ndarray, size: int, out: tuple, rows: tuple, live: ndarray
+) -> None:
+    """Some rows of a matrix times the states of the live sequences.
+
+    Args:
+        weights: The network.
+        place: Layer and matrix.
+        x: States. [B size]
+        size: Elements of a state.
+        out: Array, offset, distance of the sequences in it, whether the results are added to it.
+        rows: First row, and one past the last.
+        live: Rows of the batch.
+    """
+    y, offset, step, is_sum = out
+    matrix = carray(pointer(weights.addresses[place], weights.like), rows[1] * size)
+    for i in range(rows[0], rows[1]):
+        scale = weights.scales[place[0], place[1], i]
+        # A row is read and widened once for four sequences.
+        n, start = 0, i * size
+        while n < len(live):
+            left = len(live) - n
+            b = live[n]
+            if left >= 4:
+                b1, b2, b3 = live[n + 1], live[n + 2], live[n + 3]
+                places = b * size, b1 * size, b2 * size, b3 * size
+                v0, v1, v2, v3 = dots_4(matrix, start, x, places, size)
+                _put(y, offset + b2 * step + i, scale * v2, is_sum)
+                _put(y, offset + b3 * step + i, scale * v3, is_sum)
+            elif left >= 2:
+                b1 = live[n + 1]
+                v0, v1 = dots_2(matrix, start, x, (b * size, b1 * size), size)
+            else:
+                b1, v0, v1 = b, dot(matrix, start, x, b * size, size), ZERO
+            _put(y, offset + b * step + i, scale * v0, is_sum)
+            if left >= 2:
+                _put(y, offset + b1 * step + i, scale * v1, is_sum)
+            n += 4 if left >= 4 else (2 if left >= 2 else 1)
+
+
+@njit(fastmath=FAST_MATH)
+def _attend(
+    query: tuple, keys: tuple, values: tuple, count: int, P: int, scores: ndarray, out: tuple
+) -> None:
+    """One head over one chunk of keys: sums of values, largest score, sum of weights.
+
+    Queries, keys, values and results are arrays with an offset.
+    """
+    scale, top, total = ONE / np.sqrt(F32(P)), LOWEST, ZERO
+    for t in range(U(count)):
+        scores[t] = scale * dot(keys[0], U(keys[1]) + t * U(P), query[0], query[1], P)
+    for t in range(U(count)):
+        top = max(top, scores[t])
+    for t in range(U(count)):
+        scores[t] = exp2((scores[t] - top) * LOG2_E)
+        total += scores[t]
+    result, at = out[0], U(out[1])
+    for d in range(U(P)):
+        result[at + d] = dot(values[0], U(values[1]) + d * U(CHUNK), scores, 0, count)
+    result[at + U(P)], result[at + U(P) + U(1)] = top, total
+
+
+@njit
+def _attend_all(
+    worker: Worker, sizes: Sizes, layer: int, keys: ndarray, values: ndarray, lengths: ndarray,
+    step: int, scratch: Scratch,
+) -> None:  # fmt: skip
+    """This thread's part of the heads and chunks. A row has so many keys; `step` is W or M."""
+    H, P, num_chunks = sizes.H, sizes.P, max(sizes.W, sizes.M) // CHUNK
+    most = 0
+    for b in worker.live:
+        most = max(most, (lengths[b] + CHUNK - 1) // CHUNK)
+    first, last = share(len(worker.live) * H * most, worker.thread, worker.num_threads)
+    for unit in range(first, last):
+        b, h, chunk = worker.live[unit // (H * most)], unit // most % H, unit % most
+        count = min(lengths[b] - chunk * CHUNK, CHUNK)
+        if count > 0:
+            at = (((layer * sizes.B + b) * H + h) * step + chunk * CHUNK) * P
+            place = ((b * H + h) * num_chunks + chunk) * (P + 2)
+            query = scratch.projected, (b * 3 * H + h) * P
+            _attend(
+                query, (keys, at), (values, at), count, P, worker.scores, (scratch.partial, place)
+            )
+
+
+@njit(fastmath=FAST_MATH)
+def _join_chunks(worker: Worker, sizes: Sizes, lengths: ndarray, partial: ndarray) -> None:
+    """The attention of all heads, from their chunks, into the thread's own states."""
+    H, P, num_chunks = sizes.H, sizes.P, max(sizes.W, sizes.M) // CHUNK
+    for b in worker.live:
+        chunks = (lengths[b] + CHUNK - 1) // CHUNK
+        for h in range(H):
+            start, at = (b * H + h) * num_chunks * (P + 2), U((b * H + h) * P)
+            top, total = LOWEST, ZERO
+            for chunk in range(chunks):
+                top = max(top, partial[U(start + chunk * (P + 2) + P)])
+            worker.own[at : at + U(P)] = ZERO
+            for chunk in range(chunks):
+                source = U(start + chunk * (P + 2))
+                share_of_chunk = exp2((partial[source + U(P)] - top) * LOG2_E)
+                total += share_of_chunk * partial[source + U(P + 1)]
+                for d in range(U(P)):
+                    worker.own[at + d] += share_of_chunk * partial[source + d]
+            factor = ONE / total
+            for d in range(U(P)):
+                worker.own[at + d] *= factor
+
+
+@njit(fastmath=FAST_MATH)
+def _rotate(
+    states: ndarray, at: int, cosines: ndarray, sines: ndarray, turn: int, half: int
+) -> None:
+    """Rotary position embedding of one head, in place."""
+    for k in range(U(half)):
+        i, j = U(at) + k, U(at + half) + k
+        first, second, cos, sin = states[i], states[j], cosines[U(turn) + k], sines[U(turn) + k]
+        states[i] = first * cos - second * sin
+        states[j] = second * cos + first * sin
+
+
+@njit
+def _project_and_store(
+    worker: Worker, weights: Weights, sizes: Sizes, memory: Memory, scratch: Scratch, rows: Rows,
+    layer: int, moment: tuple,
+) -> None:  # fmt: skip
+    """Queries, keys and values of the thread's heads; the last two go into the ring."""
+    D, H, P = sizes.D, sizes.H, sizes.P
+    step, place = moment
+    first, last = share(3 * H, worker.thread, worker.num_threads)
+    for unit in range(first, last):
+        which, h = unit // H, unit % H
+        out = scratch.projected, which * D, 3 * D, False
+        heads = h * P, (h + 1) * P
+        _multiply(weights, (layer, QUERY + which), worker.own, D, out, heads, worker.live)
+        for b in worker.live:
+            at = (b * 3 + which) * D + h * P
+            if which < 2:
+                _rotate(scratch.projected, at, rows.cosines, rows.sines, step * (P // 2), P // 2)
+            start = (((layer * sizes.B + b) * H + h) * sizes.W + place // CHUNK * CHUNK) * P
+            inside = place % CHUNK
+            for d in range(P):
+                number = narrow(scratch.projected[at + d], memory.keys)
+                if which == 1:
+                    memory.keys[start + inside * P + d] = number
+                elif which == 2:
+                    memory.values[start + d * CHUNK + inside] = number
+
+
+@njit(fastmath=FAST_MATH)
+def _gate(gated: ndarray, up: float, at: int) -> None:
+    """Multiplies by the SiLU of what is there."""
+    gate = gated[at]
+    small = exp2(-abs(gate) * LOG2_E)
+    gated[at] = gate * up * ((ONE if gate >= ZERO else small) / (ONE + small))
+
+
+@njit
+def _feed_forward(
+    worker: Worker, weights: Weights, sizes: Sizes, scratch: Scratch, layer: int
+) -> None:
+    """The gated network on normalised states, added to the hidden ones."""
+    D, F, live = sizes.D, sizes.F, worker.live
+    rows = share(F, worker.thread, worker.num_threads)
+    out = scratch.gated, 0, F, False
+    _multiply(weights, (layer, GATE), worker.own, D, out, rows, live)
+    matrix = carray(pointer(weights.addresses[layer, UP], weights.like), F * D)
+    for i in range(rows[0], rows[1]):
+        scale = weights.scales[layer, UP, i]
+        for b in live:
+            _gate(scratch.gated, scale * dot(matrix, i * D, worker.own, b * D, D), b * F + i)
+    wait(scratch.barrier, worker.num_threads)
+    rows = share(D, worker.thread, worker.num_threads)
+    out = scratch.hidden, 0, D, True
+    _multiply(weights, (layer, DOWN), scratch.gated, F, out, rows, live)
+
+
+@njit
+def transform(
+    worker: Worker, weights: Weights, sizes: Sizes, memory: Memory, scratch: Scratch, rows: Rows,
+    step: int, position: int,
+) -> None:  # fmt: skip
+    """All layers on the hidden states of the live rows, in place, at one position."""
+    D, live, norms = sizes.D, worker.live, weights.norms
+    mine = share(D, worker.thread, worker.num_threads)
+    seen = np.full(sizes.B, min(position + 1, sizes.window))
+    for layer in range(sizes.layers):
+        for b in live:
+            _normalize(scratch.hidden, norms, 3 * layer * D, worker.own, sizes, b)
+        out = scratch.projected, 0, 3 * D, False
+        _multiply(weights, (layer, CROSS_QUERY), worker.own, D, out, mine, live)
+        wait(scratch.barrier, worker.num_threads)
+        _attend_all(
+            worker, sizes, layer, memory.cross_keys, memory.cross_values, memory.cross_lengths,
+            sizes.M, scratch,
+        )  # fmt: skip
+        wait(scratch.barrier, worker.num_threads)
+        _join_chunks(worker, sizes, memory.cross_lengths, scratch.partial)
+        out = scratch.hidden, 0, D, True
+        _multiply(weights, (layer, CROSS_OUT), worker.own, D, out, mine, live)
+        wait(scratch.barrier, worker.num_threads)
+
+        for b in live:
+            _normalize(scratch.hidden, norms, (3 * layer + 1) * D, worker.own, sizes, b)
+        moment = step, position % sizes.window
+        _project_and_store(worker, weights, sizes, memory, scratch, rows, layer, moment)
+        wait(scratch.barrier, worker.num_threads)
+        _attend_all(worker, sizes, layer, memory.keys, memory.values, seen, sizes.W, scratch)
+        wait(scratch.barrier, worker.num_threads)
+        _join_chunks(worker, sizes, seen, scratch.partial)
+        _multiply(weights, (layer, OUT), worker.own, D, out, mine, live)
+        wait(scratch.barrier, worker.num_threads)
+
+        for b in live:
+            _normalize(scratch.hidden, norms, (3 * layer + 2) * D, worker.own, sizes, b)
+        _feed_forward(worker, weights, sizes, scratch, layer)
+        wait(scratch.barrier, worker.num_threads)
+
+
+@njit
+def score_tokens(
+    worker: Worker, weights: Weights, sizes: Sizes, rules: Rules, scratch: Scratch, slot: int
+) -> None:
+    """Logits of the ids that a slot may hold, then that of the end, from the thread's states."""
+    D, count = sizes.D, rules.counts[slot]
+    matrix = carray(pointer(weights.head, weights.like), rules.vocabulary * D)
+    first, last = share(count + 1, worker.thread, worker.num_threads)
+    for i in range(first, last):
+        row = rules.firsts[slot] + i if i < count else rules.end
+        for b in worker.live:
+            value = weights.head_scales[row] * dot(matrix, row * D, worker.own, b * D, D)
+            scratch.logits[b * rules.vocabulary + i] = value
+
+
+@compile_kernel()
+def decode_tokens(
+    worker: Worker, weights: Weights, sizes: Sizes, memory: Memory, scratch: Scratch, rows: Rows,
+    sampling: tuple[Rules, Draws], span: Span,
+) -> int:  # fmt: skip
+    """Feeds tokens and draws the next ones, until all rows have ended or the steps are done.
+
+    Returns:
+        Number of steps that were done.
+    """
+    rules, draws = sampling
+    thread, num_threads, own, scores, alive = worker
+    D = U(sizes.D)
+    for step in range(span.num_steps):
+        count = 0
+        for b in range(sizes.B):
+            if not rows.ended[b]:
+                alive[count] = b
+                count += 1
+        if count == 0 or is_given_up(scratch.barrier):
+            return step
+        me = Worker(thread, num_threads, own, scores, alive[:count])
+        position = span.position + step
+        for b in me.live:
+            if b % num_threads == thread:
+                token, at = U(rows.tokens[b, step]) * D, U(b) * D
+                for k in range(D):
+                    slot = weights.slot_embedding[U(position % 4) * D + k]
+                    scratch.hidden[at + k] = weights.embedding[token + k] + slot
+        wait(scratch.barrier, num_threads)
+        transform(me, weights, sizes, memory, scratch, rows, step, position)
+        for b in me.live:
+            _normalize(scratch.hidden, weights.final_norm, 0, own, sizes, b)
+            if b % num_threads == thread:
+                rows.states[b, step] = own[U(b) * D : U(b + 1) * D]
+        following = position + 1
+        if following >= span.prompt_length:
+            score_tokens(me, weights, sizes, rules, scratch, following % 4)
+            wait(scratch.barrier, num_threads)
+            for b in me.live:
+                if b % num_threads == thread:
+                    token = choose(b, following, rules, draws, scratch.logits)
+                    rows.tokens[b, step + 1] = token
+                    rows.ended[b] = token == rules.end
+        # The states that others still read are overwritten next.
+        wait(scratch.barrier, num_threads)
+    return span.num_steps
