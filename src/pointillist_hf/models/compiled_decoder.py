@@ -128,6 +128,7 @@ class CompiledDecoder:
                 num_threads,
                 own=np.zeros(s.B * s.D, np.float32),
                 scores=np.zeros(CHUNK, np.float32),
+                seen=np.zeros(s.B, np.int64),
                 live=np.zeros(s.B, np.int64),
             )
             for thread in range(num_threads)

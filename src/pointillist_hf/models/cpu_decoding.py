@@ -40,7 +40,7 @@ from .cpu_arithmetic import (
 )
 from .cpu_sampling import Draws, Rules, choose
 
-LOWEST = F32(-3e38)
+LOWEST, START = F32(-3e38), np.int64(0)
 CHUNK = 256  # keys that a thread attends to at a time
 # Matrices of a layer, in the order of their addresses.
 CROSS_QUERY, CROSS_OUT, QUERY, KEY, VALUE, OUT, GATE, UP, DOWN = range(9)
@@ -54,14 +54,15 @@ class Worker(NamedTuple):
     num_threads: int
     own: ndarray  # [B D] states that the thread works out for itself
     scores: ndarray  # [CHUNK]
+    seen: ndarray  # [B] keys in the ring
     live: ndarray  # [B] rows that have not ended
 
 
 class Weights(NamedTuple):
     """The network. Matrices stand where the model has them, or where their copies are."""
 
-    addresses: ndarray  # [layers, NUM_MATRICES]
-    scales: ndarray  # [layers, NUM_MATRICES, most rows] what an int8 matrix is multiplied by
+    addresses: ndarray  # [layers NUM_MATRICES]
+    scales: ndarray  # [layers NUM_MATRICES, most rows] what an int8 matrix is multiplied by
     norms: ndarray  # [layers 3 D]
     final_norm: ndarray  # [D]
     embedding: ndarray  # [vocabulary D]
@@ -137,48 +138,49 @@ def _normalize(x: ndarray, weight: ndarray, first: int, out: ndarray, sizes: Siz
 
 
 @njit
-def _put(y: ndarray, at: int, value: float, is_sum: bool) -> None:
-    y[U(at)] = y[U(at)] + value if is_sum else value
+def _put(y: ndarray, at: int, value: float, adds: bool) -> None:
+    y[U(at)] = y[U(at)] + value if adds else value
 
 
 @njit
 def _multiply(
-    weights: Weights, place: tuple, x: ndarray, size: int, out: tuple, rows: tuple, live: ndarray
-) -> None:
+    weights: Weights, which: int, x: ndarray, size: int, y: ndarray, places: tuple, live: ndarray,
+    adds: bool,
+) -> None:  # fmt: skip
     """Some rows of a matrix times the states of the live sequences.
 
     Args:
         weights: The network.
-        place: Layer and matrix.
+        which: Of all matrices of all layers.
         x: States. [B size]
         size: Elements of a state.
-        out: Array, offset, distance of the sequences in it, whether the results are added to it.
-        rows: First row, and one past the last.
+        y: Gets the results.
+        places: First row, and one past the last; where y starts, distance of the sequences in it.
         live: Rows of the batch.
+        adds: Whether results are added to what is there.
     """
-    y, offset, step, is_sum = out
-    matrix = carray(pointer(weights.addresses[place], weights.like), rows[1] * size)
-    for i in range(rows[0], rows[1]):
-        scale = weights.scales[place[0], place[1], i]
+    first, last, offset, step = places
+    matrix = carray(pointer(weights.addresses[which], weights.like), last * size)
+    for i in range(first, last):
+        scale = weights.scales[which, i]
         # A row is read and widened once for four sequences.
         n, start = 0, i * size
         while n < len(live):
-            left = len(live) - n
-            b = live[n]
+            left, b = len(live) - n, live[n]
             if left >= 4:
                 b1, b2, b3 = live[n + 1], live[n + 2], live[n + 3]
-                places = b * size, b1 * size, b2 * size, b3 * size
-                v0, v1, v2, v3 = dots_4(matrix, start, x, places, size)
-                _put(y, offset + b2 * step + i, scale * v2, is_sum)
-                _put(y, offset + b3 * step + i, scale * v3, is_sum)
+                at = b * size, b1 * size, b2 * size, b3 * size
+                v0, v1, v2, v3 = dots_4(matrix, start, x, at, size)
+                _put(y, offset + b2 * step + i, scale * v2, adds)
+                _put(y, offset + b3 * step + i, scale * v3, adds)
             elif left >= 2:
                 b1 = live[n + 1]
                 v0, v1 = dots_2(matrix, start, x, (b * size, b1 * size), size)
             else:
                 b1, v0, v1 = b, dot(matrix, start, x, b * size, size), ZERO
-            _put(y, offset + b * step + i, scale * v0, is_sum)
+            _put(y, offset + b * step + i, scale * v0, adds)
             if left >= 2:
-                _put(y, offset + b1 * step + i, scale * v1, is_sum)
+                _put(y, offset + b1 * step + i, scale * v1, adds)
             n += 4 if left >= 4 else (2 if left >= 2 else 1)
 
 
@@ -205,11 +207,9 @@ def _attend(
 
 
 @njit
-def _attend_all(
-    worker: Worker, sizes: Sizes, layer: int, keys: ndarray, values: ndarray, lengths: ndarray,
-    step: int, scratch: Scratch,
-) -> None:  # fmt: skip
-    """This thread's part of the heads and chunks. A row has so many keys; `step` is W or M."""
+def _attend_all(worker: Worker, sizes: Sizes, layer: int, store: tuple, scratch: Scratch) -> None:
+    """This thread's part of the heads and chunks; `store`: keys, values, their number, W or M."""
+    keys, values, lengths, step = store
     H, P, num_chunks = sizes.H, sizes.P, max(sizes.W, sizes.M) // CHUNK
     most = 0
     for b in worker.live:
@@ -238,7 +238,8 @@ def _join_chunks(worker: Worker, sizes: Sizes, lengths: ndarray, partial: ndarra
             top, total = LOWEST, ZERO
             for chunk in range(chunks):
                 top = max(top, partial[U(start + chunk * (P + 2) + P)])
-            worker.own[at : at + U(P)] = ZERO
+            for d in range(U(P)):
+                worker.own[at + d] = ZERO
             for chunk in range(chunks):
                 source = U(start + chunk * (P + 2))
                 share_of_chunk = exp2((partial[source + U(P)] - top) * LOG2_E)
@@ -273,9 +274,9 @@ def _project_and_store(
     first, last = share(3 * H, worker.thread, worker.num_threads)
     for unit in range(first, last):
         which, h = unit // H, unit % H
-        out = scratch.projected, which * D, 3 * D, False
-        heads = h * P, (h + 1) * P
-        _multiply(weights, (layer, QUERY + which), worker.own, D, out, heads, worker.live)
+        heads = h * P, (h + 1) * P, which * D, 3 * D
+        matrix = layer * NUM_MATRICES + QUERY + which
+        _multiply(weights, matrix, worker.own, D, scratch.projected, heads, worker.live, False)
         for b in worker.live:
             at = (b * 3 + which) * D + h * P
             if which < 2:
@@ -303,19 +304,19 @@ def _feed_forward(
     worker: Worker, weights: Weights, sizes: Sizes, scratch: Scratch, layer: int
 ) -> None:
     """The gated network on normalised states, added to the hidden ones."""
-    D, F, live = sizes.D, sizes.F, worker.live
-    rows = share(F, worker.thread, worker.num_threads)
-    out = scratch.gated, 0, F, False
-    _multiply(weights, (layer, GATE), worker.own, D, out, rows, live)
-    matrix = carray(pointer(weights.addresses[layer, UP], weights.like), F * D)
-    for i in range(rows[0], rows[1]):
-        scale = weights.scales[layer, UP, i]
+    D, F, live, base = sizes.D, sizes.F, worker.live, layer * NUM_MATRICES
+    first, last = share(F, worker.thread, worker.num_threads)
+    rows = first, last, START, F
+    _multiply(weights, base + GATE, worker.own, D, scratch.gated, rows, live, False)
+    matrix = carray(pointer(weights.addresses[base + UP], weights.like), F * D)
+    for i in range(first, last):
+        scale = weights.scales[base + UP, i]
         for b in live:
             _gate(scratch.gated, scale * dot(matrix, i * D, worker.own, b * D, D), b * F + i)
     wait(scratch.barrier, worker.num_threads)
-    rows = share(D, worker.thread, worker.num_threads)
-    out = scratch.hidden, 0, D, True
-    _multiply(weights, (layer, DOWN), scratch.gated, F, out, rows, live)
+    first, last = share(D, worker.thread, worker.num_threads)
+    rows = first, last, START, D
+    _multiply(weights, base + DOWN, scratch.gated, F, scratch.hidden, rows, live, True)
 
 
 @njit
@@ -325,22 +326,23 @@ def transform(
 ) -> None:  # fmt: skip
     """All layers on the hidden states of the live rows, in place, at one position."""
     D, live, norms = sizes.D, worker.live, weights.norms
-    mine = share(D, worker.thread, worker.num_threads)
-    seen = np.full(sizes.B, min(position + 1, sizes.window))
+    first, last = share(D, worker.thread, worker.num_threads)
+    queries, sums = (first, last, START, 3 * D), (first, last, START, D)
+    for b in live:
+        worker.seen[b] = min(position + 1, sizes.window)
     for layer in range(sizes.layers):
+        base = layer * NUM_MATRICES
         for b in live:
             _normalize(scratch.hidden, norms, 3 * layer * D, worker.own, sizes, b)
-        out = scratch.projected, 0, 3 * D, False
-        _multiply(weights, (layer, CROSS_QUERY), worker.own, D, out, mine, live)
+        _multiply(
+            weights, base + CROSS_QUERY, worker.own, D, scratch.projected, queries, live, False
+        )
         wait(scratch.barrier, worker.num_threads)
-        _attend_all(
-            worker, sizes, layer, memory.cross_keys, memory.cross_values, memory.cross_lengths,
-            sizes.M, scratch,
-        )  # fmt: skip
+        cross = memory.cross_keys, memory.cross_values, memory.cross_lengths, sizes.M
+        _attend_all(worker, sizes, layer, cross, scratch)
         wait(scratch.barrier, worker.num_threads)
         _join_chunks(worker, sizes, memory.cross_lengths, scratch.partial)
-        out = scratch.hidden, 0, D, True
-        _multiply(weights, (layer, CROSS_OUT), worker.own, D, out, mine, live)
+        _multiply(weights, base + CROSS_OUT, worker.own, D, scratch.hidden, sums, live, True)
         wait(scratch.barrier, worker.num_threads)
 
         for b in live:
@@ -348,10 +350,11 @@ def transform(
         moment = step, position % sizes.window
         _project_and_store(worker, weights, sizes, memory, scratch, rows, layer, moment)
         wait(scratch.barrier, worker.num_threads)
-        _attend_all(worker, sizes, layer, memory.keys, memory.values, seen, sizes.W, scratch)
+        ring = memory.keys, memory.values, worker.seen, sizes.W
+        _attend_all(worker, sizes, layer, ring, scratch)
         wait(scratch.barrier, worker.num_threads)
-        _join_chunks(worker, sizes, seen, scratch.partial)
-        _multiply(weights, (layer, OUT), worker.own, D, out, mine, live)
+        _join_chunks(worker, sizes, worker.seen, scratch.partial)
+        _multiply(weights, base + OUT, worker.own, D, scratch.hidden, sums, live, True)
         wait(scratch.barrier, worker.num_threads)
 
         for b in live:
@@ -386,7 +389,7 @@ def decode_tokens(
         Number of steps that were done.
     """
     rules, draws = sampling
-    thread, num_threads, own, scores, alive = worker
+    thread, num_threads, own, scores, seen, alive = worker
     D = U(sizes.D)
     for step in range(span.num_steps):
         count = 0
@@ -396,7 +399,7 @@ def decode_tokens(
                 count += 1
         if count == 0 or is_given_up(scratch.barrier):
             return step
-        me = Worker(thread, num_threads, own, scores, alive[:count])
+        me = Worker(thread, num_threads, own, scores, seen, alive[:count])
         position = span.position + step
         for b in me.live:
             if b % num_threads == thread:
@@ -409,7 +412,8 @@ def decode_tokens(
         for b in me.live:
             _normalize(scratch.hidden, weights.final_norm, 0, own, sizes, b)
             if b % num_threads == thread:
-                rows.states[b, step] = own[U(b) * D : U(b + 1) * D]
+                for k in range(D):
+                    rows.states[b, step, k] = own[U(b) * D + k]
         following = position + 1
         if following >= span.prompt_length:
             score_tokens(me, weights, sizes, rules, scratch, following % 4)

@@ -11,7 +11,7 @@ import torch
 from numpy import ndarray
 from torch import Tensor, nn
 
-from .cpu_decoding import NUM_MATRICES, Weights
+from .cpu_decoding import Weights
 
 if TYPE_CHECKING:
     from .modeling_point_generator import PointGeneratorForCausalLM
@@ -100,8 +100,8 @@ class PreparedWeights:
             for norm in (layer.cross_attn_norm, layer.self_attn_norm, layer.mlp_norm)
         ]
         self.weights = Weights(
-            addresses=addresses[:-1].reshape(-1, NUM_MATRICES),
-            scales=table.reshape(-1, NUM_MATRICES, table.shape[1]),
+            addresses=addresses[:-1],
+            scales=table,
             norms=_flat(*norms),
             final_norm=_flat(model.model.norm.weight),
             embedding=_flat(model.model.embed_tokens.weight),
