@@ -18,7 +18,8 @@ import torch
 from numpy import ndarray
 from torch import Tensor, nn
 
-from .cpu_decoding import CHUNK, Memory, Rows, Scratch, Sizes, Span, Worker, decode_tokens
+from .cpu_decoding import decode_tokens
+from .cpu_records import CHUNK, Memory, Rows, Scratch, Sizes, Span, Worker
 from .cpu_sampling import WORDS, Draws, Rules
 from .cpu_weights import WeightFormat, bfloat16_bits, prepare_weights
 from .tokenization_points import SORT_KEY, TOKENS_PER_POINT, TokenLayout

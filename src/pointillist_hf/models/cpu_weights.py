@@ -11,7 +11,7 @@ import torch
 from numpy import ndarray
 from torch import Tensor, nn
 
-from .cpu_decoding import Weights
+from .cpu_records import Weights
 
 if TYPE_CHECKING:
     from .modeling_point_generator import PointGeneratorForCausalLM

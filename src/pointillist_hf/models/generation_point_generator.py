@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -16,6 +16,7 @@ from transformers.utils import ModelOutput
 
 from .compiled_decoder import CompiledDecoder, build_rules
 from .cpu_weights import find_obstacle
+from .graph_decoder import GraphDecoder
 from .point_streamers import StopOnEvent, stop_on_interrupt
 from .ring_cache import RingCache
 from .tokenization_points import SORT_KEY, TOKENS_PER_POINT, TokenLayout
@@ -27,7 +28,9 @@ GrammarLevel = Literal[
 Engine = Literal[
     "auto",  # "compiled" where it can serve, otherwise "reference"
     "reference",  # transformers' `generate`, on any device
-    "compiled",  # kernels on the CPU: the same tokens, but for draws that rounding decides
+    # Kernels on the CPU, a recorded graph on CUDA (which nobody has run yet): the same tokens, but
+    # for draws that rounding decides.
+    "compiled",
     "compiled-int8",  # the same with rounded weights: other tokens, faster
 ]
 # Further arguments that the compiled engines know.
@@ -246,15 +249,20 @@ class PointGenerationMixin:
             if engine == "reference":
                 sequences, states = self._generate_by_reference(rules, sampling, stop, **kwargs)
             else:
-                decoder = CompiledDecoder(
-                    self,
-                    kwargs["encoder_hidden_states"],
-                    kwargs.get("encoder_attention_mask"),
-                    rules=build_rules(layout, rules, sampling),
-                    seeds=seeds,
-                    weight_format="int8" if engine == "compiled-int8" else "exact",
-                )
-                sequences, states = _run_decoder(decoder, stop, kwargs.get("streamer"))
+                conditioning = kwargs["encoder_hidden_states"], kwargs.get("encoder_attention_mask")
+                if device.type == "cuda":
+                    decoder = GraphDecoder(self, *conditioning, grammar=rules, sampling=sampling)
+                else:
+                    decoder = CompiledDecoder(
+                        self,
+                        *conditioning,
+                        rules=build_rules(layout, rules, sampling),
+                        seeds=seeds,
+                        weight_format="int8" if engine == "compiled-int8" else "exact",
+                    )
+                prompt = torch.full((batch, TOKENS_PER_POINT), layout.bos_token_id, device=device)
+                pieces = decoder.decode()
+                sequences, states = _join_pieces(prompt, pieces, stop, kwargs.get("streamer"))
         output = collect_points(sequences, states.to(encoder_hidden_states.dtype), layout)
         if interruption.is_set() and not output.num_points.any():
             raise KeyboardInterrupt
@@ -272,11 +280,15 @@ class PointGenerationMixin:
             raise ValueError(f"`engine` must be one of {get_args(Engine)}, got {engine!r}.")
         if engine == "reference":
             return engine
-        obstacle = find_obstacle(self)
-        foreign = sorted({*options} - COMPILED_OPTIONS)
         states = options.get("encoder_hidden_states")
-        if obstacle is None and states is not None and states.device.type != "cpu":
-            obstacle = f"the conditioning is on {states.device}, not on the CPU"
+        device = self.device if states is None else states.device
+        obstacle = None
+        # Nobody has run the graphs yet: on GPUs they must be asked for by name.
+        if engine != "compiled" or device.type != "cuda":
+            obstacle = find_obstacle(self)
+            if obstacle is None and device.type != "cpu":
+                obstacle = f"the conditioning is on {device}, not on the CPU"
+        foreign = sorted({*options} - COMPILED_OPTIONS)
         if obstacle is None and foreign:
             obstacle = f"`{foreign[0]}` is for `generate`"
         if obstacle is None:
@@ -312,19 +324,21 @@ class PointGenerationMixin:
         return output.sequences, torch.cat([step[-1] for step in output.hidden_states], dim=1)
 
 
-def _run_decoder(
-    decoder: CompiledDecoder, stop: threading.Event, streamer: BaseStreamer | None
+def _join_pieces(
+    prompt: Tensor,
+    pieces: Iterator[tuple[Tensor, Tensor]],
+    stop: threading.Event,
+    streamer: BaseStreamer | None,
 ) -> tuple[Tensor, Tensor]:
-    """What `_generate_by_reference` returns, by the compiled kernels."""
-    batch, layout = decoder.sizes.B, decoder.model.config.layout
-    sequences, states = [torch.full((batch, TOKENS_PER_POINT), layout.bos_token_id)], []
+    """What `_generate_by_reference` returns, from the pieces of a decoder."""
+    sequences, states = [prompt], []
     if streamer is not None:
-        streamer.put(sequences[0])
-    for tokens, hidden in decoder.decode():
+        streamer.put(prompt.cpu())
+    for tokens, hidden in pieces:
         sequences.append(tokens)
         states.append(hidden)
         if streamer is not None:
-            for column in tokens.unbind(1):
+            for column in tokens.cpu().unbind(1):
                 streamer.put(column)
         if stop.is_set():
             break
