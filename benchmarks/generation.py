@@ -317,7 +317,8 @@ def check(seeds: range = range(4)) -> dict[str, object]:
     ids, found = clouds["reference"].input_ids, clouds["compiled"].input_ids
     states = context.repeat_interleave(len(ids), 0)
     before = model(ids, states, use_cache=False)
-    labels = ids.where(ids < model.config.pad_token_id, -100)
+    is_end = ids == model.config.eos_token_id
+    labels = ids.masked_fill((is_end.cumsum(1) > 1) | (ids == model.config.pad_token_id), -100)
     labels[:, :4] = -100
     losses = model.slot_losses(model.model(ids, states).last_hidden_state, labels)
     for module in model.modules():

@@ -18,6 +18,7 @@ from pointillist_hf.models.cpu_arithmetic import wait
 from pointillist_hf.models.cpu_sampling import Draws, uniform
 from pointillist_hf.models.cpu_weights import quantize_rows
 from pointillist_hf.models.generation_point_generator import PointGrammar, SeededSampling
+from pointillist_hf.rendering.compilation import compile_kernel
 
 TIE = 1e-4  # scores closer than this are decided by rounding
 
@@ -296,12 +297,31 @@ def test_a_failing_thread_does_not_leave_the_others_waiting():
     def fail():
         raise RuntimeError("before the kernel")
 
-    def come():
+    @compile_kernel()  # which lets go of the GIL
+    def come(barrier):
         wait(barrier, 2)
         return 0
 
     with ThreadPoolExecutor(1) as pool, pytest.raises(RuntimeError, match="before the kernel"):
-        compiled_decoder._run_together(pool, [fail, come], barrier)
+        compiled_decoder._run_together(pool, [fail, lambda: come(barrier)], barrier)
+
+
+@pytest.mark.parametrize(("most", "best"), [(1, 1), (2, 1), (2, 2), (8, 1), (8, 4), (6, 6)])
+def test_as_many_threads_as_help(most, best):
+    threads, used = compiled_decoder.ThreadCount(most), []
+    for _ in range(400):
+        count, is_trial = threads.choose()
+        assert 1 <= count <= most
+        threads.learn(count, 1.0 + abs(np.log2(count / best)))
+        used.append((count, is_trial))
+    assert used[0] == (most, False)
+    assert {count for count, is_trial in used[200:] if not is_trial} == {best}
+    assert sum(is_trial for _, is_trial in used[200:]) < 10
+    # What helped before need not help for ever.
+    for _ in range(400):
+        count, _ = threads.choose()
+        threads.learn(count, 1.0 + np.log2(most / count))
+    assert threads.count == most
 
 
 def test_two_generations_at_a_time(model, context):

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from .modeling_point_generator import PointGeneratorForCausalLM
 
 CALL_SECONDS = 0.05  # about as long the kernels run before Python looks up
+# Calls between trials of other numbers of threads, and how much faster one must be.
+FIRST_PAUSE, LONGEST_PAUSE, CLEARLY = 2, 64, 0.9
 WEIGHTS_PER_THREAD = 1 << 16  # of a layer; with fewer, threads wait more than they work
 
 
@@ -144,13 +146,16 @@ class CompiledDecoder:
         """
         layout, workers = self.model.config.layout, self._build_workers()
         last = np.full(self.sizes.B, layout.bos_token_id)
-        steps = 4 * TOKENS_PER_POINT
+        steps, threads = 4 * TOKENS_PER_POINT, ThreadCount(len(workers))
         with ThreadPoolExecutor(len(workers), "decode") as pool:
             while not self.ended.all():
-                rows = self._build_rows(steps, last)
+                count, is_trial = threads.choose()
+                rows = self._build_rows(TOKENS_PER_POINT if is_trial else steps, last)
                 start = time.perf_counter()
-                done = self._run(pool, workers, rows)
-                pace = CALL_SECONDS * done / (time.perf_counter() - start)
+                chosen = [worker._replace(num_threads=count) for worker in workers[:count]]
+                done = self._run(pool, chosen, rows)
+                seconds = time.perf_counter() - start
+                threads.learn(count, seconds / done)
                 given = max(TOKENS_PER_POINT - self.position, 1)
                 self.position += done
                 last = rows.tokens[:, done]
@@ -158,8 +163,9 @@ class CompiledDecoder:
                     torch.from_numpy(rows.tokens[:, given : done + 1]),
                     torch.from_numpy(rows.states[:, :done]),
                 )
-                points = min(max(int(pace) // TOKENS_PER_POINT, 1), 256)
-                steps = TOKENS_PER_POINT * points
+                if not is_trial:
+                    points = int(CALL_SECONDS * done / seconds) // TOKENS_PER_POINT
+                    steps = TOKENS_PER_POINT * min(max(points, 1), 256)
 
     def _build_rows(self, steps: int, last: ndarray) -> Rows:
         """Room for what so many steps give, after the last tokens."""
@@ -182,6 +188,43 @@ class CompiledDecoder:
             return decode_tokens(worker, self.prepared.weights, *shared)
 
         return _run_together(pool, [lambda w=w: work(w) for w in workers], self.scratch.barrier)
+
+
+class ThreadCount:
+    """How many threads to call the kernels with: as many as help.
+
+    Threads that wait for each other many times per token lose by it where others use the cores too:
+    each waits until all have had their turn. Results have the same bits for any number, so it may
+    change from call to call. Now and then a call tries half or twice as many.
+
+    Args:
+        most: Threads that there are.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.most, self.count = most, most
+        self.pause, self.calls, self.tries_fewer = FIRST_PAUSE, 0, True
+        self.pace = float("inf")
+
+    def choose(self) -> tuple[int, bool]:
+        """Threads of the next call, and whether it is a trial, which should be short."""
+        self.calls += 1
+        if self.most == 1 or self.calls <= self.pause:
+            return self.count, False
+        self.calls = 0
+        fewer, more = max(self.count // 2, 1), min(2 * self.count, self.most)
+        trial = fewer if (self.tries_fewer or more == self.count) and fewer < self.count else more
+        self.tries_fewer = not self.tries_fewer
+        return trial, True
+
+    def learn(self, count: int, seconds: float) -> None:
+        """Takes notice of the seconds that a step took."""
+        if count == self.count:
+            self.pace = seconds
+        elif seconds < CLEARLY * self.pace:
+            self.count, self.pace, self.pause = count, seconds, FIRST_PAUSE
+        else:
+            self.pause = min(2 * self.pause, LONGEST_PAUSE)
 
 
 def _run_together(
