@@ -74,7 +74,7 @@ def count_ties(model, context, seeds, **options):
         torch.testing.assert_close(
             found.token_hidden_states[row, :count],
             expected.token_hidden_states[row, :count],
-            atol=2e-5,
+            atol=1e-4,  # of float64, the reference is up to 3e-5 off and the kernels 1.5e-5
             rtol=1e-4,
         )
     return ties

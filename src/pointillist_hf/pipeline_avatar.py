@@ -177,10 +177,7 @@ class AvatarPipeline(DiffusionPipeline):
             "engine": engine,
         }
         seeds = self.check_inputs(images, rig_params, seed)
-        if num_return_sequences < 1:
-            raise ValueError(
-                f"`num_return_sequences` must be at least 1, got {num_return_sequences}."
-            )
+        copies = self._copies(len(images), num_return_sequences)
         seeds = [seed + i for seed in seeds for i in range(num_return_sequences)]
         timings: dict[str, float] = {}
         with _timed(timings, "encode_image"):
@@ -190,9 +187,7 @@ class AvatarPipeline(DiffusionPipeline):
                 detect_face=detect_face,
                 remove_background=remove_background,
             )
-        if num_return_sequences > 1:
-            copies = torch.arange(len(images)).repeat_interleave(num_return_sequences)
-            rig_params, context = rig_params[copies], context[copies]
+        rig_params, context = rig_params[copies], context[copies]
         with _timed(timings, "generate_tokens"):
             generated = self.generate_tokens(context, seeds=seeds, **sampling, **generate_kwargs)
         with _timed(timings, "decode_points"):
@@ -239,6 +234,15 @@ class AvatarPipeline(DiffusionPipeline):
                 f"{len(images)}."
             )
         return seeds
+
+    @staticmethod
+    def _copies(num_images: int, num_return_sequences: int) -> Tensor:
+        """The portrait of each avatar. [B num_return_sequences]"""
+        if num_return_sequences < 1:
+            raise ValueError(
+                f"`num_return_sequences` must be at least 1, got {num_return_sequences}."
+            )
+        return torch.arange(num_images).repeat_interleave(num_return_sequences)
 
     def encode_image(
         self,
