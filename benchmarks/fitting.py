@@ -128,7 +128,7 @@ def picture_row(person: FittedPerson, capture: Capture) -> torch.Tensor:
     white = torch.ones(1, 3)
     fitted = rasterize(local_to_global(person.splats, vertices[faces]), camera, backgrounds=white)
     truth, image = capture.images[number], fitted[0][0]
-    rest = local_to_global(person.splats, person.rest_vertices[faces])
+    rest = local_to_global(person.splats, person.rest_vertices.float()[faces])
     points = draw_points(CanonicalPoints(rest.means, person.splats.bindings), capture.cameras.width)
     error = 1 - (4 * (image - truth).abs()).clamp(0, 1)
     return torch.stack([truth, image, error, *points])

@@ -2,8 +2,13 @@
 """Real classes at tiny size, built once."""
 
 import os
+import tempfile
 
-os.environ["HF_HUB_OFFLINE"] = "1"  # before any Hugging Face library is imported
+# Before any Hugging Face library is imported.
+os.environ["HF_HUB_OFFLINE"] = "1"
+# datasets would take a folder of today for one of the same name that an earlier run has cached.
+DATASETS_CACHE = tempfile.TemporaryDirectory(prefix="pointillist_datasets_")
+os.environ["HF_DATASETS_CACHE"] = DATASETS_CACHE.name
 
 import numpy as np
 import pytest

@@ -32,8 +32,14 @@ HOMES = {
     "numpy": {"rigs", "rendering", "models", "exporters", "data", "training", "evaluation"},
     "PIL": {"models", "exporters", "data", "training", "evaluation"},
     "tqdm": {"data", "training", "evaluation"},
-    "numba": {"rendering"},
-    "llvmlite": {"rendering"},  # comes with numba
+    # The kernels that draw, and those that decode tokens on the CPU.
+    "numba": {
+        "rendering",
+        "models/cpu_arithmetic.py",
+        "models/cpu_decoding.py",
+        "models/cpu_sampling.py",
+    },
+    "llvmlite": {"rendering", "models/cpu_arithmetic.py"},  # comes with numba
     "gsplat": {"rendering/gsplat_backend.py"},
     "cv2": {"models/portrait_detection.py"},
     "imageio_ffmpeg": {"exporters/video.py"},

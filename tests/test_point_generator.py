@@ -254,7 +254,7 @@ def test_clouds_may_be_empty_if_asked_for(generator, context):
 
 
 def test_wrong_numbers_of_seeds_are_refused(generator, context):
-    with pytest.raises(ValueError, match="`seeds` must hold one seed per row, got 3 for 2"):
+    with pytest.raises(ValueError, match="`seeds` must hold one seed per cloud, got 3 for 2"):
         generator.generate_points(context, seeds=[1, 2, 3])
 
 

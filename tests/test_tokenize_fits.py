@@ -27,7 +27,7 @@ from pointillist_hf.data.row_picture import draw_row
 from pointillist_hf.data.token_dataset import load_token_dataset, push_token_dataset
 from pointillist_hf.data.token_row import FEATURES, row_cameras, row_params
 from pointillist_hf.data.tokenize_fits import choose_splits, find_fits, tokenize_fits
-from pointillist_hf.exporters.ply import write_bound_ply
+from pointillist_hf.exporters.ply import read_bound_ply, write_bound_ply
 from pointillist_hf.geometry.cameras import project_points
 from pointillist_hf.geometry.structures import BoundSplats
 from pointillist_hf.geometry.triangles import triangle_frames
@@ -228,6 +228,30 @@ def test_finished_rows_are_not_made_again_and_broken_fits_left_out(fits, dataset
     before = {p.name: p.stat().st_mtime_ns for p in folder.glob("*.parquet")}
     assert tokenize_fits([copies], folder, config, show_progress=False) == {}
     assert before == {p.name: p.stat().st_mtime_ns for p in folder.glob("*.parquet")}
+
+
+def test_the_first_fit_may_be_the_broken_one(fits, tmp_path):
+    work = shutil.copytree(fits.parent, tmp_path / "work")
+    shutil.copytree(work / "fits" / "anna", work / "fits" / "aaron")
+    (work / "fits" / "aaron" / FIT_FILE).write_text("{")
+    config = dataclasses.replace(CONFIG, num_test=0)
+    failed = tokenize_fits([work / "fits"], tmp_path / "people", config, show_progress=False)
+    assert [*failed] == [str(work / "fits" / "aaron")]
+    assert len([*(tmp_path / "people").glob("*.parquet")]) == 2
+
+
+def test_new_fits_are_not_taken_for_those_in_the_cache(fits, tmp_path):
+    work = shutil.copytree(fits.parent, tmp_path / "work")
+    config, folder = dataclasses.replace(CONFIG, num_test=0), tmp_path / "people"
+    tokenize_fits([work / "fits"], folder, config, show_progress=False)
+    before = load_token_dataset(folder, "train")[0]
+    points = next(work.glob("fits/anna/point_cloud/*/point_cloud.ply"))
+    splats = read_bound_ply(points)
+    write_bound_ply(dataclasses.replace(splats, means=splats.means + 0.5), points)
+    assert tokenize_fits([work / "fits"], folder, config, show_progress=False) == {}
+    after = load_token_dataset(folder, "train")[0]
+    assert before["identity"] == after["identity"] == "anna"
+    assert before["input_ids"] != after["input_ids"]
 
 
 def test_two_processes_write_the_same_files(fits, dataset, tmp_path):

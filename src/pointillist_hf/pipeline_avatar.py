@@ -16,12 +16,13 @@ from torch import Tensor
 
 from .avatar import Avatar
 from .geometry.structures import CanonicalPoints, Gaussians, RigParams
-from .models.generation_point_generator import GrammarLevel, PointGenerationOutput
+from .models.generation_point_generator import Engine, GrammarLevel, PointGenerationOutput
 from .models.image_processing_portrait import PortraitImageProcessor, PortraitInput
 from .models.modeling_conditioner import AvatarConditioner
 from .models.modeling_gaussian_decoder import GaussianDecoder
 from .models.modeling_point_generator import PointGeneratorForCausalLM
 from .models.modeling_rig_regressor import RigRegressor
+from .models.point_streamers import PointCounter, StreamerGroup
 from .models.tokenization_points import PointTokenizer
 from .registration import register_with_diffusers, register_with_transformers
 from .rigs.alignment import align_to_shape
@@ -38,7 +39,7 @@ class AvatarPipelineOutput(BaseOutput):
     avatars: list[Avatar]
     clouds: list[CanonicalPoints]
     input_ids: Tensor  # [B, 4 (N + 2)], padded
-    rig_params: RigParams  # B frames, as regressed or as given
+    rig_params: RigParams  # one frame per avatar, as regressed or as given
     timings: dict[str, float] = field(default_factory=dict)  # seconds per step
 
     @property
@@ -139,23 +140,33 @@ class AvatarPipeline(DiffusionPipeline):
         grammar: GrammarLevel | None = None,
         temperature: float | None = None,
         min_p: float | None = None,
+        engine: Engine = "auto",
+        num_return_sequences: int = 1,
         detect_face: bool = True,
         remove_background: bool = True,
         **generate_kwargs: object,
     ) -> AvatarPipelineOutput:
         """Avatars of the portraits.
 
+        A progress bar counts the points, see `set_progress_bar_config`. The first Ctrl-C while they
+        are generated ends that, and the avatars are made of the points so far.
+
         Args:
             image: PIL image, path, array [H, W, 3] or tensor [3, H, W]; a list makes a batch.
             rig_params: Of the portraits, one frame each, from a tracker of your own.
-            seed: One for all portraits, or one each. The same seed gives the same avatar.
+            seed: One for all portraits, or one each. The same seed gives the same avatar; further
+                avatars of a portrait have the seeds after it.
             max_points: Most points of an avatar.
             grammar: "types" or "full", see `PointGrammar`.
             temperature: Of the sampling.
             min_p: Of the sampling.
+            engine: "auto", "reference", "compiled" or "compiled-int8", see
+                `models.generation_point_generator.Engine`.
+            num_return_sequences: Avatars of each portrait, one after the other.
             detect_face: False takes the largest centred square as the frame.
             remove_background: False keeps the background of the photograph.
-            **generate_kwargs: Go to `generate`, for instance `streamer`.
+            **generate_kwargs: Go to `generate_points`, for instance `streamer`, which gets the
+                points as they are decoded, or `stop`.
         """
         images = image if isinstance(image, list) else [image]
         sampling = {
@@ -163,8 +174,11 @@ class AvatarPipeline(DiffusionPipeline):
             "temperature": self.config.temperature if temperature is None else temperature,
             "min_p": self.config.min_p if min_p is None else min_p,
             "max_points": self.config.max_points if max_points is None else max_points,
+            "engine": engine,
         }
         seeds = self.check_inputs(images, rig_params, seed)
+        copies = self._copies(len(images), num_return_sequences)
+        seeds = [seed + i for seed in seeds for i in range(num_return_sequences)]
         timings: dict[str, float] = {}
         with _timed(timings, "encode_image"):
             rig_params, context = self.encode_image(
@@ -173,6 +187,7 @@ class AvatarPipeline(DiffusionPipeline):
                 detect_face=detect_face,
                 remove_background=remove_background,
             )
+        rig_params, context = rig_params[copies], context[copies]
         with _timed(timings, "generate_tokens"):
             generated = self.generate_tokens(context, seeds=seeds, **sampling, **generate_kwargs)
         with _timed(timings, "decode_points"):
@@ -220,6 +235,15 @@ class AvatarPipeline(DiffusionPipeline):
             )
         return seeds
 
+    @staticmethod
+    def _copies(num_images: int, num_return_sequences: int) -> Tensor:
+        """The portrait of each avatar. [B num_return_sequences]"""
+        if num_return_sequences < 1:
+            raise ValueError(
+                f"`num_return_sequences` must be at least 1, got {num_return_sequences}."
+            )
+        return torch.arange(num_images).repeat_interleave(num_return_sequences)
+
     def encode_image(
         self,
         images: list[PortraitInput],
@@ -248,10 +272,20 @@ class AvatarPipeline(DiffusionPipeline):
     def generate_tokens(
         self, context: Tensor, *, seeds: Sequence[int], **sampling: object
     ) -> PointGenerationOutput:
-        """One token sequence per portrait, with the hidden states of its tokens."""
-        return self.point_generator.generate_points(
-            context.to(self.point_generator.dtype), seeds=seeds, **sampling
-        )
+        """One token sequence per row of the context, with the hidden states of its tokens."""
+        most = sampling.get("max_points", self.config.max_points)
+        with self.progress_bar(total=len(context) * most) as bar:
+            bar.unit = " points"
+            counter = PointCounter(bar.update, self.tokenizer.layout.bos_token_id)
+            streamer = sampling.pop("streamer", None)
+            sampling["streamer"] = StreamerGroup([counter, streamer] if streamer else [counter])
+            generated = self.point_generator.generate_points(
+                context.to(self.point_generator.dtype), seeds=seeds, **sampling
+            )
+            # Clouds end where they are complete, and so does the bar.
+            bar.total = bar.n
+            bar.refresh()
+        return generated
 
     def decode_points(
         self, input_ids: Tensor, rig_params: RigParams | None = None

@@ -71,7 +71,8 @@ def canonicalize(
         ValueError: No point is left, a place is not finite, or too many lie outside the cube.
     """
     options = options or PointFilter()
-    gaussians = local_to_global(splats, rest_vertices[rig.faces[splats.bindings]])
+    corners = rest_vertices.double()[rig.faces[splats.bindings]]
+    gaussians = local_to_global(splats.to(torch.float64), corners)
     if not torch.isfinite(gaussians.means).all():
         raise ValueError("`splats` must have finite places, got NaN or infinity.")
     kept = _filter(splats.bindings, gaussians.opacities, options)

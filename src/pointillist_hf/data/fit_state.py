@@ -171,7 +171,8 @@ class FitState:
                 "remove it."
             )
         device = self.bindings.device
-        tensors = {name: tensor.to(device) for name, tensor in tensors.items()}
+        # Copied: a view into the file may lie at an odd address, where sums round differently.
+        tensors = {name: tensor.clone().to(device) for name, tensor in tensors.items()}
         self.bindings, self.betas = tensors["bindings"], tensors["betas"]
         self.gradient_sums, self.num_seen = tensors["gradient_sums"], tensors["num_seen"]
         self.step = int(notes["step"])

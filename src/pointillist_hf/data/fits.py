@@ -10,6 +10,7 @@ Folders of the original program lack fit.json and are read as well; their rig is
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
@@ -17,6 +18,7 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from ..exporters.atomic_file import write_atomically
@@ -44,8 +46,13 @@ class FittedPerson:
 
     @property
     def rest_vertices(self) -> Tensor:
-        """The person's mesh at rest, on which the canonical points lie, metres. [V, 3]"""
-        return self.rig.canonical_vertices(self.rig_params.betas[:1], self.static_offset)[0]
+        """The person's mesh at rest, on which the canonical points lie, metres. [V, 3] float64
+
+        Tokens must not depend on how a machine rounds, so everything up to the bins is float64.
+        """
+        rig, betas = self.rig, self.rig_params.betas[0].double()
+        shape = torch.einsum("vcs,s->vc", rig.shapedirs.double(), betas)
+        return rig.v_template.double() + self.static_offset.double() + shape
 
 
 def write_fit(person: FittedPerson, folder: str | Path, *, iteration: int) -> None:
@@ -118,6 +125,12 @@ def read_notes(folder: str | Path) -> dict[str, object]:
     if not isinstance(notes, dict) or notes.get("format_version") != FORMAT_VERSION:
         raise ValueError(f"{path} must be of format version {FORMAT_VERSION}.")
     return notes
+
+
+def points_digest(folder: str | Path) -> str:
+    """What tells the points of a fit from those of another, in a few letters."""
+    content = (_newest_iteration(Path(folder)) / POINTS_FILE).read_bytes()
+    return hashlib.sha256(content).hexdigest()[:16]
 
 
 def relative_to(path: str | Path, folder: str | Path) -> str:

@@ -15,6 +15,7 @@ from ..rigs.head_rig import HeadRig
 from ..rigs.procedural_rig import ProceduralHeadRig
 from .population.cloud import sample_cloud
 from .population.subject import build_subject
+from .rig_reference import rig_hash
 from .synthetic import take_portraits, take_views
 from .token_dataset import DatasetCard, shard_paths, write_header, write_rows
 from .token_row import TokenisedPerson, build_row
@@ -109,7 +110,7 @@ def build_synthetic_dataset(
     """
     config, output_dir = config or SyntheticDatasetConfig(), Path(output_dir)
     rig = ProceduralHeadRig(config.resolution)
-    write_header(output_dir, _card(config), config.build_tokenizer(rig), rig)
+    write_header(output_dir, _card(config, rig), config.build_tokenizer(rig), rig)
     missing = [s for s in list_shards(output_dir, config) if not s.path.exists()]
     work = partial(write_shard, config=config)
     for _ in run_jobs(work, missing, num_proc=num_proc, unit="shard", show_progress=show_progress):
@@ -117,14 +118,14 @@ def build_synthetic_dataset(
     return output_dir
 
 
-def _card(config: SyntheticDatasetConfig) -> DatasetCard:
+def _card(config: SyntheticDatasetConfig, rig: HeadRig) -> DatasetCard:
     return DatasetCard(
         title="Tokenised synthetic avatars",
         description="People of the procedural population of `pointillist_hf`: no photograph and "
         "no scan of anybody.",
         licence=LICENCE,
         splits=("train", "test") if config.num_test else ("train",),
-        settings=asdict(config),
+        settings=asdict(config) | {"rig_hash": rig_hash(rig)},
     )
 
 

@@ -9,6 +9,7 @@ names the splits.
 from __future__ import annotations
 
 import hashlib
+import re
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from ..rigs.head_rig import HeadRig
 from .token_row import FEATURES, SCHEMA_VERSION
 
 CARD_FILE = "README.md"
+CONFIG_NAME = re.compile(r"^(- config_name: people-[0-9a-f]+)-([0-9a-z]+)$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,21 @@ class DatasetCard:
     licence: str  # as the Hub names it; "other" is never uploaded
     splits: tuple[str, ...]
     settings: Mapping[str, object]
+    content: str = "0"  # a digest of what the rows are made of, in lower case and digits
+
+
+def check_card(output_dir: Path, card: DatasetCard, tokenizer: PointTokenizer) -> None:
+    """Refuses a folder with a data set of other settings.
+
+    Raises:
+        ValueError: The folder holds one.
+    """
+    path, text = output_dir / CARD_FILE, _card_text(card, tokenizer)
+    if path.exists() and _without_content(path.read_text()) != _without_content(text):
+        raise ValueError(
+            f"`output_dir` must be empty or hold the same data set, and {output_dir} holds one of "
+            "another configuration. Choose another folder, or remove it."
+        )
 
 
 def write_header(
@@ -44,16 +61,22 @@ def write_header(
     Raises:
         ValueError: The folder holds a data set of another configuration.
     """
+    check_card(output_dir, card, tokenizer)
     output_dir.mkdir(parents=True, exist_ok=True)
-    path, text = output_dir / CARD_FILE, _card_text(card, tokenizer)
-    if path.exists() and path.read_text() != text:
-        raise ValueError(
-            f"`output_dir` must be empty or hold the same data set, and {output_dir} holds one of "
-            "another configuration. Choose another folder, or remove it."
-        )
+    text = _card_text(card, tokenizer)
     tokenizer.save_pretrained(output_dir / "tokenizer")
     rig.save_pretrained(output_dir / "rig")
-    write_atomically(path, lambda partial: partial.write_text(text))
+    write_atomically(output_dir / CARD_FILE, lambda partial: partial.write_text(text))
+
+
+def has_card(output_dir: Path, card: DatasetCard) -> bool:
+    """Whether the folder has the card of these settings and this content."""
+    path = output_dir / CARD_FILE
+    return path.is_file() and f"- config_name: {_config_name(card)}\n" in path.read_text()
+
+
+def _without_content(text: str) -> str:
+    return CONFIG_NAME.sub(r"\1", text, count=1)
 
 
 def write_rows(rows: list[dict[str, object]], path: Path) -> None:
@@ -119,17 +142,24 @@ def push_token_dataset(folder: str | Path, repo_id: str, *, private: bool = Fals
     )
 
 
+def _config_name(card: DatasetCard) -> str:
+    """Another one for every other data set.
+
+    datasets caches a local folder under its last name and this name only: two data sets in folders
+    called "data" would be taken for one, and new rows for those of last week.
+    """
+    known = f"{SCHEMA_VERSION}{card.title}{sorted(card.settings.items())}"
+    return f"people-{hashlib.sha256(known.encode()).hexdigest()[:12]}-{card.content}"
+
+
 def _card_text(card: DatasetCard, tokenizer: PointTokenizer) -> str:
     settings = "\n".join(f"| `{name}` | {value} |" for name, value in card.settings.items())
-    # datasets caches a local folder under its last name and the configuration's name only, so two
-    # data sets in folders called "data" would be taken for one.
-    digest = hashlib.sha256(f"{SCHEMA_VERSION}{card.title}{settings}".encode()).hexdigest()[:12]
     files = "\n".join(f'  - split: {s}\n    path: "{s}-*.parquet"' for s in card.splits)
     return f"""---
 license: {card.licence}
 tags: [pointillist, gaussian-splatting, head-avatar]
 configs:
-- config_name: people-{digest}
+- config_name: {_config_name(card)}
   default: true
   data_files:
 {files}

@@ -8,20 +8,38 @@ import json
 import logging
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
 from ..rigs.head_rig import HeadRig
 from .fit_row import TokenizeConfig, tokenize_fit
-from .fits import FIT_FILE, read_fit
-from .rig_reference import rig_hash
-from .token_dataset import DatasetCard, join_shards, shard_paths, write_header, write_rows
+from .fits import FIT_FILE, points_digest, read_fit, read_notes
+from .rig_reference import open_rig, rig_hash
+from .token_dataset import (
+    DatasetCard,
+    check_card,
+    has_card,
+    join_shards,
+    shard_paths,
+    write_header,
+    write_rows,
+)
 from .work_pool import run_jobs
 
 logger = logging.getLogger(__name__)
 
 ROWS_FOLDER = ".rows"  # of an unfinished data set: a file for each person
+
+
+@dataclass(frozen=True)
+class Job:
+    """A fit on its way to a row."""
+
+    name: str
+    folder: Path
+    split: str
+    path: Path  # of the row
 
 
 def tokenize_fits(
@@ -57,33 +75,37 @@ def tokenize_fits(
     """
     config, output_dir = config or TokenizeConfig(), Path(output_dir)
     folders = find_fits(fits)
+    digests = {name: points_digest(folder) for name, folder in folders}
     splits = choose_splits([name for name, _ in folders], config.num_test)
-    rig = read_fit(folders[0][1], flame_path=flame_path).rig
-    card = _card(config, [name for name, _ in folders], rig)
-    write_header(output_dir, card, config.build_tokenizer(rig), rig)
+    rig = _common_rig([folder for _, folder in folders], flame_path)
+    card = _card(config, digests, rig)
     rows_dir = output_dir / ROWS_FOLDER
-    if _is_complete(output_dir, splits, config) and not rows_dir.exists():
+    is_same = has_card(output_dir, card) and not rows_dir.exists()
+    if is_same and _is_complete(output_dir, splits, config):
         logger.info("%s is finished.", output_dir)
         return {}
-    rows_dir.mkdir(exist_ok=True)
-    jobs = [(name, folder, splits[name]) for name, folder in folders]
-    missing = [job for job in jobs if not _row_path(rows_dir, job[0]).exists()]
+    tokenizer = config.build_tokenizer(rig)
+    check_card(output_dir, card, tokenizer)
+    rows_dir.mkdir(parents=True, exist_ok=True)  # first: it says that the folder is not complete
+    write_header(output_dir, card, tokenizer, rig)
+    paths = {name: _row_path(rows_dir, name, digests[name]) for name, _ in folders}
+    jobs = [Job(name, folder, splits[name], paths[name]) for name, folder in folders]
+    missing = [job for job in jobs if not job.path.exists()]
     work = partial(
         _try_row,
-        rows_dir=rows_dir,
         config=config,
         captures_dir=captures_dir,
         flame_path=flame_path,
         expected_hash=rig_hash(rig),
     )
     outcomes = run_jobs(work, missing, num_proc=num_proc, unit="fit", show_progress=show_progress)
-    failed = {str(job[1]): problem for job, problem in outcomes if problem is not None}
+    failed = {str(job.folder): problem for job, problem in outcomes if problem is not None}
     for folder, problem in failed.items():
         logger.error("%s is left out: %s", folder, problem)
-    done = [name for name, _ in folders if _row_path(rows_dir, name).exists()]
+    done = [name for name, path in paths.items() if path.exists()]
     if not done:
         raise ValueError(f"None of {len(folders)} fits can be read; the first: {failed.popitem()}.")
-    _write_shards(output_dir, rows_dir, done, splits, config)
+    _write_shards(output_dir, paths, done, splits, config)
     if not failed:
         shutil.rmtree(rows_dir)
     return failed
@@ -118,6 +140,17 @@ def choose_splits(names: Sequence[str], num_test: int) -> dict[str, str]:
     return {name: "test" if name in ranked[:num_test] else "train" for name in names}
 
 
+def _common_rig(folders: Sequence[Path], flame_path: str | Path | None) -> HeadRig:
+    """The rig of the first fit that can say what it is on."""
+    problem: Exception | None = None
+    for folder in folders:
+        try:
+            return open_rig(read_notes(folder).get("rig"), source=folder, flame_path=flame_path)
+        except (OSError, ValueError) as error:
+            problem = problem or error
+    raise ValueError(f"None of {len(folders)} fits can be read; the first: {problem}")
+
+
 def _is_fit(folder: Path) -> bool:
     is_original = any(folder.glob("point_cloud/iteration_*/point_cloud.ply"))
     # Ours is under way until its notes are there.
@@ -130,40 +163,40 @@ def _subfolders(folder: Path) -> list[Path]:
     return [path for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
 
 
-def _card(config: TokenizeConfig, names: list[str], rig: HeadRig) -> DatasetCard:
-    digest = hashlib.sha256(json.dumps(names).encode()).hexdigest()[:12]
+def _card(config: TokenizeConfig, digests: dict[str, str], rig: HeadRig) -> DatasetCard:
+    people = json.dumps(digests, sort_keys=True)
     return DatasetCard(
         title="Tokenised avatars",
-        description=f"{len(names)} people fitted with Gaussians on the faces of a "
+        description=f"{len(digests)} people fitted with Gaussians on the faces of a "
         f"{type(rig).__name__}.",
         licence=config.licence,
         splits=("train", "test") if config.num_test else ("train",),
-        settings=asdict(config) | {"rig_hash": rig_hash(rig), "people": digest},
+        settings=asdict(config) | {"rig_hash": rig_hash(rig)},
+        content=hashlib.sha256(people.encode()).hexdigest()[:12],
     )
 
 
-def _row_path(rows_dir: Path, name: str) -> Path:
-    return rows_dir / f"{name}.parquet"
+def _row_path(rows_dir: Path, name: str, digest: str) -> Path:
+    """A fit that was made again gets a row of its own."""
+    return rows_dir / f"{name}-{digest}.parquet"
 
 
 def _try_row(
-    job: tuple[str, Path, str],
-    rows_dir: Path,
+    job: Job,
     config: TokenizeConfig,
     captures_dir: str | Path | None,
     flame_path: str | Path | None,
     expected_hash: str,
 ) -> str | None:
     """Writes the row of a fit. Returns what went wrong, if anything did."""
-    name, folder, split = job
     try:
-        person = read_fit(folder, flame_path=flame_path)
+        person = read_fit(job.folder, flame_path=flame_path)
         if rig_hash(person.rig) != expected_hash:
             return "it is on another rig than the first fit"
-        row = tokenize_fit(name, folder, split, person, config, captures_dir)
+        row = tokenize_fit(job.name, job.folder, job.split, person, config, captures_dir)
     except (OSError, ValueError) as error:
         return " ".join(str(error).split())
-    write_rows([row], _row_path(rows_dir, name))
+    write_rows([row], job.path)
     return None
 
 
@@ -186,7 +219,7 @@ def _is_complete(output_dir: Path, splits: dict[str, str], config: TokenizeConfi
 
 def _write_shards(
     output_dir: Path,
-    rows_dir: Path,
+    rows: dict[str, Path],
     names: Sequence[str],
     splits: dict[str, str],
     config: TokenizeConfig,
@@ -194,6 +227,6 @@ def _write_shards(
     """Joins the rows, and removes shards of an earlier call that knew fewer people."""
     shards = _shards(output_dir, names, splits, config)
     for path, people in shards:
-        join_shards([_row_path(rows_dir, name) for name in people], path)
+        join_shards([rows[name] for name in people], path)
     for path in {*output_dir.glob("*.parquet")} - {path for path, _ in shards}:
         path.unlink()

@@ -3,21 +3,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
-from transformers import LogitsProcessor, LogitsProcessorList
+from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteriaList
+from transformers.generation.streamers import BaseStreamer
 from transformers.utils import ModelOutput
 
+from .compiled_decoder import CompiledDecoder, build_rules
+from .cpu_weights import find_obstacle
+from .graph_decoder import GraphDecoder
+from .point_streamers import StopOnEvent, stop_on_interrupt
+from .ring_cache import RingCache
 from .tokenization_points import SORT_KEY, TOKENS_PER_POINT, TokenLayout
 
 GrammarLevel = Literal[
     "types",  # every slot holds its kind of token, and a cloud ends where a point may start
     "full",  # also: the points come in the order of the tokenizer
 ]
+Engine = Literal[
+    "auto",  # "compiled" where it can serve, otherwise "reference"
+    "reference",  # transformers' `generate`, on any device
+    # Kernels on the CPU, a recorded graph on CUDA (which nobody has run yet): the same tokens, but
+    # for draws that rounding decides.
+    "compiled",
+    "compiled-int8",  # the same with rounded weights: other tokens, faster
+]
+# Further arguments that the compiled engines know.
+COMPILED_OPTIONS = {"encoder_hidden_states", "encoder_attention_mask", "streamer", "stop"}
 
 
 class PointGrammar(LogitsProcessor):
@@ -143,12 +160,17 @@ class SeededSampling(LogitsProcessor):
         if self.min_p > 0:
             threshold = logits.amax(-1, keepdim=True) + torch.tensor(self.min_p).log().item()
             logits = logits.masked_fill(logits < threshold, -torch.inf)
+        # Float64, because torch makes these numbers alike in all its builds; `cpu_sampling` makes
+        # them as well.
         rows = [
-            torch.empty(scores.shape[1], device=generator.device).exponential_(generator=generator)
+            torch.rand(
+                scores.shape[1], dtype=torch.float64, device=generator.device, generator=generator
+            )
             for generator in self.generators
         ]
+        exponential = -torch.log1p(-torch.stack(rows))
         # The logarithm of an exponential variable is minus a Gumbel one.
-        return logits - torch.stack(rows).to(logits).log()
+        return logits - exponential.to(logits).log()
 
 
 @dataclass
@@ -160,22 +182,26 @@ class PointGenerationOutput(ModelOutput):
         token_hidden_states: Final hidden states of the points' tokens, zero at padding (paper
             Eq. 4). [B, N, 4, D]
         num_points: Points of each row. [B]
+        is_finished: Whether a row ended by itself; if not, its generation was stopped. [B]
     """
 
     input_ids: Tensor | None = None
     token_hidden_states: Tensor | None = None
     num_points: Tensor | None = None
+    is_finished: Tensor | None = None
 
 
 class PointGenerationMixin:
-    """Generation of whole clouds on top of `GenerationMixin.generate`."""
+    """Generation of whole clouds, by `GenerationMixin.generate` or by compiled kernels."""
 
     @torch.no_grad()
     def generate_points(
         self,
         encoder_hidden_states: Tensor,
         *,
+        engine: Engine = "auto",
         seeds: Sequence[int] | None = None,
+        num_return_sequences: int = 1,
         grammar: GrammarLevel = "types",
         min_points: int = 1,
         max_points: int = 20000,
@@ -183,45 +209,142 @@ class PointGenerationMixin:
         min_p: float = 0.05,
         **kwargs: object,
     ) -> PointGenerationOutput:
-        """Samples one cloud for each row of the conditioning.
+        """Samples clouds for each row of the conditioning.
+
+        Ctrl-C ends the generation, and the points so far are returned; so does `stop`.
 
         Args:
             encoder_hidden_states: [B, M, cross_attention_size]
-            seeds: One per row, of its random draws; the default is 0, 1, 2, ...
+            engine: `Engine`.
+            seeds: One per cloud, of its random draws; the default is 0, 1, 2, ...
+            num_return_sequences: Clouds of each row, one after the other in the result.
             grammar: `GrammarLevel`.
             min_points: Fewest points of a cloud.
             max_points: Most points of a cloud.
             temperature: Of the sampling; 0 is greedy.
             min_p: Cuts off tokens less likely than this share of the likeliest one.
-            **kwargs: Go to `generate`, for instance `streamer` or `cache_implementation`.
+            **kwargs: `streamer`, for instance a `PointStreamer`; `stop`, a `threading.Event` that
+                ends the generation when it is set; `encoder_attention_mask` [B, M]; others go to
+                `generate`, for instance `cache_implementation`, and want the reference engine.
+
+        Raises:
+            ValueError: The arguments contradict each other, or the engine cannot serve them.
+            KeyboardInterrupt: Before the first point was complete.
         """
-        batch, layout = len(encoder_hidden_states), self.config.layout
+        kwargs["encoder_hidden_states"] = encoder_hidden_states
+        for name in ("encoder_hidden_states", "encoder_attention_mask"):
+            if kwargs.get(name) is not None:
+                kwargs[name] = kwargs[name].repeat_interleave(num_return_sequences, dim=0)
+        batch, device = len(kwargs["encoder_hidden_states"]), encoder_hidden_states.device
         seeds = range(batch) if seeds is None else seeds
         if len(seeds) != batch:
-            raise ValueError(f"`seeds` must hold one seed per row, got {len(seeds)} for {batch}.")
-        device = encoder_hidden_states.device
+            raise ValueError(f"`seeds` must hold one seed per cloud, got {len(seeds)} for {batch}.")
+        layout = self.config.layout
+        rules = PointGrammar(layout, level=grammar, min_points=min_points, max_points=max_points)
         generators = [torch.Generator(device).manual_seed(seed) for seed in seeds]
-        processors = LogitsProcessorList(
-            [
-                PointGrammar(layout, level=grammar, min_points=min_points, max_points=max_points),
-                SeededSampling(generators, temperature=temperature, min_p=min_p),
-            ]
+        sampling = SeededSampling(generators, temperature=temperature, min_p=min_p)
+        engine = self.choose_engine(engine, kwargs)
+        stop = kwargs.pop("stop", None) or threading.Event()
+        with stop_on_interrupt(stop) as interruption:
+            if engine == "reference":
+                sequences, states = self._generate_by_reference(rules, sampling, stop, **kwargs)
+            else:
+                conditioning = kwargs["encoder_hidden_states"], kwargs.get("encoder_attention_mask")
+                if device.type == "cuda":
+                    decoder = GraphDecoder(self, *conditioning, grammar=rules, sampling=sampling)
+                else:
+                    decoder = CompiledDecoder(
+                        self,
+                        *conditioning,
+                        rules=build_rules(layout, rules, sampling),
+                        seeds=seeds,
+                        weight_format="int8" if engine == "compiled-int8" else "exact",
+                    )
+                prompt = torch.full((batch, TOKENS_PER_POINT), layout.bos_token_id, device=device)
+                pieces = decoder.decode()
+                sequences, states = _join_pieces(prompt, pieces, stop, kwargs.get("streamer"))
+        output = collect_points(sequences, states.to(encoder_hidden_states.dtype), layout)
+        if interruption.is_set() and not output.num_points.any():
+            raise KeyboardInterrupt
+        return output
+
+    def choose_engine(self, engine: Engine, options: Mapping[str, object] | None = None) -> Engine:
+        """The engine that serves: of "auto", the fastest that gives the reference's tokens.
+
+        Args:
+            engine: `Engine`.
+            options: The conditioning and the further arguments of `generate_points`.
+        """
+        options = options or {}
+        if engine not in get_args(Engine):
+            raise ValueError(f"`engine` must be one of {get_args(Engine)}, got {engine!r}.")
+        if engine == "reference":
+            return engine
+        states = options.get("encoder_hidden_states")
+        device = self.device if states is None else states.device
+        obstacle = None
+        # Nobody has run the graphs yet: on GPUs they must be asked for by name.
+        if engine != "compiled" or device.type != "cuda":
+            obstacle = find_obstacle(self)
+            if obstacle is None and device.type != "cpu":
+                obstacle = f"the conditioning is on {device}, not on the CPU"
+        foreign = sorted({*options} - COMPILED_OPTIONS)
+        if obstacle is None and foreign:
+            obstacle = f"`{foreign[0]}` is for `generate`"
+        if obstacle is None:
+            return "compiled" if engine == "auto" else engine
+        if engine == "auto":
+            return "reference"
+        raise ValueError(
+            f"`engine` {engine!r} cannot serve this call: {obstacle}. Take 'auto' or 'reference'."
         )
-        prompt = torch.full((batch, TOKENS_PER_POINT), layout.bos_token_id, device=device)
+
+    def _generate_by_reference(
+        self, rules: PointGrammar, sampling: SeededSampling, stop: threading.Event, **kwargs: object
+    ) -> tuple[Tensor, Tensor]:
+        """Sequences [B, 4 + T], and hidden states of all tokens but the last. [B, 3 + T, D]"""
+        states = kwargs["encoder_hidden_states"]
+        prompt = states.new_full(
+            (len(states), TOKENS_PER_POINT), rules.layout.bos_token_id, dtype=torch.long
+        )
+        if "cache_implementation" not in kwargs:
+            kwargs.setdefault("past_key_values", RingCache(self.config))
         output = self.generate(
             prompt,
             attention_mask=torch.ones_like(prompt),
-            encoder_hidden_states=encoder_hidden_states,
-            logits_processor=processors,
+            logits_processor=LogitsProcessorList([rules, sampling]),
+            stopping_criteria=StoppingCriteriaList([StopOnEvent(stop)]),
             do_sample=False,
             # One more than the points need: the last token gets its state when E is predicted.
-            max_new_tokens=TOKENS_PER_POINT * max_points + 1,
-            output_hidden_states=True,
+            max_new_tokens=TOKENS_PER_POINT * rules.max_points + 1,
+            output_hidden_states=-1,  # those of the last layer alone
             return_dict_in_generate=True,
             **kwargs,
         )
-        states = torch.cat([step[-1] for step in output.hidden_states], dim=1)
-        return collect_points(output.sequences, states, layout)
+        return output.sequences, torch.cat([step[-1] for step in output.hidden_states], dim=1)
+
+
+def _join_pieces(
+    prompt: Tensor,
+    pieces: Iterator[tuple[Tensor, Tensor]],
+    stop: threading.Event,
+    streamer: BaseStreamer | None,
+) -> tuple[Tensor, Tensor]:
+    """What `_generate_by_reference` returns, from the pieces of a decoder."""
+    sequences, states = [prompt], []
+    if streamer is not None:
+        streamer.put(prompt.cpu())
+    for tokens, hidden in pieces:
+        sequences.append(tokens)
+        states.append(hidden)
+        if streamer is not None:
+            for column in tokens.cpu().unbind(1):
+                streamer.put(column)
+        if stop.is_set():
+            break
+    if streamer is not None:
+        streamer.end()
+    return torch.cat(sequences, dim=1), torch.cat(states, dim=1)
 
 
 def collect_points(
@@ -234,9 +357,9 @@ def collect_points(
         hidden_states: Of all tokens that have been fed back, so of all but the last. [B, 3 + T, D]
         layout: The vocabulary.
     """
-    body = sequences[:, TOKENS_PER_POINT:]
-    lengths = (body < layout.bos_token_id).sum(1)
-    num_points = lengths // TOKENS_PER_POINT
+    # A point whose last token has no state, because the generation was stopped there, is left out.
+    body = sequences[:, TOKENS_PER_POINT : hidden_states.shape[1]]
+    num_points = (body < layout.bos_token_id).sum(1) // TOKENS_PER_POINT
     most = int(num_points.max())
     total = TOKENS_PER_POINT * (most + 2)
     input_ids = sequences.new_full((len(sequences), total), layout.pad_token_id)
@@ -247,4 +370,5 @@ def collect_points(
         input_ids[row, :end] = sequences[row, :end]
         input_ids[row, end : end + TOKENS_PER_POINT] = layout.eos_token_id
         states[row, count:] = 0
-    return PointGenerationOutput(input_ids, states, num_points)
+    is_finished = (sequences == layout.eos_token_id).any(1)
+    return PointGenerationOutput(input_ids, states, num_points, is_finished)

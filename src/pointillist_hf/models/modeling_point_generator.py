@@ -32,6 +32,7 @@ from .point_generator_layers import (
     PointGeneratorLayer,
     PointGeneratorSelfAttention,
 )
+from .ring_cache import RingCache
 from .slot_heads import IGNORED, full_losses, typed_logits, typed_losses
 from .tokenization_points import TOKENS_PER_POINT
 
@@ -106,13 +107,15 @@ class PointGeneratorModel(PointGeneratorPreTrainedModel):
             # The mask builder would materialise L x L values at L = window.
             return None
         cache = None if past_key_values is None else past_key_values.self_attention_cache
-        return create_sliding_window_causal_mask(
+        mask = create_sliding_window_causal_mask(
             config=self.window_config,
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
             past_key_values=cache,
             position_ids=position_ids,
         )
+        is_ring = isinstance(cache, RingCache)
+        return cache.align_mask(mask, inputs_embeds.shape[1]) if is_ring else mask
 
     def transform(
         self,

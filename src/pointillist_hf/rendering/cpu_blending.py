@@ -18,12 +18,11 @@ import math
 from collections.abc import Callable
 
 import numpy as np
-from llvmlite import ir
-from numba import njit, types
-from numba.extending import intrinsic
+from numba import njit
 from numpy import ndarray
 
 from .compilation import compile_kernel
+from .exp2 import exp2
 
 F, U = np.float32, np.uint64
 ZERO, ONE, TWO, HALF = F(0), F(1), F(2), F(0.5)
@@ -43,31 +42,6 @@ uLANES, uROW, uTILE_H, uDY = U(LANES), U(ROW), U(TILE_H), U(2 * TILE_H)
 u1, u2, u3, u4, u5 = U(PLANE), U(2 * PLANE), U(3 * PLANE), U(4 * PLANE), U(5 * PLANE)
 
 FAST_MATH = ("contract", "nnan", "ninf", "nsz", "arcp", "reassoc", "afn")
-
-
-@intrinsic
-def _times_power_of_two(context: object, value: types.Type, exponent: types.Type) -> tuple:
-    """Value * 2**exponent by adding to the float's exponent bits; scalar `.view` fails inlined."""
-
-    def emit(_: object, builder: ir.IRBuilder, __: object, args: tuple) -> ir.Value:
-        i32 = ir.IntType(32)
-        shifted = builder.shl(args[1], ir.Constant(i32, 23))
-        return builder.bitcast(builder.add(builder.bitcast(args[0], i32), shifted), ir.FloatType())
-
-    return types.float32(types.float32, types.int32), emit
-
-
-C5, C4, C3 = F(0.001327647129073739), F(0.009675540961325169), F(0.05550713092088699)
-C2, C1, C0 = F(0.24022120237350464), F(0.6931469440460205), F(1.0000001192092896)
-
-
-@njit(inline="always")
-def _exp2(power: float) -> float:
-    """2**power for -16 <= power <= 0, to float32 accuracy: a minimax polynomial on [-1/2, 1/2]."""
-    power = max(power, F(-16))
-    n = np.int32(power - HALF)
-    r = power - F(n)
-    return _times_power_of_two(((((C5 * r + C4) * r + C3) * r + C2) * r + C1) * r + C0, n)
 
 
 @njit(inline="always")
@@ -190,7 +164,7 @@ def _build_blend(record_last: bool) -> Callable[..., None]:
                     for lane in range(uLANES):
                         dx = dx0 + F(np.int32(lane))
                         power = (a * dx + linear) * dx + constant
-                        alpha = min(_exp2(power), MAX_ALPHA)
+                        alpha = min(exp2(power), MAX_ALPHA)
                         T = planes[at + lane]
                         hit = (power >= LOG2_MIN_ALPHA) & (T > ZERO)
                         weight = alpha * T if hit else ZERO
@@ -325,7 +299,7 @@ def blend_backward(
                 for lane in range(uLANES):
                     dx = dx0 + F(np.int32(lane))
                     power = (a * dx + linear) * dx + constant
-                    unclamped = _exp2(power)
+                    unclamped = exp2(power)
                     alpha = min(unclamped, MAX_ALPHA)
                     hit = (power >= LOG2_MIN_ALPHA) & (planes[u2 + at + lane] >= k_float)
                     inverse = ONE / (ONE - alpha)

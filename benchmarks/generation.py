@@ -1,0 +1,378 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How fast are point tokens decoded on this CPU?
+
+python benchmarks/generation.py [--num_threads N] [--cpu_time] [--output FILE]
+
+Compares, in one run, the engines of the point generator with transformers' `generate` on a Llama
+that reads as many bytes per token: its feed-forward network is wider by what our cross-attention
+weighs, and its context longer by our conditioning tokens. Weights are random; caches are filled
+with random numbers up to the context, so that no minutes go by until it is reached. Medians of
+interleaved rounds; `--cpu_time` counts the seconds that one thread is given, for machines that
+others use too.
+
+The roofline is the speed at which memory can be read, measured in the same run; what a step has to
+read are the weights of its layers and of its slot's part of the head, and the keys and values.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import platform
+import statistics
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import transformers
+from torch import Tensor
+from transformers import (
+    Cache,
+    DynamicCache,
+    HfArgumentParser,
+    LlamaConfig,
+    LlamaForCausalLM,
+    StaticCache,
+)
+from transformers.cache_utils import EncoderDecoderCache
+from transformers.generation.streamers import BaseStreamer
+
+from pointillist_hf import AvatarPipeline, PointGeneratorConfig, PointGeneratorForCausalLM
+from pointillist_hf.models.compiled_decoder import CompiledDecoder, build_rules
+from pointillist_hf.models.cpu_weights import quantize_rows
+from pointillist_hf.models.generation_point_generator import PointGrammar, SeededSampling
+from pointillist_hf.models.ring_cache import RingCache
+
+CHECKPOINT = "model_cards/pointillist-tiny"
+CONTEXTS = (256, 12_000)
+CONDITIONING = 512  # tokens
+CONDITIONING_SIZE = 256
+# Layers, width, width of the feed-forward network, bins, faces. The first is the checkpoint's.
+SIZES = ((4, 192, 512, 256, 3466), (8, 384, 1024, 1024, 10144), (12, 768, 2048, 1024, 10144))
+BATCH = 4
+ENDLESS = 10**6  # points
+
+
+@dataclass
+class Arguments:
+    """Threads, rounds of each measurement, and where the figures go."""
+
+    num_threads: int = 2
+    cpu_time: bool = False
+    rounds: int = 5
+    tokens: int = 12  # of `generate` in a round; the compiled engines run for 0.1 seconds
+    output: str = "outputs/generation.json"
+
+
+now = time.perf_counter
+
+
+class Clock(BaseStreamer):
+    """The times at which tokens came."""
+
+    def __init__(self) -> None:
+        self.times: list[float] = []
+
+    def put(self, value: Tensor) -> None:
+        """Takes the time."""
+        self.times.append(now())
+
+    def end(self) -> None:
+        """Nothing more will come."""
+
+    def seconds(self) -> float:
+        """Median over the tokens after the first two, which pay for the setting up."""
+        return float(statistics.median(np.diff(self.times)[2:]))
+
+
+def build_model(size: tuple[int, ...]) -> PointGeneratorForCausalLM:
+    torch.manual_seed(0)
+    layers, width, inner, bins, faces = size
+    config = PointGeneratorConfig(
+        num_bins=bins,
+        num_faces=faces,
+        hidden_size=width,
+        num_hidden_layers=layers,
+        num_attention_heads=width // 64,
+        intermediate_size=inner,
+        cross_attention_size=CONDITIONING_SIZE,
+    )
+    return PointGeneratorForCausalLM(config).eval()
+
+
+def build_llama(size: tuple[int, ...]) -> LlamaForCausalLM:
+    layers, width, inner, bins, faces = size
+    config = LlamaConfig(
+        vocab_size=bins + faces + 3,
+        hidden_size=width,
+        num_hidden_layers=layers,
+        num_attention_heads=width // 64,
+        intermediate_size=inner + 2 * width // 3,
+        max_position_embeddings=2 * max(CONTEXTS),
+    )
+    return LlamaForCausalLM(config).eval()
+
+
+def fill(
+    cache: Cache, config: LlamaConfig | PointGeneratorConfig, count: int, dtype: torch.dtype
+) -> Cache:
+    """The cache as it is after so many tokens."""
+    heads = config.num_attention_heads
+    shape = (1, heads, count, config.hidden_size // heads)
+    for layer in range(config.num_hidden_layers):
+        cache.update(torch.randn(shape, dtype=dtype), torch.randn(shape, dtype=dtype), layer)
+    return cache
+
+
+def time_reference(model: PointGeneratorForCausalLM, context: int, tokens: int) -> Callable:
+    """Seconds per token of the plain path, round by round."""
+    layout = model.config.layout
+    cache = fill(RingCache(model.config), model.config, context, torch.float32)
+    states = torch.randn(1, CONDITIONING, CONDITIONING_SIZE)
+    rules = PointGrammar(layout, min_points=ENDLESS)
+    body = torch.stack([torch.randint(*layout.slot_range(s), (context,)) for s in range(4)], 1)
+    ids = torch.cat([torch.full((4,), layout.bos_token_id), body.flatten()])[None]
+
+    def measure() -> float:
+        clock, seen = Clock(), cache.get_seq_length()
+        model.generate(
+            ids[:, : seen + 1],
+            encoder_hidden_states=states,
+            past_key_values=EncoderDecoderCache(cache, DynamicCache()),
+            logits_processor=[rules, SeededSampling([torch.Generator()], min_p=0.05)],
+            do_sample=False,
+            max_new_tokens=tokens,
+            streamer=clock,
+            output_hidden_states=-1,
+            return_dict_in_generate=True,
+        )
+        return clock.seconds()
+
+    return measure
+
+
+def time_llama(
+    model: LlamaForCausalLM, context: int, tokens: int, rounds: int, *, is_static: bool
+) -> Callable:
+    """Seconds per token of transformers, round by round."""
+    count, dtype = context + CONDITIONING, model.dtype
+    cache = DynamicCache(config=model.config)
+    if is_static:
+        cache = StaticCache(model.config, max_cache_len=count + rounds * tokens + 8)
+    fill(cache, model.config, count, dtype)
+    ids = torch.randint(model.config.vocab_size, (1, count + rounds * tokens + 8))
+
+    def measure() -> float:
+        clock = Clock()
+        model.generate(
+            ids[:, : int(cache.get_seq_length()) + 1],
+            past_key_values=cache,
+            do_sample=True,
+            top_k=50,
+            top_p=0.95,
+            max_new_tokens=tokens,
+            eos_token_id=None,
+            pad_token_id=0,
+            streamer=clock,
+        )
+        return clock.seconds()
+
+    return measure
+
+
+def time_compiled(
+    model: PointGeneratorForCausalLM, context: int, *, weight_format: str, batch: int = 1
+) -> Callable:
+    """Seconds per step of the kernels, round by round."""
+    states = torch.randn(1, CONDITIONING, CONDITIONING_SIZE).expand(batch, -1, -1)
+    rules = PointGrammar(model.config.layout, min_points=ENDLESS, max_points=ENDLESS)
+    decoder = CompiledDecoder(
+        model,
+        states,
+        rules=build_rules(model.config.layout, rules, SeededSampling([], min_p=0.05)),
+        seeds=range(batch),
+        weight_format=weight_format,
+    )
+    generator = np.random.default_rng(0)
+    for store in (decoder.memory.keys, decoder.memory.values):
+        numbers = generator.standard_normal(1 << 16, dtype=np.float32)
+        if store.dtype == np.uint16:
+            numbers = (numbers.view(np.uint32) >> 16).astype(np.uint16)
+        for start in range(0, store.size, numbers.size):
+            part = store[start : start + numbers.size]
+            part[:] = numbers[: part.size]
+    decoder.position = context
+    pieces = decoder.decode()
+    next(pieces), next(pieces)
+
+    def measure() -> float:
+        times = []
+        for _ in range(2):
+            start = now()
+            tokens, _ = next(pieces)
+            times.append((now() - start) / tokens.shape[1])
+        return min(times)
+
+    return measure
+
+
+def count_bytes(config: PointGeneratorConfig, context: int, weight: int, key: int) -> int:
+    """What a step of one row must read, with so many bytes per weight and per key."""
+    width, inner, layout = config.hidden_size, config.intermediate_size, config.layout
+    ranges = [layout.slot_range(slot) for slot in range(4)]
+    head = (sum(high - low for low, high in ranges) + 1) / 4
+    weights = config.num_hidden_layers * (6 * width * width + 3 * width * inner) + head * width
+    keys = 2 * config.num_hidden_layers * (context + CONDITIONING) * width
+    return int(weight * weights + key * keys)
+
+
+def read_speed(rounds: int = 3) -> float:
+    """Bytes per second that the threads can read from memory."""
+    array = torch.ones(1 << 27)
+    best = float("inf")
+    for _ in range(rounds):
+        start = now()
+        array.sum()
+        best = min(best, now() - start)
+    return 4 * len(array) / best
+
+
+def round_to_bfloat16(model: PointGeneratorForCausalLM) -> PointGeneratorForCausalLM:
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(parameter.bfloat16().float())
+    return model
+
+
+def runners(size: tuple[int, ...], context: int, arguments: Arguments) -> Iterator[tuple]:
+    """Name, measurement, rows, and bytes per weight and key, where they count."""
+    model, llama = build_model(size), build_llama(size)
+    tokens, rounds = arguments.tokens, arguments.rounds
+    for name, is_static in (("llama", False), ("llama_static", True)):
+        yield name, time_llama(llama, context, tokens, rounds, is_static=is_static), 1, (0, 0)
+    half = build_llama(size).bfloat16()
+    yield "llama_bf16", time_llama(half, context, tokens, rounds, is_static=False), 1, (0, 0)
+    yield "reference", time_reference(model, context, tokens), 1, (4, 4)
+    stored = round_to_bfloat16(build_model(size))
+    kinds = (
+        ("compiled", model, "exact", (4, 4)),
+        ("compiled_stored_bf16", stored, "exact", (2, 4)),
+        ("compiled_int8", model, "int8", (1, 2)),
+    )
+    for name, network, kind, widths in kinds:
+        yield name, time_compiled(network, context, weight_format=kind), 1, widths
+    if context == min(CONTEXTS):
+        for name, network, kind, _ in kinds:
+            measure = time_compiled(network, context, weight_format=kind, batch=BATCH)
+            yield f"{name}_batch_{BATCH}", measure, BATCH, (0, 0)
+
+
+def compare(size: tuple[int, ...], context: int, arguments: Arguments) -> dict[str, object]:
+    """All engines at one size and context, taking turns."""
+    entries = list(runners(size, context, arguments))
+    times: dict[str, list[float]] = defaultdict(list)
+    speeds = []
+    for _ in range(arguments.rounds):
+        speeds.append(read_speed())
+        for name, measure, _, _ in entries:
+            times[name].append(measure())
+    speed = max(speeds)
+    config, rows = build_model(size).config, {}
+    llama = statistics.median(times["llama"])
+    for name, _, batch, widths in entries:
+        seconds = statistics.median(times[name])
+        row = {"tokens_per_s": round(batch / seconds, 1)}
+        if not name.startswith("llama"):
+            row["points_per_s"] = round(batch / seconds / 4, 1)
+            row["times_llama"] = round(batch * llama / seconds, 1)
+        if widths[0]:
+            achieved = count_bytes(config, context, *widths) / seconds
+            row["gb_per_s"] = round(achieved / 1e9, 1)
+            row["of_roofline"] = round(achieved / speed, 2)
+        rows[name] = row
+    return {
+        "layers": size[0],
+        "width": size[1],
+        "context": context,
+        "read_gb_per_s": round(speed / 1e9, 1),
+        "engines": rows,
+    }
+
+
+@torch.no_grad()
+def check(seeds: range = range(4)) -> dict[str, object]:
+    """On the checkpoint: do the engines agree, and how far off is int8?"""
+    pipe = AvatarPipeline.from_pretrained(CHECKPOINT)
+    _, context = pipe.encode_image(["examples/images/astronaut.jpg"])
+    model = pipe.point_generator
+    options = {"seeds": list(seeds), "num_return_sequences": len(seeds), "max_points": 1400}
+    clouds = {
+        engine: model.generate_points(context, engine=engine, **options)
+        for engine in ("reference", "compiled", "compiled-int8")
+    }
+    ids, found = clouds["reference"].input_ids, clouds["compiled"].input_ids
+    states = context.repeat_interleave(len(ids), 0)
+    before = model(ids, states, use_cache=False)
+    is_end = ids == model.config.eos_token_id
+    labels = ids.masked_fill((is_end.cumsum(1) > 1) | (ids == model.config.pad_token_id), -100)
+    labels[:, :4] = -100
+    losses = model.slot_losses(model.model(ids, states).last_hidden_state, labels)
+    for module in model.modules():
+        if isinstance(module, torch.nn.Linear):
+            numbers, scales = quantize_rows(module.weight)
+            module.weight.copy_(torch.from_numpy(numbers * scales[:, None]))
+    after = model(ids, states, use_cache=False)
+    rounded = model.slot_losses(model.model(ids, states).last_hidden_state, labels)
+    real = labels[:, 1:] != -100
+    same = before.logits[:, :-1].argmax(-1) == after.logits[:, :-1].argmax(-1)
+    points = int(clouds["reference"].num_points.sum())
+    return {
+        "clouds": len(ids),
+        "points": points,
+        "clouds_alike": sum(
+            torch.equal(a[: 4 * n], b[: 4 * n])
+            for a, b, n in zip(ids, found, clouds["reference"].num_points + 1, strict=True)
+        ),
+        "int8_points": int(clouds["compiled-int8"].num_points.sum()),
+        "int8_nats_per_point_more": round(float((rounded.sum() - losses.sum()) / points), 4),
+        "int8_mean_abs_nats_per_token": round(float((rounded - losses).abs().mean()), 4),
+        "int8_same_best_token": round(float(same[real].float().mean()), 4),
+    }
+
+
+def main() -> None:
+    global now
+    arguments = HfArgumentParser(Arguments).parse_args_into_dataclasses()[0]
+    if arguments.cpu_time:
+        arguments.num_threads, now = 1, time.thread_time
+    transformers.logging.set_verbosity_error()
+    torch.set_num_threads(arguments.num_threads)
+    tables = []
+    for size in SIZES:
+        for context in CONTEXTS:
+            tables.append(compare(size, context, arguments))
+            print(json.dumps(tables[-1], indent=2), flush=True)
+            gc.collect()
+    figures = {
+        "num_threads": arguments.num_threads,
+        "clock": "cpu" if arguments.cpu_time else "wall",
+        "conditioning_tokens": CONDITIONING,
+        "speeds": tables,
+        "agreement": check(),
+        "machine": platform.processor() or platform.machine(),
+        "avx512": torch.backends.cpu.get_cpu_capability(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+    }
+    output = Path(arguments.output)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(json.dumps(figures, indent=2) + "\n")
+    print(json.dumps(figures["agreement"], indent=2))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,271 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One generation by the compiled kernels: their memory, their threads, their calls.
+
+Plain Python threads carry the kernels, as in `rendering.cpu_backend` and for the same reasons. They
+belong to one generation, so nothing is left over that a fork could break, and two generations at a
+time cannot wait for each other's threads.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy import ndarray
+from torch import Tensor, nn
+
+from .cpu_decoding import decode_tokens
+from .cpu_records import CHUNK, Memory, Rows, Scratch, Sizes, Span, Worker
+from .cpu_sampling import WORDS, Draws, Rules
+from .cpu_weights import WeightFormat, bfloat16_bits, prepare_weights
+from .tokenization_points import SORT_KEY, TOKENS_PER_POINT, TokenLayout
+
+if TYPE_CHECKING:
+    from .generation_point_generator import PointGrammar, SeededSampling
+    from .modeling_point_generator import PointGeneratorForCausalLM
+
+CALL_SECONDS = 0.05  # about as long the kernels run before Python looks up
+# Calls between trials of other numbers of threads, and how much faster one must be.
+FIRST_PAUSE, LONGEST_PAUSE, CLEARLY = 2, 64, 0.9
+WEIGHTS_PER_THREAD = 1 << 16  # of a layer; with fewer, threads wait more than they work
+
+
+class CompiledDecoder:
+    """Decodes B clouds, piece by piece.
+
+    Args:
+        model: The generator; `find_obstacle` must have found none.
+        encoder_hidden_states: [B, M, cross_attention_size]
+        encoder_attention_mask: 0 at padded conditioning tokens. [B, M]
+        rules: Grammar and sampling, from `build_rules`.
+        seeds: One per row.
+        weight_format: `WeightFormat`. With "int8", keys and values are bfloat16.
+    """
+
+    def __init__(
+        self,
+        model: PointGeneratorForCausalLM,
+        encoder_hidden_states: Tensor,
+        encoder_attention_mask: Tensor | None = None,
+        *,
+        rules: Rules,
+        seeds: Sequence[int],
+        weight_format: WeightFormat = "exact",
+    ) -> None:
+        config, batch = model.config, len(encoder_hidden_states)
+        self.model, self.rules = model, rules
+        self.prepared = prepare_weights(model, weight_format)
+        contexts = list(encoder_hidden_states.float())
+        if encoder_attention_mask is not None:
+            kept = encoder_attention_mask.bool()
+            contexts = [context[row] for context, row in zip(contexts, kept, strict=True)]
+        longest = TOKENS_PER_POINT * (rules.max_points + 1)
+        self.sizes = Sizes(
+            layers=config.num_hidden_layers,
+            B=batch,
+            D=config.hidden_size,
+            F=config.intermediate_size,
+            H=config.num_attention_heads,
+            P=config.head_dim,
+            W=_round_up(min(config.sliding_window, longest)),
+            M=_round_up(max(map(len, contexts))),
+            window=config.sliding_window,
+            eps=config.rms_norm_eps,
+        )
+        self.memory = self._build_memory(contexts, is_exact=weight_format == "exact")
+        self.scratch = self._build_scratch()
+        self.draws = Draws(
+            points=np.zeros((batch, 2, TOKENS_PER_POINT), np.int64),
+            twister=np.concatenate([seed_twister(seed) for seed in seeds]),
+            words=np.zeros((batch, 2), np.int64),
+        )
+        self.ended = np.zeros(batch, np.bool_)
+        self.position = 0
+
+    def _build_memory(self, contexts: list[Tensor], *, is_exact: bool) -> Memory:
+        """An empty ring, and the keys and values of the conditioning."""
+        s = self.sizes
+        keys, values = (torch.zeros(s.layers, s.B, s.H, s.M, s.P) for _ in range(2))
+        for i, layer in enumerate(self.model.model.layers):
+            attention = layer.cross_attn
+            for matrix, target in ((attention.k_proj, keys), (attention.v_proj, values)):
+                weight = matrix.weight.detach().float()
+                for b, context in enumerate(contexts):
+                    projected = nn.functional.linear(context, weight)
+                    heads = projected.unflatten(1, (s.H, s.P)).transpose(0, 1)
+                    target[i, b, :, : len(context)] = heads
+        values = values.unflatten(3, (-1, CHUNK)).mT
+        store = torch.Tensor.numpy if is_exact else bfloat16_bits
+        cross_keys, cross_values = (store(t.reshape(-1)) for t in (keys, values))
+        # Zeros take no memory before they are written.
+        ring = [np.zeros(s.layers * s.B * s.H * s.W * s.P, cross_keys.dtype) for _ in range(2)]
+        return Memory(*ring, cross_keys, cross_values, np.array([len(c) for c in contexts]))
+
+    def _build_scratch(self) -> Scratch:
+        s, chunks = self.sizes, max(self.sizes.W, self.sizes.M) // CHUNK
+
+        def build(size: int) -> ndarray:
+            return np.zeros(s.B * size, np.float32)
+
+        return Scratch(
+            hidden=build(s.D),
+            projected=build(3 * s.D),
+            gated=build(s.F),
+            logits=build(self.rules.vocabulary),
+            partial=build(s.H * chunks * (s.P + 2)),
+            barrier=np.zeros(2, np.int64),
+        )
+
+    def _build_workers(self) -> list[Worker]:
+        """As many as torch has threads, if there is work for them."""
+        s = self.sizes
+        busy = (6 * s.D * s.D + 3 * s.D * s.F) // WEIGHTS_PER_THREAD
+        num_threads = max(1, min(torch.get_num_threads(), busy))
+        return [
+            Worker(
+                thread,
+                num_threads,
+                own=np.zeros(s.B * s.D, np.float32),
+                scores=np.zeros(CHUNK, np.float32),
+                seen=np.zeros(s.B, np.int64),
+                live=np.zeros(s.B, np.int64),
+            )
+            for thread in range(num_threads)
+        ]
+
+    def decode(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Pieces of the sequences, until all rows have ended.
+
+        Yields:
+            Tokens as they were drawn, padding after the end [B, T]; final hidden states of the
+            tokens that were fed: the prompt's, then the drawn ones'. [B, steps, D]
+        """
+        layout, workers = self.model.config.layout, self._build_workers()
+        last = np.full(self.sizes.B, layout.bos_token_id)
+        steps, threads = 4 * TOKENS_PER_POINT, ThreadCount(len(workers))
+        with ThreadPoolExecutor(len(workers), "decode") as pool:
+            while not self.ended.all():
+                count, is_trial = threads.choose()
+                rows = self._build_rows(TOKENS_PER_POINT if is_trial else steps, last)
+                start = time.perf_counter()
+                chosen = [worker._replace(num_threads=count) for worker in workers[:count]]
+                done = self._run(pool, chosen, rows)
+                seconds = time.perf_counter() - start
+                threads.learn(count, seconds / done)
+                given = max(TOKENS_PER_POINT - self.position, 1)
+                self.position += done
+                last = rows.tokens[:, done]
+                yield (
+                    torch.from_numpy(rows.tokens[:, given : done + 1]),
+                    torch.from_numpy(rows.states[:, :done]),
+                )
+                if not is_trial:
+                    points = int(CALL_SECONDS * done / seconds) // TOKENS_PER_POINT
+                    steps = TOKENS_PER_POINT * min(max(points, 1), 256)
+
+    def _build_rows(self, steps: int, last: ndarray) -> Rows:
+        """Room for what so many steps give, after the last tokens."""
+        s, layout = self.sizes, self.model.config.layout
+        tokens = np.full((s.B, steps + 1), layout.pad_token_id)
+        tokens[:, : max(TOKENS_PER_POINT - self.position, 0)] = layout.bos_token_id
+        tokens[:, 0] = last
+        positions = torch.arange(self.position, self.position + steps)
+        turns = self.model.model.rotary_embedding(positions[None], torch.float32)
+        cosines, sines = (turn.reshape(-1).numpy() for turn in turns)
+        return Rows(tokens, np.zeros((s.B, steps, s.D), np.float32), self.ended, cosines, sines)
+
+    def _run(self, pool: ThreadPoolExecutor, workers: list[Worker], rows: Rows) -> int:
+        """Calls the kernel on all threads; the number of steps that were done."""
+        self.scratch.barrier[:] = 0
+        span = Span(self.position, rows.states.shape[1], TOKENS_PER_POINT)
+        shared = self.sizes, self.memory, self.scratch, rows, (self.rules, self.draws), span
+
+        def work(worker: Worker) -> int:
+            return decode_tokens(worker, self.prepared.weights, *shared)
+
+        return _run_together(pool, [lambda w=w: work(w) for w in workers], self.scratch.barrier)
+
+
+class ThreadCount:
+    """How many threads to call the kernels with: as many as help.
+
+    Threads that wait for each other many times per token lose by it where others use the cores too:
+    each waits until all have had their turn. Results have the same bits for any number, so it may
+    change from call to call. Now and then a call tries half or twice as many.
+
+    Args:
+        most: Threads that there are.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.most, self.count = most, most
+        self.pause, self.calls, self.tries_fewer = FIRST_PAUSE, 0, True
+        self.pace = float("inf")
+
+    def choose(self) -> tuple[int, bool]:
+        """Threads of the next call, and whether it is a trial, which should be short."""
+        self.calls += 1
+        if self.most == 1 or self.calls <= self.pause:
+            return self.count, False
+        self.calls = 0
+        fewer, more = max(self.count // 2, 1), min(2 * self.count, self.most)
+        trial = fewer if (self.tries_fewer or more == self.count) and fewer < self.count else more
+        self.tries_fewer = not self.tries_fewer
+        return trial, True
+
+    def learn(self, count: int, seconds: float) -> None:
+        """Takes notice of the seconds that a step took."""
+        if count == self.count:
+            self.pace = seconds
+        elif seconds < CLEARLY * self.pace:
+            self.count, self.pace, self.pause = count, seconds, FIRST_PAUSE
+        else:
+            self.pause = min(2 * self.pause, LONGEST_PAUSE)
+
+
+def _run_together(
+    pool: ThreadPoolExecutor, tasks: list[Callable[[], int]], barrier: ndarray
+) -> int:
+    """Runs the first task here and the others beside it; what the first returns."""
+    others = [pool.submit(task) for task in tasks[1:]]
+    try:
+        return tasks[0]()
+    except BaseException:
+        barrier[1] = 1  # the others would wait for this one without end
+        raise
+    finally:
+        for other in others:
+            other.result()
+
+
+def _round_up(count: int) -> int:
+    return -(-count // CHUNK) * CHUNK
+
+
+def seed_twister(seed: int) -> ndarray:
+    """State of torch's CPU generator after `manual_seed`. [WORDS]"""
+    words = [seed & 0xFFFFFFFF]
+    for i in range(1, WORDS):
+        words.append((1812433253 * (words[-1] ^ (words[-1] >> 30)) + i) & 0xFFFFFFFF)
+    return np.array(words, np.uint32)
+
+
+def build_rules(layout: TokenLayout, grammar: PointGrammar, sampling: SeededSampling) -> Rules:
+    """Grammar and sampling as the kernels read them."""
+    ranges = np.array([layout.slot_range(slot) for slot in range(TOKENS_PER_POINT)])
+    return Rules(
+        firsts=ranges[:, 0].copy(),
+        counts=ranges[:, 1] - ranges[:, 0],
+        ranks=np.array([SORT_KEY.index(axis) for axis in layout.token_order]),
+        is_sorted=grammar.level == "full",
+        min_points=grammar.min_points,
+        max_points=grammar.max_points,
+        end=layout.eos_token_id,
+        vocabulary=layout.vocab_size,
+        temperature=float(sampling.temperature),
+        log_min_p=torch.tensor(float(sampling.min_p)).log().item(),
+    )

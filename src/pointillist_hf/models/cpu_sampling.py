@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Grammar and sampling inside the decoding kernels: `PointGrammar` and `SeededSampling` again.
+
+The noise is that of torch's CPU generator, number for number, but only the numbers that can decide
+a draw are made. numba's cache of `cpu_decoding` notices no edits in this file: delete `__pycache__`
+after one.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+from numpy import ndarray
+
+from ..rendering.exp2 import exp2
+from .cpu_arithmetic import F32, LOG2_E, U
+
+WORDS = 624  # of the Mersenne twister's state
+u32 = np.uint32
+LEAST = F32(-3e38)
+# A draw is looked at when it might win; the margin covers the rounding of that estimate.
+MARGIN = F32(1.001)
+
+
+class Rules(NamedTuple):
+    """Grammar and sampling, of all rows."""
+
+    firsts: ndarray  # [4] first id of each slot
+    counts: ndarray  # [4] ids of each slot
+    ranks: ndarray  # [4] place of each slot in the sort key
+    is_sorted: bool
+    min_points: int
+    max_points: int
+    end: int  # id
+    vocabulary: int
+    temperature: float
+    log_min_p: float  # zero or less; -inf cuts nothing
+
+
+class Draws(NamedTuple):
+    """Of each row: its last and its current point, and its random stream."""
+
+    points: ndarray  # [B, 2, 4] in the order of the sort key; what is not known yet is the largest
+    twister: ndarray  # [B WORDS]
+    words: ndarray  # [B, 2] words that earlier tokens had, and blocks of WORDS made so far
+
+
+@njit
+def _twist(state: ndarray, at: int) -> None:
+    """The next WORDS words of a Mersenne twister, not yet tempered."""
+    # Three loops, so that each has a fixed distance between what it reads and what it writes.
+    high, low, matrix, one = u32(0x80000000), u32(0x7FFFFFFF), u32(0x9908B0DF), u32(1)
+    start = U(at)
+    for k in range(start, start + U(227)):
+        y = (state[k] & high) | (state[k + U(1)] & low)
+        state[k] = state[k + U(397)] ^ (y >> one) ^ ((y & one) * matrix)
+    for k in range(start + U(227), start + U(623)):
+        y = (state[k] & high) | (state[k + U(1)] & low)
+        state[k] = state[k - U(227)] ^ (y >> one) ^ ((y & one) * matrix)
+    last = start + U(623)
+    y = (state[last] & high) | (state[start] & low)
+    state[last] = state[start + U(396)] ^ (y >> one) ^ ((y & one) * matrix)
+
+
+@njit
+def _temper(word: int) -> int:
+    word ^= word >> u32(11)
+    word ^= (word << u32(7)) & u32(0x9D2C5680)
+    word ^= (word << u32(15)) & u32(0xEFC60000)
+    return word ^ (word >> u32(18))
+
+
+@njit
+def uniform(draws: Draws, b: int, token: int) -> float:
+    """What `torch.rand(vocabulary, dtype=float64)` has for a token; ask in ascending order."""
+    word = draws.words[b, 0] + 2 * token
+    while draws.words[b, 1] * WORDS <= word:
+        _twist(draws.twister, b * WORDS)
+        draws.words[b, 1] += 1
+    at = b * WORDS + word % WORDS
+    first, second = _temper(draws.twister[at]), _temper(draws.twister[at + 1])
+    bits = (np.uint64(first) << np.uint64(32)) | np.uint64(second)
+    return np.float64(bits & np.uint64((1 << 53) - 1)) * 2.0**-53
+
+
+@njit
+def _compare(points: ndarray, b: int, first: int, last: int) -> int:
+    """Current point against the last one on a part of the sort key: 1, 0 or -1."""
+    for rank in range(first, last):
+        difference = points[b, 1, rank] - points[b, 0, rank]
+        if difference != 0:
+            return 1 if difference > 0 else -1
+    return 0
+
+
+@njit
+def _lowest(rules: Rules, points: ndarray, b: int, slot: int) -> int:
+    """Smallest value of the slot that keeps the order, see `PointGrammar`."""
+    rank = rules.ranks[slot]
+    if _compare(points, b, 0, rank) > 0:
+        return 0
+    repeats = _compare(points, b, rank + 1, 4) >= 0
+    return points[b, 0, rank] + (0 if repeats else 1)
+
+
+@njit
+def _draw(rules: Rules, draws: Draws, b: int, place: tuple, logits: ndarray) -> int:
+    """Index of the token that wins among [low, count), and the end if it may come.
+
+    Args:
+        rules: Of all rows.
+        draws: Of each row.
+        b: Row.
+        place: Slot, low, count, and the count again or one more if the end may come.
+        logits: [B vocabulary]
+    """
+    slot, low, count, stop = place
+    start, temperature = b * rules.vocabulary, F32(rules.temperature)
+    top = LEAST
+    winner = low if low < count else count
+    for i in range(winner, stop):
+        if logits[start + i] > top:
+            top, winner = logits[start + i], i
+    if rules.temperature == 0:
+        return winner
+    threshold, best = top / temperature + F32(rules.log_min_p), LEAST
+    for i in range(low if low < count else count, stop):
+        logit = logits[start + i] / temperature
+        if logit < threshold:
+            continue
+        token = rules.firsts[slot] + i if i < count else rules.end
+        value = uniform(draws, b, token)
+        # -log(-log1p(-u)) is at most -log(u): most draws lose without a logarithm.
+        if logit > best or value < exp2((logit - best) * LOG2_E) * MARGIN:
+            exponential = F32(-np.log1p(-value))
+            score = logit - np.log(exponential)
+            if score > best:
+                best, winner = score, i
+    return winner
+
+
+@njit
+def choose(b: int, position: int, rules: Rules, draws: Draws, logits: ndarray) -> int:
+    """The token at a position, from the logits of what its slot may hold and of the end."""
+    slot, num_points = position % 4, position // 4 - 1
+    count, points = rules.counts[slot], draws.points
+    if slot == 0:
+        for s in range(4):
+            rank = rules.ranks[s]
+            points[b, 0, rank], points[b, 1, rank] = points[b, 1, rank], rules.counts[s] - 1
+    low = _lowest(rules, points, b, slot) if rules.is_sorted and num_points else 0
+    if slot == 0 and num_points == rules.max_points:
+        low = count
+    may_end = slot == 0 and (num_points >= rules.min_points or low >= count)
+    place = slot, low, count, count + 1 if may_end else count
+    chosen = _draw(rules, draws, b, place, logits)
+    draws.words[b, 0] += 2 * rules.vocabulary
+    if chosen == count:
+        return rules.end
+    points[b, 1, rules.ranks[slot]] = chosen
+    return rules.firsts[slot] + chosen

@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The weights of a point generator as the decoding kernels read them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import torch
+from numpy import ndarray
+from torch import Tensor, nn
+
+from .cpu_records import Weights
+
+if TYPE_CHECKING:
+    from .modeling_point_generator import PointGeneratorForCausalLM
+
+WeightFormat = Literal[
+    "exact",  # the model's numbers: float32, or bfloat16 where that holds all of them
+    "int8",  # rounded, with a scale per row of a matrix
+]
+
+
+def find_obstacle(model: PointGeneratorForCausalLM) -> str | None:
+    """Why the kernels cannot stand in for a model, or None if they can."""
+    config = model.config
+    if config.point_head != "flat":
+        return f"the `point_head` is {config.point_head!r}, not 'flat'"
+    if config.hidden_act != "silu":
+        return f"the `hidden_act` is {config.hidden_act!r}, not 'silu'"
+    if model.training and config.attention_dropout:
+        return "the model is in training mode, with dropout"
+    if any(type(matrix) is not nn.Linear for matrix in _matrices(model)):
+        return "some of the matrices have been replaced by other modules"
+    for name, parameter in model.named_parameters():
+        if parameter.device.type != "cpu":
+            return f"`{name}` is on {parameter.device}, not on the CPU"
+        if parameter.dtype not in (torch.float32, torch.bfloat16):
+            return f"`{name}` is of {parameter.dtype}, not float32 or bfloat16"
+    return None
+
+
+def _matrices(model: PointGeneratorForCausalLM) -> list[nn.Module]:
+    """The matrices of all layers in the order of the kernels, then the head."""
+    found = []
+    for layer in model.model.layers:
+        cross, own, mlp = layer.cross_attn, layer.self_attn, layer.mlp
+        found += [cross.q_proj, cross.o_proj, own.q_proj, own.k_proj, own.v_proj, own.o_proj]
+        found += [mlp.gate_proj, mlp.up_proj, mlp.down_proj]
+    return [*found, model.lm_head]
+
+
+def quantize_rows(matrix: Tensor) -> tuple[ndarray, ndarray]:
+    """Int8 numbers of a matrix, and what each row of them is multiplied by."""
+    matrix = matrix.float()
+    scales = matrix.abs().amax(1).clamp_min(torch.finfo(torch.float32).tiny) / 127
+    return (matrix / scales[:, None]).round().to(torch.int8).numpy(), scales.numpy()
+
+
+def bfloat16_bits(tensor: Tensor) -> ndarray:
+    """The nearest bfloat16 numbers, in the bits of uint16."""
+    return tensor.to(torch.bfloat16).contiguous().view(torch.int16).numpy().view(np.uint16)
+
+
+def _fits_bfloat16(matrix: Tensor) -> bool:
+    return matrix.dtype == torch.bfloat16 or bool((matrix.view(torch.int32) & 0xFFFF == 0).all())
+
+
+def _flat(*tensors: Tensor) -> ndarray:
+    """One float32 array of all; a single float32 tensor is not copied."""
+    flat = [tensor.detach().float().reshape(-1) for tensor in tensors]
+    return (flat[0] if len(flat) == 1 else torch.cat(flat)).numpy()
+
+
+class PreparedWeights:
+    """`Weights`, and the arrays that their addresses point to.
+
+    Float32 matrices are read where the model has them. If bfloat16 holds all of their numbers, as
+    after loading a checkpoint that was stored so, a copy in bfloat16 halves what a step reads.
+    """
+
+    def __init__(self, model: PointGeneratorForCausalLM, weight_format: WeightFormat) -> None:
+        matrices = [matrix.weight.detach().contiguous() for matrix in _matrices(model)]
+        scales = [np.ones(len(matrix), np.float32) for matrix in matrices]
+        if weight_format == "int8":
+            quantized = [quantize_rows(matrix) for matrix in matrices]
+            self.arrays, scales = map(list, zip(*quantized, strict=True))
+        elif all(_fits_bfloat16(matrix) for matrix in matrices):
+            self.arrays = [bfloat16_bits(matrix) for matrix in matrices]
+        else:
+            self.arrays = [matrix.float().numpy() for matrix in matrices]
+        addresses = np.array([array.ctypes.data for array in self.arrays])
+        table = np.ones((len(matrices) - 1, max(map(len, scales[:-1]))), np.float32)
+        for row, scale in zip(table, scales[:-1], strict=True):
+            row[: len(scale)] = scale
+        norms = [
+            norm.weight
+            for layer in model.model.layers
+            for norm in (layer.cross_attn_norm, layer.self_attn_norm, layer.mlp_norm)
+        ]
+        self.weights = Weights(
+            addresses=addresses[:-1],
+            scales=table,
+            norms=_flat(*norms),
+            final_norm=_flat(model.model.norm.weight),
+            embedding=_flat(model.model.embed_tokens.weight),
+            slot_embedding=_flat(model.model.embed_slots.weight),
+            head=int(addresses[-1]),
+            head_scales=scales[-1],
+            like=self.arrays[0].ravel()[:1],
+        )
+
+
+_prepared: WeakKeyDictionary = WeakKeyDictionary()
+
+
+def prepare_weights(
+    model: PointGeneratorForCausalLM, weight_format: WeightFormat
+) -> PreparedWeights:
+    """The weights of a model, prepared anew if they have changed since the last time."""
+    # A tensor counts what was done to it in place; inference tensors cannot be changed so.
+    state = [
+        (p.data_ptr(), 0 if p.is_inference() else p._version, p.dtype) for p in model.parameters()
+    ]
+    known = _prepared.setdefault(model, {})
+    if weight_format not in known or known[weight_format][0] != state:
+        known[weight_format] = state, PreparedWeights(model, weight_format)
+    return known[weight_format][1]

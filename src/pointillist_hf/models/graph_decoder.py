@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One generation by a step that never changes its shape: CUDA graphs on GPUs.
+
+At batch 1 a GPU waits for Python and for the launching of kernels. So the network's step is
+recorded once and replayed for every token: all its tensors stay where they are, keys and values
+stand in rings of full size, and the place and the mask of a step follow from a tensor that counts
+positions. Grammar and sampling are those of the reference, on the device, and the host looks at the
+result once per point.
+
+Written against the CPU, where the same step runs under `torch.compile`; it has not been run on a
+GPU yet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import Cache, CacheLayerMixin, DynamicCache, EncoderDecoderCache
+
+from .tokenization_points import TOKENS_PER_POINT
+
+if TYPE_CHECKING:
+    from .generation_point_generator import PointGrammar, SeededSampling
+    from .modeling_point_generator import PointGeneratorForCausalLM
+
+Recording = Literal[
+    "cuda-graph",  # recorded and replayed, CUDA only
+    "inductor",  # torch.compile with its compiler
+    "eager",  # torch.compile without one: only checks that the step is one graph
+]
+WARM_UP_STEPS = 3  # before a recording, as torch.cuda.graph asks for
+
+
+class StaticRingLayer(CacheLayerMixin):
+    """A ring of keys and values whose place comes from a tensor.
+
+    Args:
+        capacity: Tokens that are kept.
+        position: Of the token that comes, shared with the other layers. [1]
+    """
+
+    is_sliding = True
+    is_compileable = True
+
+    def __init__(self, capacity: int, position: Tensor) -> None:
+        super().__init__()
+        self.capacity, self.position = capacity, position
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        """Takes the memory of the ring; zeros, because masked values are still multiplied."""
+        batch, heads, _, size = key_states.shape
+        self.keys = key_states.new_zeros(batch, heads, self.capacity, size)
+        self.values = value_states.new_zeros(batch, heads, self.capacity, value_states.shape[-1])
+        self.is_initialized = True
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
+    ) -> tuple[Tensor, Tensor]:
+        """Keeps the one new token; the whole ring. [B, heads, capacity, head_dim]"""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        place = self.position % self.capacity
+        self.keys.index_copy_(2, place, key_states)
+        self.values.index_copy_(2, place, value_states)
+        return self.keys, self.values
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        """Keys, and the position of the first; not used, the mask being given."""
+        return self.capacity, 0
+
+    def get_seq_length(self) -> int:
+        """Tokens seen so far; reading it waits for the device."""
+        return int(self.position)
+
+    def get_max_length(self) -> int:
+        """Tokens that are kept at most."""
+        return self.capacity
+
+
+class GraphDecoder:
+    """Decodes B clouds, point by point.
+
+    Args:
+        model: The generator, on any device.
+        encoder_hidden_states: [B, M, cross_attention_size]
+        encoder_attention_mask: 0 at padded conditioning tokens. [B, M]
+        grammar: Which tokens may follow.
+        sampling: How they are drawn.
+        recording: `Recording`.
+    """
+
+    def __init__(
+        self,
+        model: PointGeneratorForCausalLM,
+        encoder_hidden_states: Tensor,
+        encoder_attention_mask: Tensor | None = None,
+        *,
+        grammar: PointGrammar,
+        sampling: SeededSampling,
+        recording: Recording = "cuda-graph",
+    ) -> None:
+        self.model, self.grammar, self.sampling = model, grammar, sampling
+        self.context, self.context_mask = encoder_hidden_states, None
+        if encoder_attention_mask is not None:
+            self.context_mask = self._attention_mask(encoder_attention_mask.bool())
+        self.recording = recording
+        config, device = model.config, encoder_hidden_states.device
+        batch, layout = len(encoder_hidden_states), config.layout
+        longest = TOKENS_PER_POINT * (grammar.max_points + 1)
+        self.capacity = min(config.sliding_window, longest)
+        self.position = torch.zeros(1, dtype=torch.long, device=device)
+        self.token = torch.full((batch, 1), layout.bos_token_id, device=device)
+        self.places = torch.arange(self.capacity, device=device)
+        layers = [
+            StaticRingLayer(self.capacity, self.position) for _ in range(config.num_hidden_layers)
+        ]
+        self.cache = EncoderDecoderCache(Cache(layers), DynamicCache())
+        # The prompt, the points, and one end.
+        self.ids = torch.full((batch, longest + 1), layout.pad_token_id, device=device)
+        self.ids[:, :TOKENS_PER_POINT] = layout.bos_token_id
+
+    def _attention_mask(self, is_seen: Tensor) -> Tensor:
+        """What is seen as the attention function wants it. [B or 1, keys] -> [B or 1, 1, 1, keys]
+
+        Ready for use: transformers would look at the numbers of a mask, which cannot be recorded.
+        """
+        mask = is_seen[:, None, None]
+        if self.model.config._attn_implementation != "eager":
+            return mask
+        dtype = self.context.dtype
+        return torch.where(mask, 0.0, torch.finfo(dtype).min).to(dtype)
+
+    def step(self) -> tuple[Tensor, Tensor]:
+        """Feeds `token` at `position`: logits [B, V] and final hidden states [B, D]."""
+        mask = self._attention_mask((self.places <= self.position)[None])
+        output = self.model.model(
+            input_ids=self.token,
+            encoder_hidden_states=self.context,
+            encoder_attention_mask=self.context_mask,
+            attention_mask={"sliding_attention": mask},
+            position_ids=self.position[None],
+            past_key_values=self.cache,
+            use_cache=True,
+        )
+        states = output.last_hidden_state[:, -1]
+        return self.model.lm_head(states), states
+
+    def record(self) -> Callable[[], tuple[Tensor, Tensor]]:
+        """The step in its fastest form. It must have run once, so that its caches are there."""
+        if self.recording != "cuda-graph":
+            return torch.compile(self.step, backend=self.recording, fullgraph=True, dynamic=False)
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            # Position and token do not move: the same place of the ring is written again.
+            for _ in range(WARM_UP_STEPS):
+                self.step()
+        torch.cuda.current_stream().wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            results = self.step()
+
+        def replay() -> tuple[Tensor, Tensor]:
+            graph.replay()
+            return results
+
+        return replay
+
+    def decode(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Pieces of the sequences, until all rows have ended.
+
+        Yields:
+            Tokens as they were drawn, padding after the end [B, T]; final hidden states of the
+            tokens that were fed: the prompt's, then the drawn ones'. [B, T, D]
+        """
+        run, end = self.step, self.model.config.eos_token_id
+        length, states = 1, []
+        while True:
+            logits, hidden = run()
+            if length == 1:
+                run = self.record()  # the first step has projected the conditioning
+            states.append(hidden.clone())
+            self.position.add_(1)
+            if length >= TOKENS_PER_POINT:
+                seen = self.ids[:, :length]
+                scores = self.sampling(seen, self.grammar(seen, logits.float()))
+                self.ids[:, length] = scores.argmax(-1)
+            self.token.copy_(self.ids[:, length : length + 1])
+            length += 1
+            # The first token of a point tells whether there is one: the host waits for it alone.
+            if length > TOKENS_PER_POINT and length % TOKENS_PER_POINT == 1:
+                fresh = self.ids[:, max(length - TOKENS_PER_POINT, TOKENS_PER_POINT) : length]
+                yield fresh, torch.stack(states, dim=1)
+                states = []
+                if bool((self.ids[:, :length] == end).any(1).all()):
+                    return

@@ -1,0 +1,372 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The compiled CPU engine beside the reference: the same tokens, whatever runs them."""
+
+import copy
+import multiprocessing
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+from test_ring_cache import build_model
+from torch import nn
+
+from pointillist_hf import PointTokenizer
+from pointillist_hf.models import compiled_decoder, cpu_weights
+from pointillist_hf.models.compiled_decoder import seed_twister
+from pointillist_hf.models.cpu_arithmetic import wait
+from pointillist_hf.models.cpu_sampling import Draws, uniform
+from pointillist_hf.models.cpu_weights import quantize_rows
+from pointillist_hf.models.generation_point_generator import PointGrammar, SeededSampling
+from pointillist_hf.rendering.compilation import compile_kernel
+
+TIE = 1e-4  # scores closer than this are decided by rounding
+
+
+@pytest.fixture(autouse=True)
+def many_threads(monkeypatch):
+    """As many threads as asked for, however little there is to do."""
+    monkeypatch.setattr(compiled_decoder, "WEIGHTS_PER_THREAD", 1)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return build_model()
+
+
+@pytest.fixture
+def context():
+    return torch.randn(3, 5, 24)
+
+
+@torch.no_grad()
+def runner_up_gap(model, context, ids, seed, place, **options):
+    """How far the reference's draw at a place was from another outcome."""
+    rules = {k: options[k] for k in ("min_points", "max_points") if k in options}
+    grammar = PointGrammar(model.config.layout, level=options.get("grammar", "types"), **rules)
+    draw = {"temperature": options.get("temperature", 1.0), "min_p": options.get("min_p", 0.05)}
+    sampling = SeededSampling([torch.Generator().manual_seed(seed)], **draw)
+    logits = model(ids[None, :place], context[None], use_cache=False).logits
+    for length in range(4, place + 1):
+        scores = sampling(None, grammar(ids[None, :length], logits[:, length - 1]))
+    best = scores[0].topk(2).values
+    return float(best[0] - best[1])
+
+
+def count_ties(model, context, seeds, **options):
+    """Rows that part ways where rounding decides; any other difference fails."""
+    expected = model.generate_points(context, seeds=seeds, engine="reference", **options)
+    found = model.generate_points(context, seeds=seeds, engine="compiled", **options)
+    assert (expected.is_finished & found.is_finished).all()
+    ties = 0
+    for row, seed in enumerate(seeds):
+        first, second = expected.input_ids[row], found.input_ids[row]
+        length = min(len(first), len(second))
+        differing = (first[:length] != second[:length]).nonzero().flatten()
+        if len(differing):
+            place = int(differing[0])
+            gap = runner_up_gap(model, context[row], first, seed, place, **options)
+            assert gap < TIE, f"row {row} differs at {place}, by {gap}"
+            ties += 1
+            continue
+        count = int(expected.num_points[row])
+        assert count == found.num_points[row]
+        torch.testing.assert_close(
+            found.token_hidden_states[row, :count],
+            expected.token_hidden_states[row, :count],
+            atol=1e-4,  # of float64, the reference is up to 3e-5 off and the kernels 1.5e-5
+            rtol=1e-4,
+        )
+    return ties
+
+
+@pytest.mark.parametrize("grammar", ["types", "full"])
+@pytest.mark.parametrize("order", ["xyzb", "yzxb"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"temperature": 0.0},
+        {"temperature": 0.6},
+        {"temperature": 1.7, "min_p": 0.0},
+        {"min_p": 0.3},
+        {"min_points": 12, "max_points": 12},
+    ],
+)
+def test_the_same_tokens(order, grammar, options, context):
+    model = build_model(token_order=order)
+    options = {"max_points": 14, "grammar": grammar, **options}
+    assert count_ties(model, context, [1, 2, 3], **options) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("order", ["xyzb", "yzxb"])
+def test_the_same_tokens_at_the_size_of_the_paper_s_vocabulary(order):
+    sizes = {"num_bins": 1024, "num_faces": 10144, "hidden_size": 128, "num_attention_heads": 4}
+    model = build_model(token_order=order, window=256, intermediate_size=352, **sizes)
+    context = torch.randn(8, 20, 24)
+    for grammar in ("types", "full"):
+        options = {"min_points": 100, "max_points": 100, "grammar": grammar}
+        assert count_ties(model, context, range(8), **options) <= 1
+
+
+@pytest.mark.parametrize("head", [{"num_attention_heads": 1}, {"num_attention_heads": 8}])
+@pytest.mark.parametrize("size", [{"hidden_size": 48}, {"hidden_size": 80}])
+def test_sizes_that_fill_no_vector(head, size, context):
+    model = build_model(**head, **size, intermediate_size=72, num_hidden_layers=3)
+    assert count_ties(model, context, [1, 2, 3], max_points=8) == 0
+
+
+def test_windows_longer_than_a_chunk(context):
+    model = build_model(window=600, num_hidden_layers=1)
+    assert count_ties(model, context[:1], [1], min_points=170, max_points=170) == 0
+
+
+def test_padded_conditioning_is_not_seen(model, context):
+    mask = torch.tensor([[1] * 5, [1] * 3 + [0] * 2, [0, 1, 0, 1, 1]])
+    options = {"seeds": [1, 2, 3], "encoder_attention_mask": mask, "max_points": 9}
+    expected = model.generate_points(context, engine="reference", **options)
+    found = model.generate_points(context, engine="compiled", **options)
+    assert torch.equal(found.input_ids, expected.input_ids)
+    alone = model.generate_points(context[2:, [1, 3, 4]], seeds=[3], max_points=9)
+    count = 4 * int(alone.num_points)
+    assert torch.equal(alone.input_ids[0, :count], found.input_ids[2, :count])
+
+
+def test_any_number_of_threads_gives_the_same_bits(model):
+    context = torch.randn(3, 300, 24)  # two chunks of conditioning
+    outputs = []
+    for num_threads in (1, 2, 3, 7):
+        torch.set_num_threads(num_threads)
+        outputs.append(model.generate_points(context, min_points=20, max_points=20))
+    torch.set_num_threads(1)
+    for output in outputs[1:]:
+        assert torch.equal(output.input_ids, outputs[0].input_ids)
+        assert torch.equal(output.token_hidden_states, outputs[0].token_hidden_states)
+
+
+def test_rows_of_a_batch_have_the_bits_that_they_have_alone(model):
+    context = torch.randn(7, 5, 24)  # by fours, by twos, and alone
+    batch = model.generate_points(context, seeds=range(7), max_points=9)
+    assert len(batch.num_points.unique()) > 2
+    for row in range(7):
+        alone = model.generate_points(context[row : row + 1], seeds=[row], max_points=9)
+        count = int(alone.num_points)
+        assert torch.equal(batch.token_hidden_states[row, :count], alone.token_hidden_states[0])
+
+
+def test_return_sequences_are_rows(model, context):
+    for engine in ("reference", "compiled"):
+        several = model.generate_points(
+            context[:2], num_return_sequences=2, max_points=9, engine=engine
+        )
+        rows = model.generate_points(context[[0, 0, 1, 1]], max_points=9, engine=engine)
+        assert torch.equal(several.input_ids, rows.input_ids)
+
+
+@pytest.mark.parametrize("vocabulary", [39, 624, 1001])
+def test_the_noise_is_that_of_torch(vocabulary):
+    draws = Draws(np.zeros((2, 2, 4), np.int64), np.zeros(2 * 624, np.uint32), None)
+    draws = draws._replace(words=np.zeros((2, 2), np.int64))
+    draws.twister[:624], draws.twister[624:] = seed_twister(5), seed_twister(2**40 + 3)
+    generators = [torch.Generator().manual_seed(seed) for seed in (5, 2**40 + 3)]
+    for _ in range(4):
+        for row, generator in enumerate(generators):
+            expected = torch.rand(vocabulary, dtype=torch.float64, generator=generator)
+            asked = range(row, vocabulary, 7)
+            assert [uniform(draws, row, token) for token in asked] == expected[asked].tolist()
+            draws.words[row, 0] += 2 * vocabulary
+
+
+def rounded(model):
+    """The model with weights that bfloat16 holds."""
+    model = copy.deepcopy(model)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(parameter.bfloat16().float())
+    return model
+
+
+def test_weights_that_bfloat16_holds_are_read_as_such(model, context, monkeypatch):
+    model = rounded(model)
+    halved = model.generate_points(context, max_points=9, engine="compiled")
+    assert cpu_weights.prepare_weights(model, "exact").arrays[0].dtype == np.uint16
+    monkeypatch.setattr(cpu_weights, "_fits_bfloat16", lambda matrix: False)
+    model = copy.deepcopy(model)
+    whole = model.generate_points(context, max_points=9, engine="compiled")
+    assert cpu_weights.prepare_weights(model, "exact").arrays[0].dtype == np.float32
+    assert torch.equal(halved.token_hidden_states, whole.token_hidden_states)
+
+
+def test_a_bfloat16_model_is_decoded_in_float32(model, context):
+    half = copy.deepcopy(model).bfloat16()
+    found = half.generate_points(context.bfloat16(), max_points=9)
+    expected = (
+        copy.deepcopy(half)
+        .float()
+        .generate_points(context.bfloat16().float(), max_points=9, engine="reference")
+    )
+    assert found.token_hidden_states.dtype == torch.bfloat16
+    assert torch.equal(found.input_ids, expected.input_ids)
+
+
+def test_float32_weights_are_not_copied(model):
+    matrix = model.model.layers[1].mlp.down_proj.weight
+    prepared = cpu_weights.prepare_weights(model, "exact")
+    assert matrix.data_ptr() in prepared.weights.addresses
+
+
+def test_changed_weights_are_noticed(model, context):
+    model = rounded(model)  # so that they are copied
+    before = model.generate_points(context, max_points=9, engine="compiled")
+    with torch.no_grad():
+        model.model.layers[0].mlp.down_proj.weight.mul_(-1)
+    assert count_ties(model, context, [0, 1, 2], max_points=9) == 0
+    after = model.generate_points(context, max_points=9, engine="compiled")
+    assert not torch.equal(after.token_hidden_states[:, 0], before.token_hidden_states[:, 0])
+
+
+def test_rows_of_int8():
+    matrix = torch.randn(50, 33) * torch.logspace(-6, 3, 50)[:, None]
+    matrix[7] = 0
+    numbers, scales = quantize_rows(matrix)
+    error = (torch.from_numpy(numbers * scales[:, None]) - matrix).abs()
+    assert (error <= torch.from_numpy(scales)[:, None] * 0.5001).all()
+    assert abs(numbers).max(1).tolist() == [127] * 7 + [0] + [127] * 42
+
+
+def test_int8_is_near_and_valid(model, context):
+    options = {"min_points": 12, "max_points": 12, "temperature": 0.0}
+    exact = model.generate_points(context, engine="compiled", **options)
+    near = model.generate_points(context, engine="compiled-int8", **options)
+    with torch.no_grad():
+        states = model.model(near.input_ids, context, use_cache=False).last_hidden_state
+    forced = states[:, 4:-4].unflatten(1, (12, 4))
+    error = (near.token_hidden_states - forced).square().mean() / forced.square().mean()
+    assert 1e-8 < error < 1e-3
+    assert near.num_points.tolist() == exact.num_points.tolist() == [12] * 3
+
+
+def test_auto_takes_what_can_serve(model, context):
+    assert model.choose_engine("auto") == "compiled"
+    assert copy.deepcopy(model).double().choose_engine("auto") == "reference"
+    assert model.choose_engine("auto", {"cache_implementation": "static"}) == "reference"
+    output = model.generate_points(context, max_points=5, cache_implementation="static")
+    expected = model.generate_points(context, max_points=5)
+    assert torch.equal(output.input_ids, expected.input_ids)
+
+
+def replace_matrix(model):
+    model.model.layers[0].mlp.up_proj = nn.Sequential(model.model.layers[0].mlp.up_proj)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda m: m.double(), "`model.embed_tokens.weight` is of torch.float64"),
+        (lambda m: m.to("meta"), "`model.embed_tokens.weight` is on meta"),
+        (replace_matrix, "matrices have been replaced"),
+        (lambda m: setattr(m.config, "hidden_act", "gelu"), "`hidden_act` is 'gelu', not 'silu'"),
+    ],
+)
+def test_what_the_kernels_cannot_do_is_refused(model, change, message):
+    model = copy.deepcopy(model)
+    change(model)
+    assert model.choose_engine("auto") == "reference"
+    for engine in ("compiled", "compiled-int8"):
+        with pytest.raises(ValueError, match=f"`engine` '{engine}' cannot serve.*{message}"):
+            model.choose_engine(engine)
+
+
+def test_dropout_is_not_left_out_in_silence():
+    model = build_model(attention_dropout=0.1)
+    assert model.choose_engine("auto") == "compiled"
+    assert model.train().choose_engine("auto") == "reference"
+
+
+def test_wrong_engines_and_options_are_refused(model, context):
+    with pytest.raises(ValueError, match=r"`engine` must be one of .*'auto'.* got 'fast'"):
+        model.generate_points(context, engine="fast")
+    with pytest.raises(ValueError, match=r"cannot serve.*`cache_implementation` is for `generate`"):
+        model.generate_points(context, engine="compiled", cache_implementation="static")
+
+
+def test_a_failing_thread_does_not_leave_the_others_waiting():
+    barrier = np.zeros(2, np.int64)
+
+    def fail():
+        raise RuntimeError("before the kernel")
+
+    @compile_kernel()  # which lets go of the GIL
+    def come(barrier):
+        wait(barrier, 2)
+        return 0
+
+    with ThreadPoolExecutor(1) as pool, pytest.raises(RuntimeError, match="before the kernel"):
+        compiled_decoder._run_together(pool, [fail, lambda: come(barrier)], barrier)
+
+
+@pytest.mark.parametrize(("most", "best"), [(1, 1), (2, 1), (2, 2), (8, 1), (8, 4), (6, 6)])
+def test_as_many_threads_as_help(most, best):
+    threads, used = compiled_decoder.ThreadCount(most), []
+    for _ in range(400):
+        count, is_trial = threads.choose()
+        assert 1 <= count <= most
+        threads.learn(count, 1.0 + abs(np.log2(count / best)))
+        used.append((count, is_trial))
+    assert used[0] == (most, False)
+    assert {count for count, is_trial in used[200:] if not is_trial} == {best}
+    assert sum(is_trial for _, is_trial in used[200:]) < 10
+    # What helped before need not help for ever.
+    for _ in range(400):
+        count, _ = threads.choose()
+        threads.learn(count, 1.0 + np.log2(most / count))
+    assert threads.count == most
+
+
+def test_two_generations_at_a_time(model, context):
+    torch.set_num_threads(2)
+    with ThreadPoolExecutor(4) as pool:
+        runs = [
+            pool.submit(model.generate_points, context, seeds=[s, s, s], max_points=9)
+            for s in range(8)
+        ]
+    torch.set_num_threads(1)
+    for seed, run in enumerate(runs):
+        alone = model.generate_points(context, seeds=[seed] * 3, max_points=9)
+        assert torch.equal(run.result().input_ids, alone.input_ids)
+
+
+def generate_in_child(queue, model, context):
+    # Threads of torch's own pool do not survive a fork; those of the engine are not torch's.
+    torch.set_num_threads(1)
+    torch.get_num_threads = lambda: 3
+    queue.put(model.generate_points(context, max_points=9, engine="compiled").input_ids.tolist())
+
+
+def test_a_forked_child_can_decode(model, context):
+    torch.set_num_threads(2)
+    expected = model.generate_points(context, max_points=9, engine="compiled").input_ids.tolist()
+    torch.set_num_threads(1)
+    fork = multiprocessing.get_context("fork")
+    queue = fork.Queue()
+    child = fork.Process(target=generate_in_child, args=(queue, model, context))
+    child.start()
+    assert queue.get(timeout=60) == expected
+    child.join(60)
+    assert child.exitcode == 0
+
+
+@pytest.mark.parametrize("grammar", ["types", "full"])
+@pytest.mark.parametrize("order", ["xyzb", "yzxb"])
+def test_a_thousand_clouds_of_an_untrained_model_are_valid(order, grammar):
+    tokenizer = PointTokenizer(num_bins=16, num_faces=20, token_order=order)
+    model = build_model(token_order=order, initializer_range=0.05)
+    context = torch.randn(1000, 2, 24)
+    output = model.generate_points(context, grammar=grammar, min_points=1, max_points=16, min_p=0.0)
+    assert len(output.num_points.unique()) > 8
+    for ids, count in zip(output.input_ids, output.num_points.tolist(), strict=True):
+        points = tokenizer.decode_points(ids)  # refuses a token in a wrong slot
+        assert len(points) == count
+        if grammar == "full":
+            assert torch.equal(tokenizer.encode_points(points), ids[: 4 * (count + 2)])
