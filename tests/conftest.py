@@ -2,13 +2,13 @@
 """Real classes at tiny size, built once."""
 
 import os
+import shutil
 import tempfile
 
 # Before any Hugging Face library is imported.
 os.environ["HF_HUB_OFFLINE"] = "1"
 # datasets would take a folder of today for one of the same name that an earlier run has cached.
-DATASETS_CACHE = tempfile.TemporaryDirectory(prefix="pointillist_datasets_")
-os.environ["HF_DATASETS_CACHE"] = DATASETS_CACHE.name
+os.environ["HF_DATASETS_CACHE"] = tempfile.mkdtemp(prefix="pointillist_datasets_")
 
 import numpy as np
 import pytest
@@ -29,6 +29,12 @@ from pointillist_hf.rigs.procedural_rig import ProceduralHeadRig
 from pointillist_hf.training import recipes
 
 torch.set_num_threads(1)  # threads cost more than they give at these sizes
+
+
+@pytest.fixture(scope="session", autouse=True)
+def datasets_cache():
+    yield
+    shutil.rmtree(os.environ["HF_DATASETS_CACHE"])
 
 
 @pytest.fixture(autouse=True)
