@@ -57,7 +57,7 @@ style: $(INSTALLED)  ## Repair style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(INSTALLED)  ## Measure model, population, rendering and generation (some 20 minutes)
+bench: $(INSTALLED)  ## Measure model, population, fits, rendering, generation (some 40 minutes)
 	set -e; for script in benchmarks/*.py; do $(BIN)/python $$script; done
 
 checkpoint: $(INSTALLED)  ## Train the tiny model from nothing; an interrupted run goes on

@@ -5,25 +5,33 @@ python benchmarks/rendering.py [--num_threads N] [--output FILE]
 
 Compares, in one run, the CPU backend with a rasteriser of vectorised torch operations over tiles,
 the usual way without a compiler, and measures how the backend grows with splats and pixels.
-Medians of interleaved rounds; milliseconds for one camera, forward / forward and backward.
+Medians of interleaved rounds; milliseconds for one camera, forward / forward and backward. Then how
+fast an avatar moves, here and on its page in headless Chromium, if that is installed.
 """
 
 from __future__ import annotations
 
 import json
 import platform
+import re
+import shutil
 import statistics
+import subprocess
+import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 from transformers import HfArgumentParser
 
+from pointillist_hf import Avatar, ProceduralHeadRig
+from pointillist_hf.data.population.cloud import sample_cloud
+from pointillist_hf.data.population.subject import build_subject
 from pointillist_hf.geometry.cameras import orbit_cameras
-from pointillist_hf.geometry.structures import Cameras, Gaussians
+from pointillist_hf.geometry.structures import Cameras, Gaussians, RigParams
 from pointillist_hf.rendering import rasterize
 from pointillist_hf.rendering.reference_backend import (
     MIN_TRANSMITTANCE,
@@ -35,6 +43,7 @@ from pointillist_hf.rendering.reference_backend import (
 TILE = 16
 SIZES = ((128, 2_000), (256, 2_000), (256, 20_000), (512, 20_000), (512, 200_000), (1024, 20_000))
 COMPARED = (512, 20_000)
+AVATAR_FRAMES = 50
 
 
 @dataclass
@@ -154,6 +163,64 @@ def grow(arguments: Arguments) -> list[dict[str, object]]:
     return rows
 
 
+def moving_avatar() -> tuple[Avatar, RigParams]:
+    """A synthetic person whose points are known, and a second of talk and turns."""
+    rig, subject = ProceduralHeadRig("full"), build_subject(4)
+    cloud = sample_cloud(subject, num_skin_points=9_000, hair_budget=11_000)
+    betas = torch.tensor(subject.identity.betas, dtype=torch.float32)
+    gaussians = Gaussians(
+        means=torch.from_numpy(cloud.means),
+        quats=torch.from_numpy(cloud.quats),
+        scales=torch.from_numpy(cloud.scales),
+        opacities=torch.from_numpy(cloud.opacities),
+        colors=torch.from_numpy(cloud.colors),
+    )
+    phase = torch.linspace(0, 2 * torch.pi, AVATAR_FRAMES)
+    motion = replace(
+        rig.neutral(betas=betas.expand(AVATAR_FRAMES, -1)),
+        jaw_pose=torch.stack([0.15 * (1 + phase.sin()), 0 * phase, 0 * phase], -1),
+        neck_pose=torch.stack([0 * phase, 0.3 * phase.cos(), 0 * phase], -1),
+    )
+    return Avatar(gaussians, torch.from_numpy(cloud.bindings), rig, betas), motion
+
+
+def animate(arguments: Arguments) -> dict[str, object]:
+    """Frames per second of an avatar that moves: animated and drawn, 256 pixels."""
+    torch.set_num_threads(arguments.num_threads)
+    avatar, motion = moving_avatar()
+    camera = orbit_cameras([10.0], width=256, height=256)
+    rates = []
+    for _ in range(4):
+        start = time.perf_counter()
+        for frame in range(len(motion)):
+            avatar.animate(motion[frame : frame + 1]).render(camera)
+        rates.append(len(motion) / (time.perf_counter() - start))
+    return {
+        "splats": len(avatar),
+        "size": 256,
+        "frames_per_second": round(statistics.median(rates[1:]), 1),
+        "page_frames_per_second": page_rate(avatar, motion),
+    }
+
+
+def page_rate(avatar: Avatar, motion: RigParams) -> int | None:
+    """What the avatar's page says of itself in headless Chromium, drawn without a GPU."""
+    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    if browser is None:
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        page = Path(folder, "me.html")
+        avatar.export(page, motion=motion, fps=25.0)
+        options = (
+            "--headless=new --no-sandbox --use-angle=swiftshader --enable-unsafe-swiftshader "
+            f"--window-size=512,512 --user-data-dir={folder}/profile --timeout=20000 --dump-dom"
+        )
+        command = [browser, *options.split(), page.as_uri()]
+        run = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    found = re.search(r"(\d+) frames per second", run.stdout)
+    return found and int(found[1])
+
+
 def main() -> None:
     arguments = HfArgumentParser(Arguments).parse_args_into_dataclasses()[0]
     start = time.perf_counter()
@@ -163,6 +230,7 @@ def main() -> None:
         "first_call_s": round(first, 2),
         "one_thread": compare(arguments),
         f"threads_{arguments.num_threads}": grow(arguments),
+        "avatar": animate(arguments),
         "machine": platform.processor() or platform.machine(),
         "avx512": torch.backends.cpu.get_cpu_capability(),
         "torch": torch.__version__,
