@@ -275,3 +275,15 @@ def test_a_damaged_file_is_refused(tiny_avatar, tmp_path):
     file.write_bytes(file.read_bytes()[:100])
     with pytest.raises(ValueError, match="damaged"):
         Avatar.from_pretrained(tmp_path)
+
+
+def test_what_is_kept_between_frames_follows_the_gaussians(tiny_avatar):
+    person = Avatar(tiny_avatar.gaussians, tiny_avatar.bindings, tiny_avatar.rig, tiny_avatar.betas)
+    params = person.rig_params({"mouthSmile": 1.0}, jaw_pose=[0.3, 0.0, 0.0])
+    first = person.animate(params).gaussians.means
+    assert torch.equal(first, person.animate(params).gaussians.means)
+    person.gaussians, person.bindings = person.gaussians[:7], person.bindings[:7].flip(0)
+    fresh = Avatar(person.gaussians, person.bindings, person.rig, person.betas)
+    moved, expected = (p.animate(params).gaussians.means for p in (person, fresh))
+    assert torch.equal(moved, expected)
+    assert not torch.equal(moved, first[:, :7])

@@ -23,12 +23,13 @@ from .exporters.spz import write_spz
 from .exporters.video import write_mp4
 from .geometry.bound_splats import global_to_local
 from .geometry.cameras import orbit_cameras
-from .geometry.structures import Cameras, Gaussians, RigParams
+from .geometry.structures import Cameras, CanonicalPoints, Gaussians, RigParams
 from .rendering import rasterize
-from .rigs.binding import AnimationMode, animate_gaussians, check_bindings
+from .rigs.binding import AnimationMode, animate_gaussians, bind_points, check_bindings
 from .rigs.flame_rig import FlameHeadRig
 from .rigs.head_rig import HeadRig
 from .rigs.procedural_rig import ProceduralHeadRig
+from .rigs.skinning import SkinnedPoints
 
 FORMAT_VERSION = 1
 GAUSSIANS_FILE, CONFIG_FILE, RIG_FOLDER = "avatar.safetensors", "avatar.json", "rig"
@@ -149,6 +150,7 @@ class Avatar:
             raise ValueError(f"`betas` must have shape ({rig.num_betas},), got {betas.shape}.")
         check_bindings(bindings, rig.num_faces)
         self.gaussians, self.bindings, self.rig, self.betas = gaussians, bindings, rig, betas
+        self._bound: tuple[tuple | None, SkinnedPoints | None] = (None, None)
 
     def __len__(self) -> int:
         """Number of gaussians."""
@@ -191,6 +193,17 @@ class Avatar:
             fields[name] = torch.as_tensor(value).to(self.betas).expand(num_frames, 3)
         return RigParams(**fields)
 
+    def _bound_points(self) -> SkinnedPoints:
+        """The points with the attributes of their faces: half the time of a frame, so it is kept."""
+        sources = (self.gaussians.means, self.bindings, self.betas, self.rig)
+        known, bound = self._bound
+        if known is None or any(a is not b for a, b in zip(known, sources, strict=True)):
+            rest = self.rig.canonical_vertices(self.betas[None])[0]
+            points = CanonicalPoints(self.gaussians.means, self.bindings)
+            bound = bind_points(points, self.rig, rest)
+            self._bound = (sources, bound)
+        return bound
+
     def animate(
         self, rig_params: RigParams | None = None, *, mode: AnimationMode = "lbs"
     ) -> AnimatedAvatar:
@@ -207,7 +220,10 @@ class Avatar:
         fields["betas"] = self.betas.expand(len(rig_params), -1)
         own = RigParams(**fields).to(self.betas.device)
         with torch.no_grad():
-            posed = animate_gaussians(self.gaussians, self.bindings, self.rig, own, mode=mode)
+            bound = self._bound_points() if mode == "lbs" else None
+            posed = animate_gaussians(
+                self.gaussians, self.bindings, self.rig, own, mode=mode, bound=bound
+            )
         return AnimatedAvatar(posed)
 
     def render(self, cameras: Cameras | None = None, *, background: Tensor | None = None) -> Tensor:

@@ -60,6 +60,7 @@ def animate_gaussians(
     rig_params: RigParams,
     *,
     mode: AnimationMode = "lbs",
+    bound: SkinnedPoints | None = None,
 ) -> Gaussians:
     """The gaussians in every frame, with their rotations; scales and colours do not change.
 
@@ -69,6 +70,7 @@ def animate_gaussians(
         rig: The rig of the bindings.
         rig_params: T frames; every frame must carry the `betas` of that identity.
         mode: `AnimationMode`.
+        bound: Of `bind_points`, for callers that animate the same gaussians again and again.
 
     Returns:
         Gaussians with leading dimensions [T, N].
@@ -77,7 +79,10 @@ def animate_gaussians(
     # Which attributes a point inherits is a choice, not a quantity to optimise.
     rest = rig.canonical_vertices(rig_params.betas[:1])[0].detach()
     if mode == "lbs":
-        means, rotations = _skin(gaussians, bindings, rig, rig_params, rest)
+        if bound is None:
+            with torch.no_grad():
+                bound = bind_points(CanonicalPoints(gaussians.means, bindings), rig, rest)
+        means, rotations = _skin(replace(bound, means=gaussians.means), rig, rig_params)
     elif mode == "triangle":
         means, rotations = _follow_triangles(gaussians.means, bindings, rig, rig_params, rest)
     else:
@@ -96,12 +101,7 @@ def animate_gaussians(
     )
 
 
-def _skin(
-    gaussians: Gaussians, bindings: Tensor, rig: HeadRig, rig_params: RigParams, rest: Tensor
-) -> tuple[Tensor, Tensor]:
-    with torch.no_grad():
-        bound = bind_points(CanonicalPoints(gaussians.means, bindings), rig, rest)
-    bound = replace(bound, means=gaussians.means)
+def _skin(bound: SkinnedPoints, rig: HeadRig, rig_params: RigParams) -> tuple[Tensor, Tensor]:
     motion = rig.joint_motion(rig_params)
     means, blended = skin_points(bound, rig_params.expression, motion)
     return means, nearest_rotation(blended)
