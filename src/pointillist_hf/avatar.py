@@ -194,7 +194,7 @@ class Avatar:
         return RigParams(**fields)
 
     def _bound_points(self) -> SkinnedPoints:
-        """The points with the attributes of their faces: half the time of a frame, so it is kept."""
+        """The points with the attributes of their faces: kept, as it is half of a frame."""
         sources = (self.gaussians.means, self.bindings, self.betas, self.rig)
         known, bound = self._bound
         if known is None or any(a is not b for a, b in zip(known, sources, strict=True)):
