@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 import torch
 from capture_files import CONFIG, tiny_capture
+from fake_flame import write_flame
 from PIL import Image
 
 from pointillist_hf.data.capture_writer import write_capture
 from pointillist_hf.data.captures import find_captures, read_capture
 from pointillist_hf.data.fit_config import FitConfig
 from pointillist_hf.data.fitting import Fit
-from pointillist_hf.data.rig_reference import open_rig
+from pointillist_hf.data.rig_reference import match_rig, open_rig
 from pointillist_hf.data.synthetic_captures import capture_person, write_synthetic_captures
 from pointillist_hf.geometry.cameras import project_points
 from pointillist_hf.rigs.procedural_rig import ProceduralHeadRig
@@ -128,8 +129,8 @@ def test_a_camera_in_opengls_axes(copy):
 
 
 def test_principal_points_are_used(copy):
-    edit_frames(copy, cx=10.5, cy=20.25)
-    assert read_capture(copy).cameras.Ks[:, :2, 2].unique(dim=0).tolist() == [[10.5, 20.25]]
+    edit_frames(copy, cx=10.5, cy=20.25)  # from the left, and from the bottom
+    assert read_capture(copy).cameras.Ks[:, :2, 2].unique(dim=0).tolist() == [[10.5, 11.75]]
 
 
 def test_opening_angles_stand_in_for_focal_lengths(copy):
@@ -170,6 +171,68 @@ def test_pictures_with_alpha_are_laid_on_white(copy):
     number = next(i for i, p in enumerate(capture.images.paths) if p == path)
     expected = torch.tensor([255, 127, 127]) / 255
     assert torch.allclose(capture.images[number][0, 0], expected, atol=1.1 / 255)
+
+
+def test_palettes_with_transparency_are_laid_on_white(copy):
+    path = next((copy / "images").iterdir())
+    image = Image.new("P", (CONFIG.image_size,) * 2, 0)
+    image.putpalette([0, 0, 0, 255, 0, 0])
+    image.save(path, transparency=0)
+    capture = read_capture(copy)
+    number = next(i for i, p in enumerate(capture.images.paths) if p == path)
+    assert (capture.images[number] == 1).all()
+
+
+def test_pictures_of_sixteen_bits_are_refused(copy):
+    path = next((copy / "images").iterdir())
+    Image.fromarray(np.full((CONFIG.image_size,) * 2, 30_000, np.uint16)).save(path)
+    capture = read_capture(copy)
+    number = next(i for i, p in enumerate(capture.images.paths) if p == path)
+    with pytest.raises(ValueError, match="must have 8 bits"):
+        capture.images[number]
+
+
+def test_the_principal_point_survives_writing(folder, tmp_path):
+    first = read_capture(folder)
+    moved = first.cameras.Ks.clone()
+    moved[:, :2, 2] += torch.tensor([1.5, -2.5])
+    cameras = dataclasses.replace(first.cameras, Ks=moved)
+    write_capture(dataclasses.replace(first, cameras=cameras), tmp_path / "moved")
+    assert torch.equal(read_capture(tmp_path / "moved").cameras.Ks, moved)
+
+
+def test_cameras_without_names_are_refused_by_the_writer(tmp_path):
+    nameless = dataclasses.replace(tiny_capture(), camera_ids=("0",) * len(tiny_capture()))
+    with pytest.raises(ValueError, match="must tell cameras apart"):
+        write_capture(nameless, tmp_path / "anna")
+    assert not list(tmp_path.iterdir())
+
+
+def test_captures_taken_otherwise_are_refused(tmp_path):
+    config = dataclasses.replace(CONFIG, num_timesteps=1, num_cameras=2)
+    write_synthetic_captures(tmp_path, 1, config, show_progress=False)
+    other = dataclasses.replace(config, image_size=48)
+    with pytest.raises(ValueError, match="was taken with others"):
+        write_synthetic_captures(tmp_path, 1, other, show_progress=False)
+
+
+def test_parameters_of_trackers_that_know_less_are_filled_up(copy):
+    edit_params(copy, shape=np.ones(10), expr=np.ones((1, 4)))
+    rig = ProceduralHeadRig("low")
+    params = match_rig(read_capture(copy), rig).rig_params
+    assert params.betas.shape[1] == rig.num_betas
+    assert params.betas.sum(1).unique().tolist() == [10]
+    assert params.expression.sum(1).unique().tolist() == [4]
+
+
+def test_a_folder_of_flame_models_is_searched(tmp_path, monkeypatch):
+    for name in ("generic_model", "flame2023"):
+        write_flame(tmp_path / f"{name}.pkl")
+    monkeypatch.setenv("FLAME_MODEL", str(tmp_path))
+    words = {"class": "FlameHeadRig", "version": "2023"}
+    assert open_rig(words, source="x").config.version == "2023"
+    with pytest.raises(ValueError, match=r"got flame2023\.pkl, generic_model\.pkl; name the file"):
+        open_rig(None, source="x")
 
 
 def test_missing_masks_are_warned_of(copy, caplog):
@@ -221,6 +284,12 @@ def test_parameters_are_read_as_written(tmp_path, tiny_rig):
     for name, value in vars(params).items():
         assert torch.equal(value, getattr(read, name)), name
     assert torch.equal(offset, read_offset)
+
+
+def remove_focal_lengths(content):
+    for place in (content, *content["frames"]):
+        place.pop("fl_x", None)
+        place["camera_angle_x"] = 0
 
 
 NAN = float("nan")
@@ -293,6 +362,32 @@ DAMAGES = {
         ValueError,
         "must be a rotation and a place",
     ),
+    "a mirrored camera": (
+        lambda f: edit_frames(f, transform_matrix=np.diag([-1.0, 1, 1, 1]).tolist()),
+        ValueError,
+        "its axes are not unit, or mirrored",
+    ),
+    "an opening angle of zero": (
+        lambda f: edit_json(f, remove_focal_lengths),
+        ValueError,
+        "Focal lengths of .* must be positive",
+    ),
+    "a number beyond all bounds": (
+        lambda f: edit_frames(f, cx=10**400),
+        ValueError,
+        "`cx` of .* must be a finite number",
+    ),
+    "times without numbers": (
+        lambda f: edit_json(f, lambda content: [x.pop("timestep_index") for x in
+                                                content["frames"]]),
+        ValueError,
+        "`timestep_index` 0 of .* has two files of parameters",
+    ),
+    "a rig that is no words": (
+        lambda f: edit_json(f, lambda content: content.update(rig={"class": []})),
+        ValueError,
+        "must be described by words",
+    ),
     "no tracking": (
         lambda f: edit_json(f, lambda content: [x.pop("flame_param_path") for x in
                                                 content["frames"]]),
@@ -337,7 +432,7 @@ def test_damage_is_named(name, copy):
     damage, kind, message = DAMAGES[name]
     damage(copy)
     with pytest.raises(kind, match=message):
-        read_capture(copy)
+        open_rig(read_capture(copy).rig, source=copy)
 
 
 def test_parameters_of_another_rig_are_refused(copy):

@@ -166,8 +166,8 @@ def test_a_checkpoint_of_another_fit_is_refused(tmp_path):
     state, _ = random_state(0)
     state.save(tmp_path / "state.safetensors")
     other, _ = random_state(0)
-    other.config = FitConfig(seed=1)
-    with pytest.raises(ValueError, match="fit with other settings"):
+    other.origin = {"config": {}}
+    with pytest.raises(ValueError, match="another capture or with other settings"):
         other.restore(tmp_path / "state.safetensors")
     (tmp_path / "state.safetensors").write_bytes(b"half")
     with pytest.raises(ValueError, match="is damaged"):

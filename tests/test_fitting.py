@@ -85,7 +85,9 @@ def test_a_fit_makes_the_picture_better_and_no_face_empty(fit_dir):
     person = read_fit(fit_dir)
     assert torch.equal(person.splats.bindings.unique(), torch.arange(person.rig.num_faces))
     assert person.rig.num_faces < len(person.splats) <= CONFIG.max_points
-    assert person.splats.sh_degree == 1
+    assert person.splats.sh_degree == 3  # as GaussianAvatars writes it
+    assert person.splats.sh[:, 1:4].any()
+    assert not person.splats.sh[:, 4:].any()
     figures = json.loads((fit_dir / FIT_FILE).read_text())["figures"]
     start = Fit(tiny_capture(), ProceduralHeadRig("low"), CONFIG)
     (number, *_) = tiny_capture().of_split("val")
@@ -102,7 +104,8 @@ def test_what_a_fit_writes_is_what_it_found(folder, tmp_path):
     fit_capture(folder, tmp_path, config, show_progress=False)
     person = read_fit(tmp_path)
     for name, value in vars(fit.detached_splats()).items():
-        assert torch.equal(getattr(person.splats, name), value), name
+        found = getattr(person.splats, name)
+        assert torch.equal(found[:, : value.shape[1]] if name == "sh" else found, value), name
     for name, value in vars(fit.detached_params()).items():
         assert torch.equal(getattr(person.rig_params, name), value), name
 
@@ -162,6 +165,36 @@ def test_a_finished_fit_is_left_alone(folder, fit_dir):
     before = (fit_dir / FIT_FILE).stat().st_mtime_ns
     assert fit_capture(folder, fit_dir, CONFIG, show_progress=False) == {}
     assert (fit_dir / FIT_FILE).stat().st_mtime_ns == before
+
+
+def test_a_fit_with_other_settings_or_of_another_capture_is_refused(folder, fit_dir, tmp_path):
+    other = dataclasses.replace(CONFIG, seed=7)
+    with pytest.raises(ValueError, match="holds another one"):
+        fit_capture(folder, fit_dir, other, show_progress=False)
+    write_capture(dataclasses.replace(tiny_capture(), splits=("train",) * 12), tmp_path / "anna")
+    with pytest.raises(ValueError, match="holds another one"):
+        fit_capture(tmp_path / "anna", fit_dir, CONFIG, show_progress=False)
+
+
+def test_a_device_that_is_not_there_is_refused(folder, tmp_path):
+    for device in ("gpu", *(() if torch.cuda.is_available() else ("cuda",))):
+        with pytest.raises(ValueError, match="`device` must be one that torch has here"):
+            fit_capture(folder, tmp_path, CONFIG, device=device, show_progress=False)
+
+
+@pytest.mark.parametrize("grows", [True, False])
+def test_nothing_is_changed_that_would_not_be_fitted_afterwards(grows):
+    late = {"densify_from": 2, "densify_until": 100, "densify_every": 4, "num_steps": 10}
+    changes = {"grad_threshold": 0.0} if grows else {"opacity_reset_every": 8}
+    config = dataclasses.replace(CONFIG, max_points=10**5, **late, **changes)
+    fit = Fit(tiny_capture(), ProceduralHeadRig("low"), config)
+    counts = []
+    for _ in range(10):
+        fit.advance()
+        counts.append(len(fit.state))
+    assert counts[4] == counts[-1]  # after step 4, and not after step 8
+    assert not grows or counts[4] > counts[2]
+    assert float(fit.state.values["opacity_logits"].detach().sigmoid().max()) > 0.05
 
 
 def test_one_broken_capture_does_not_stop_the_others(folder, tmp_path, caplog):

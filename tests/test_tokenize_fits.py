@@ -292,6 +292,31 @@ def test_another_configuration_is_refused(fits, dataset):
         tokenize_fits([fits], dataset, other, show_progress=False)
 
 
+def test_a_split_of_broken_fits_is_refused(fits, tmp_path):
+    work = shutil.copytree(fits.parent, tmp_path / "work")
+    tested = next(n for n, s in choose_splits(["anna", "bert"], 1).items() if s == "test")
+    next(work.glob(f"fits/{tested}/point_cloud/*/point_cloud.ply")).write_bytes(b"ply")
+    with pytest.raises(ValueError, match="No fit of split test can be read"):
+        tokenize_fits([work / "fits"], tmp_path / "people", CONFIG, show_progress=False)
+
+
+def test_folders_that_datasets_takes_for_patterns_are_refused(fits, tmp_path):
+    with pytest.raises(ValueError, match="must have none of"):
+        tokenize_fits([fits], tmp_path / "data [v2]", CONFIG, show_progress=False)
+
+
+def test_the_iteration_of_the_notes_counts(fits, tmp_path, monkeypatch):
+    monkeypatch.delenv("FLAME_MODEL", raising=False)
+    copy = shutil.copytree(fits / "anna", tmp_path / "anna")
+    (place,) = copy.glob("point_cloud/*")
+    shutil.copytree(place, copy / "point_cloud" / "iteration_9")
+    write_bound_ply(read_fit(copy).splats[:9], copy / "point_cloud/iteration_9/point_cloud.ply")
+    assert len(read_fit(copy).splats) == len(read_fit(fits / "anna").splats)
+    (copy / FIT_FILE).unlink()
+    with pytest.raises(FileNotFoundError, match="needs FLAME"):
+        read_fit(copy)  # without notes it is one of GaussianAvatars
+
+
 def test_splits_are_stable_and_disjoint():
     names = [f"person_{i}" for i in range(20)]
     splits = choose_splits(names, 5)

@@ -254,6 +254,10 @@ def tokenize_people(
     num_test: Annotated[int, typer.Option(help="People in the test split.")] = 0,
     image_size: Annotated[int, typer.Option(help="Side of the pictures, pixels.")] = 256,
     min_opacity: Annotated[float, typer.Option(help="Of splats that become points.")] = 0.0,
+    cube_half_extent: Annotated[
+        float | None, typer.Option(help="Of the quantised cube, metres; default: the rig's.")
+    ] = None,
+    max_outside: Annotated[float, typer.Option(help="Share of points beyond the cube.")] = 0.005,
     licence: Annotated[str, typer.Option(help="That the rows may be passed on under.")] = "other",
     captures: Annotated[
         Path | None, typer.Option(help="Folder of captures, if fits do not say where it is.")
@@ -271,6 +275,8 @@ def tokenize_people(
         num_test=num_test,
         image_size=image_size,
         min_opacity=min_opacity,
+        cube_half_extent=cube_half_extent,
+        max_outside=max_outside,
         licence=licence,
     )
     failed = tokenize_fits(

@@ -35,15 +35,16 @@ def cut_pictures(
     Raises:
         ValueError: No picture is taken from the front.
     """
-    numbers = torch.tensor(capture.of_split("train"))
+    numbers = torch.tensor(capture.of_split("train"), dtype=torch.long)
     transforms = rig.joint_motion(capture.rig_params).transforms[:, 0]
     transforms = transforms[capture.timesteps]  # [K, 3, 4]
     angles = face_angles(capture.cameras, transforms)[numbers]
     frontal = numbers[angles < FRONT]
     if not len(frontal):
+        nearest = f"{float(angles.min()):.0f}" if len(angles) else "none"
         raise ValueError(
             f"`capture` {capture.name} must have a picture from the front (within {FRONT:.0f} "
-            f"degrees); the nearest is at {float(angles.min()):.0f}."
+            f"degrees) for training; the nearest is at {nearest}."
         )
     generator = torch.Generator().manual_seed(seed)
     portraits = _spread_over_time(frontal, capture, num_portraits, generator)

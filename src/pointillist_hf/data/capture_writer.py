@@ -33,11 +33,17 @@ def write_capture(capture: Capture, folder: str | Path) -> None:
     folder = Path(folder)
     if folder.exists():
         raise FileExistsError(f"`folder` must not exist yet, and {folder} does.")
+    cameras = list(dict.fromkeys(capture.camera_ids))
+    names = {_picture_name(capture, number, cameras) for number in range(len(capture))}
+    if len(names) < len(capture):
+        raise ValueError(
+            f"`capture` {capture.name} must have one picture of each camera at each time, got "
+            f"{len(capture)} of {len(names)}: `camera_ids` must tell cameras apart."
+        )
     partial = folder.with_name(folder.name + PARTIAL_SUFFIX)
     shutil.rmtree(partial, ignore_errors=True)
     for name in ("images", "fg_masks", "flame_param"):
         (partial / name).mkdir(parents=True)
-    cameras = list(dict.fromkeys(capture.camera_ids))
     for number in range(len(capture)):
         name = _picture_name(capture, number, cameras)
         _write_picture(capture.images[number], partial / "images" / name)
@@ -95,7 +101,7 @@ def _frame(capture: Capture, number: int, cameras: list[str]) -> dict[str, objec
         "camera_index": cameras.index(capture.camera_ids[number]),
         "camera_id": capture.camera_ids[number],
         "cx": float(intrinsics[0, 2]),
-        "cy": float(intrinsics[1, 2]),
+        "cy": height - float(intrinsics[1, 2]),
         "fl_x": fl_x,
         "fl_y": fl_y,
         "h": height,

@@ -8,12 +8,13 @@
 
 Paths stand in the JSON and are relative to the folder, so a UNION folder may point into its
 neighbours. Camera matrices there are camera-to-world in OpenGL's axes; they become OpenCV's
-world-to-camera here and nowhere else. An entry "rig" in the JSON is ours: it names the rig of the
-parameters, which is FLAME where nothing is said.
+world-to-camera here and nowhere else; `cy` counts from the bottom of the picture. An entry "rig" in
+the JSON is ours: it names the rig of the parameters, which is FLAME where nothing is said.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import math
@@ -34,6 +35,8 @@ SPLITS = ("train", "val", "test")
 # OpenGL's camera looks along -z with y up, OpenCV's along +z with y down.
 OPENGL_TO_OPENCV = torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0], dtype=torch.float64))
 SHAPE_TOLERANCE = 0.05  # by how much shape coefficients of one person may differ, unwarned
+
+MAX_NUMBER = 1e9  # of anything in the JSON
 
 Frame = dict[str, object]
 
@@ -69,6 +72,15 @@ def read_capture(folder: str | Path) -> Capture:
         static_offset=static_offset,
         rig=_read_json(sources[0]).get("rig"),
     )
+
+
+def capture_digest(capture: Capture) -> str:
+    """What tells a capture from another: its cameras, times and parameters, not its pixels."""
+    digest = hashlib.sha256(repr((capture.splits, capture.camera_ids)).encode())
+    cameras, params = capture.cameras, capture.rig_params
+    for tensor in (cameras.viewmats, cameras.Ks, capture.timesteps, *vars(params).values()):
+        digest.update(tensor.contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def find_captures(folders: Sequence[str | Path]) -> list[Path]:
@@ -127,7 +139,8 @@ def _frames(path: Path) -> list[Frame]:
 
 def _number(frame: Mapping[str, object], key: str, source: Path) -> float:
     value = frame.get(key)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not abs(value) < MAX_NUMBER:  # NaN is not less either
         raise ValueError(
             f"`{key}` of {frame['file_path']} in {source} must be a finite number, got {value!r}."
         )
@@ -158,13 +171,16 @@ def _viewmat(frame: Frame, source: Path) -> Tensor:
     where = f"`transform_matrix` of {frame['file_path']} in {source}"
     try:
         matrix = torch.tensor(frame.get("transform_matrix"), dtype=torch.float64)
-    except (TypeError, ValueError, RuntimeError) as error:
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise ValueError(f"{where} must be 4 rows of 4 numbers.") from error
     if matrix.shape != (4, 4) or not torch.isfinite(matrix).all():
         raise ValueError(f"{where} must be 4 rows of 4 finite numbers.")
     rotation = matrix[:3, :3]
-    if not torch.allclose(rotation @ rotation.T, torch.eye(3).double(), atol=1e-3):
-        raise ValueError(f"{where} must be a rotation and a place, and its axes are not unit.")
+    is_rotation = torch.allclose(rotation @ rotation.T, torch.eye(3).double(), atol=1e-3)
+    if not is_rotation or torch.linalg.det(rotation) < 0:
+        raise ValueError(
+            f"{where} must be a rotation and a place, and its axes are not unit, or mirrored."
+        )
     return torch.linalg.inv(matrix @ OPENGL_TO_OPENCV).float()
 
 
@@ -174,10 +190,12 @@ def _intrinsics(frame: Frame, source: Path) -> Tensor:
     if "fl_x" in frame:
         fl_x = _number(frame, "fl_x", source)
     else:
-        fl_x = width / 2 / math.tan(_number(frame, "camera_angle_x", source) / 2)
+        half = math.tan(_number(frame, "camera_angle_x", source) / 2)
+        fl_x = width / 2 / half if half > 0 else 0.0
     fl_y = _number(frame, "fl_y", source) if "fl_y" in frame else fl_x
     cx = _number(frame, "cx", source) if "cx" in frame else width / 2
-    cy = _number(frame, "cy", source) if "cy" in frame else height / 2
+    # VHAP turned the axis of y along with the camera's axes, so it counts from the bottom.
+    cy = height - _number(frame, "cy", source) if "cy" in frame else height / 2
     if fl_x <= 0 or fl_y <= 0:
         raise ValueError(f"Focal lengths of {frame['file_path']} in {source} must be positive.")
     return torch.tensor([[fl_x, 0.0, cx], [0.0, fl_y, cy], [0.0, 0.0, 1.0]])
@@ -236,7 +254,11 @@ def _read_tracking(
         path = folder / str(frame["flame_param_path"])
         if not path.is_file():
             raise FileNotFoundError(f"{source} names {path}, and there is no such file.")
-        files.setdefault(step, path)
+        if files.setdefault(step, path) != path:
+            raise ValueError(
+                f"`timestep_index` {step} of {frame['file_path']} in {source} has two files of "
+                f"parameters, {files[step]} and {path}."
+            )
     order = {step: row for row, step in enumerate(sorted(files))}
     tracked = [_read_step(files[step]) for step in order]
     rig_params = _join_steps([params for params, _ in tracked], folder)
@@ -263,8 +285,9 @@ def _join_steps(steps: list[RigParams], folder: Path) -> RigParams:
                     f"`{name}` must have the same length in all files of {folder}, got "
                     f"{widths[0]} and {widths[1]}."
                 )
-    apart = max(float((step.betas - first.betas).abs().max()) for step in steps)
-    if first.betas.numel() and apart > SHAPE_TOLERANCE:
+    betas = torch.cat([step.betas - first.betas for step in steps])
+    apart = float(betas.abs().max()) if betas.numel() else 0.0
+    if apart > SHAPE_TOLERANCE:
         logger.warning(
             "Shape coefficients differ by up to %.2f between the time steps of %s, as in a union "
             "of sequences that were tracked one by one; those of the first are used.",

@@ -14,6 +14,7 @@ from .canonicalization import PointFilter, canonicalize
 from .capture_pictures import cut_pictures
 from .captures import read_capture
 from .fits import FittedPerson, read_notes
+from .rig_reference import match_rig
 from .synthetic_dataset import PROCEDURAL_CUBE
 from .token_row import TokenisedPerson, build_row
 
@@ -29,11 +30,13 @@ class TokenizeConfig:
     # tokens
     num_bins: int = 1024
     token_order: TokenOrder = "xyzb"
+    cube_half_extent: float | None = None  # metres; by default 0.30 on FLAME, 0.25 on our head
 
     # which splats become points, see `PointFilter`
     min_opacity: float = 0.0
     keep_every_face: bool = False
     merge_duplicates: bool = False
+    max_outside: float = 0.005
 
     # pictures per person, and their side in pixels
     num_portraits: int = 4
@@ -50,7 +53,9 @@ class TokenizeConfig:
         for name in ("num_portraits", "num_views", "num_rig_points", "identities_per_shard"):
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
-        TokenLayout(self.num_bins, 1, self.token_order)  # refuses what it cannot be
+        # Refuse what they cannot be.
+        TokenLayout(self.num_bins, 1, self.token_order)
+        _ = self.point_filter
         if self.num_test < 0 or self.image_size < 16:
             raise ValueError(
                 "`num_test` must not be negative and `image_size` at least 16, "
@@ -64,15 +69,16 @@ class TokenizeConfig:
             min_opacity=self.min_opacity,
             keep_every_face=self.keep_every_face,
             merge_duplicates=self.merge_duplicates,
+            max_outside=self.max_outside,
         )
 
     def build_tokenizer(self, rig: HeadRig) -> PointTokenizer:
         """The tokenizer of the data set's points."""
+        cube = dict(FLAME_CUBE if isinstance(rig, FlameHeadRig) else PROCEDURAL_CUBE)
+        if self.cube_half_extent is not None:
+            cube["cube_half_extent"] = self.cube_half_extent
         return PointTokenizer(
-            num_bins=self.num_bins,
-            num_faces=rig.num_faces,
-            token_order=self.token_order,
-            **(FLAME_CUBE if isinstance(rig, FlameHeadRig) else PROCEDURAL_CUBE),
+            num_bins=self.num_bins, num_faces=rig.num_faces, token_order=self.token_order, **cube
         )
 
 
@@ -90,7 +96,7 @@ def tokenize_fit(
         person.splats, person.rig, person.rest_vertices, tokenizer, config.point_filter
     )
     logger.info("%s: %s", name, statistics)
-    capture = read_capture(_find_capture(name, folder, captures_dir))
+    capture = match_rig(read_capture(_find_capture(name, folder, captures_dir)), person.rig)
     portraits, views = cut_pictures(
         capture,
         person.rig,
@@ -114,9 +120,9 @@ def tokenize_fit(
 
 
 def _find_capture(name: str, folder: Path, captures_dir: str | Path | None) -> Path:
-    if captures_dir is not None:
-        return Path(captures_dir) / name
     capture = read_notes(folder).get("capture")
+    if capture is None and captures_dir is not None:
+        return Path(captures_dir) / name
     if capture is None:
         raise FileNotFoundError(
             f"{folder} does not say where its capture is, which the portraits come from; pass "

@@ -15,11 +15,11 @@ import torch
 from tqdm.auto import tqdm
 
 from ..rendering.similarity import psnr
-from .captures import read_capture
+from .captures import capture_digest, read_capture
 from .fit_config import FitConfig
-from .fits import FIT_FILE, FittedPerson, relative_to, write_fit
+from .fits import FIT_FILE, FittedPerson, read_notes, relative_to, write_fit
 from .fitting import Fit
-from .rig_reference import open_rig
+from .rig_reference import match_rig, open_rig
 from .work_pool import run_jobs
 
 logger = logging.getLogger(__name__)
@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 CHECKPOINT_FILE = "checkpoint.safetensors"
 PSNR_MEMORY = 0.98  # of the running mean in the bar
 BAR_STEPS = 20
+MEASURED_PICTURES = 32  # of each split
 
 
 def fit_capture(
@@ -54,13 +55,17 @@ def fit_capture(
         Figures: see `measure`. Empty for a fit that was finished before.
     """
     capture_dir, output_dir = Path(capture_dir), Path(output_dir)
-    if (output_dir / FIT_FILE).is_file():
-        logger.info("%s is finished.", output_dir)
-        return {}
+    check_device(device)
     config = config or FitConfig()
     capture = read_capture(capture_dir)
+    origin = {"capture_digest": capture_digest(capture), "config": asdict(config)}
+    if (output_dir / FIT_FILE).is_file():
+        _check_origin(output_dir, origin)
+        logger.info("%s is finished.", output_dir)
+        return {}
     rig = open_rig(capture.rig, source=capture_dir, flame_path=flame_path)
-    fit = Fit(capture, rig, config, device=device)
+    fit = Fit(match_rig(capture, rig), rig, config, device=device)
+    fit.state.origin = origin
     checkpoint = output_dir / CHECKPOINT_FILE
     if checkpoint.is_file():
         fit.state.restore(checkpoint)
@@ -73,13 +78,32 @@ def fit_capture(
         static_offset=fit.static_offset.cpu(),
         notes={
             "capture": relative_to(capture_dir, output_dir),
-            "config": asdict(config),
+            **origin,
             "figures": figures,
         },
     )
     write_fit(person, output_dir, iteration=config.num_steps)
     checkpoint.unlink(missing_ok=True)
     return figures | {"num_points": len(person.splats), "seconds": seconds}
+
+
+def check_device(device: str) -> None:
+    """Refuses a device that this machine, or torch, does not have."""
+    try:
+        is_there = torch.device(device).type == "cpu" or torch.cuda.is_available()
+    except RuntimeError:
+        is_there = False
+    if not is_there:
+        raise ValueError(f"`device` must be one that torch has here, got {device!r}.")
+
+
+def _check_origin(output_dir: Path, origin: dict[str, object]) -> None:
+    notes = read_notes(output_dir)
+    if any(notes.get(name) != value for name, value in origin.items()):
+        raise ValueError(
+            f"`output_dir` must be empty or hold a fit of this capture with these settings, and "
+            f"{output_dir} holds another one. Choose another folder, or remove it."
+        )
 
 
 def _run(fit: Fit, checkpoint: Path, show_progress: bool) -> float:
@@ -118,14 +142,17 @@ def measure(fit: Fit) -> dict[str, float]:
         if not numbers:
             continue
         whole, person = [], []
-        for number in numbers[:: max(len(numbers) // 32, 1)]:
+        # By lot: every n-th picture would often be of the same few cameras.
+        order = torch.randperm(len(numbers), generator=torch.Generator().manual_seed(0))
+        for number in [numbers[i] for i in order[:MEASURED_PICTURES].tolist()]:
             rendered, target = fit.render(number), fit.capture.images[number]
             whole.append(float(psnr(rendered[None], target[None])))
             inside = fit.capture.masks[number][..., 0] > 0.5
-            error = (rendered - target)[inside].square().mean()
-            person.append(float(-10 * error.log10()))
+            if inside.any():
+                person.append(float(psnr(rendered[inside][None], target[inside][None])))
         figures[f"psnr_{split}"] = sum(whole) / len(whole)
-        figures[f"psnr_{split}_head"] = sum(person) / len(person)
+        if person:
+            figures[f"psnr_{split}_head"] = sum(person) / len(person)
     return figures
 
 

@@ -46,6 +46,7 @@ class FitState:
         self.bindings, self.betas = bindings, rig_params.betas
         self.config, self.extent = config, extent
         self.step = 0
+        self.origin: dict[str, object] = {"config": asdict(config)}  # what checkpoints belong to
         self.gradient_sums = values["means"].new_zeros(len(bindings))
         self.num_seen = torch.zeros_like(self.gradient_sums)
         tracked = {name: getattr(rig_params, name) for name in TRACKING_NAMES}
@@ -149,7 +150,7 @@ class FitState:
             tensors |= {f"step.{name}": state["step"] for _ in "1" if state}
         tensors["bindings"], tensors["betas"] = self.bindings, self.betas
         tensors["gradient_sums"], tensors["num_seen"] = self.gradient_sums, self.num_seen
-        notes = {"step": str(self.step), "config": json.dumps(asdict(self.config))}
+        notes = {"step": str(self.step), "origin": json.dumps(self.origin)}
         contiguous = {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}
         write_atomically(path, lambda partial: save_file(contiguous, partial, metadata=notes))
 
@@ -165,10 +166,10 @@ class FitState:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except SafetensorError as error:
             raise ValueError(f"{path} is damaged ({error}); remove it to start anew.") from error
-        if json.loads(notes["config"]) != asdict(self.config):
+        if json.loads(notes["origin"]) != self.origin:
             raise ValueError(
-                f"{path} belongs to a fit with other settings. Choose another output folder, or "
-                "remove it."
+                f"{path} belongs to a fit of another capture or with other settings. Choose "
+                "another output folder, or remove it."
             )
         device = self.bindings.device
         # Copied: a view into the file may lie at an odd address, where sums round differently.

@@ -15,6 +15,7 @@ import json
 import logging
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -32,6 +33,7 @@ logger = logging.getLogger(__name__)
 
 FIT_FILE, POINTS_FILE, PARAMS_FILE = "fit.json", "point_cloud.ply", "flame_param.npz"
 FORMAT_VERSION = 1
+SH_DEGREE = 3  # of the file, as GaussianAvatars expects it
 
 
 @dataclass(frozen=True)
@@ -59,10 +61,14 @@ def write_fit(person: FittedPerson, folder: str | Path, *, iteration: int) -> No
     """Writes a fit; `fit.json` comes last, so that it stands for a complete one."""
     folder = Path(folder)
     place = folder / "point_cloud" / f"iteration_{iteration}"
-    write_atomically(place / POINTS_FILE, lambda path: write_bound_ply(person.splats, path))
+    write_atomically(
+        place / POINTS_FILE, lambda path: write_bound_ply(person.splats, path, sh_degree=SH_DEGREE)
+    )
     write_atomically(
         place / PARAMS_FILE,
-        lambda path: write_params(path, person.rig_params, person.static_offset),
+        lambda path: write_params(
+            path, person.rig_params, person.static_offset, with_dynamic_offset=True
+        ),
     )
     notes = {
         "format_version": FORMAT_VERSION,
@@ -87,8 +93,8 @@ def read_fit(folder: str | Path, *, flame_path: str | Path | None = None) -> Fit
         ValueError: A file is damaged, or made for another rig.
     """
     folder = Path(folder)
-    place = _newest_iteration(folder)
     notes = read_notes(folder)
+    place = _find_iteration(folder, notes)
     rig = open_rig(notes.get("rig"), source=folder, flame_path=flame_path)
     params_file = place / PARAMS_FILE
     if not params_file.is_file():
@@ -127,18 +133,32 @@ def read_notes(folder: str | Path) -> dict[str, object]:
     return notes
 
 
-def points_digest(folder: str | Path) -> str:
-    """What tells the points of a fit from those of another, in a few letters."""
-    content = (_newest_iteration(Path(folder)) / POINTS_FILE).read_bytes()
-    return hashlib.sha256(content).hexdigest()[:16]
+def fit_digest(folder: str | Path) -> str:
+    """What tells a fit from another, in a few letters.
+
+    Raises:
+        FileNotFoundError: The folder holds no fit.
+        ValueError: Its notes are damaged.
+    """
+    folder = Path(folder)
+    place = _find_iteration(folder, read_notes(folder))
+    digest = hashlib.sha256()
+    for path in (place / POINTS_FILE, place / PARAMS_FILE, folder / FIT_FILE):
+        digest.update(path.read_bytes() if path.is_file() else b"none")
+    return digest.hexdigest()[:16]
 
 
 def relative_to(path: str | Path, folder: str | Path) -> str:
     """A path as seen from a folder, so that both can be moved together."""
-    return os.path.relpath(Path(path).absolute(), Path(folder).absolute())
+    path, folder = Path(path).resolve(), Path(folder).resolve()
+    try:
+        return os.path.relpath(path, folder)
+    except ValueError:  # on two drives of Windows there is no way
+        return str(path)
 
 
-def _newest_iteration(folder: Path) -> Path:
+def _find_iteration(folder: Path, notes: Mapping[str, object]) -> Path:
+    """The folder of the iteration that the notes name, or of the newest."""
     found = [
         (int(match[1]), path)
         for path in folder.glob("point_cloud/iteration_*")
@@ -149,4 +169,4 @@ def _newest_iteration(folder: Path) -> Path:
             f"`folder` must hold a fit, and there is no point_cloud/iteration_*/{POINTS_FILE} in "
             f"{folder}."
         )
-    return max(found)[1]
+    return dict(found).get(notes.get("iteration"), max(found)[1])

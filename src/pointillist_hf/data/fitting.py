@@ -29,6 +29,7 @@ from .fit_state import FitState
 EXTENT_FACTOR = 1.1  # over the largest distance of a camera from the middle of all
 CONTRIBUTION_PICTURES = 24  # that tell which splats contribute
 RESET_OPACITY = 0.01
+RESET_ROUNDS = 3  # of densification that splats get to recover
 
 
 class Fit:
@@ -174,11 +175,14 @@ class Fit:
 
     def _change_splats(self) -> None:
         config, step = self.config, self.state.step
-        is_time = step % config.densify_every == 0
+        # What is changed at the very end would stay as it is.
+        left = config.num_steps - step
+        is_time = step % config.densify_every == 0 and left >= config.densify_every
         if config.densify_from < step < config.densify_until and is_time:
             self._densify()
         reset_now = step == config.densify_from and config.opacity_reset_at_start
-        if step < config.densify_until and (reset_now or step % config.opacity_reset_every == 0):
+        is_reset = reset_now or step % config.opacity_reset_every == 0
+        if is_reset and step < config.densify_until and left >= RESET_ROUNDS * config.densify_every:
             self.state.reset_opacities(RESET_OPACITY)
 
     def _densify(self) -> None:
@@ -207,8 +211,10 @@ class Fit:
 
     def limit_points(self, max_points: int) -> None:
         """Removes what contributes least, every face keeping a splat."""
-        step = max(len(self.numbers) // CONTRIBUTION_PICTURES, 1)
-        contributions = self.contributions(self.numbers[::step])
+        # By lot: every n-th picture would often be of the same few cameras.
+        order = torch.randperm(len(self.numbers), generator=self._stream(self.state.step))
+        chosen = [self.numbers[i] for i in order[:CONTRIBUTION_PICTURES].tolist()]
+        contributions = self.contributions(chosen)
         kept = most_contributing(contributions, self.state.bindings, max_points)
         sources = torch.arange(len(self.state), device=self.device)
         nothing = torch.zeros_like(sources, dtype=torch.bool)

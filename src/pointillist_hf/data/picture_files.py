@@ -8,13 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
 from ..geometry.structures import Cameras
 
 CACHE_SIZE = 2**29  # bytes of pictures that are kept in memory
 WHITE = 255
+# Each of these is what PIL says of some damaged file.
+DAMAGE = (OSError, SyntaxError, ValueError, OverflowError, Image.DecompressionBombError)
 
 
 class PictureFiles(Sequence):
@@ -51,9 +53,13 @@ class PictureFiles(Sequence):
             return torch.full(self.shape, 255, dtype=torch.uint8)
         try:
             with Image.open(path) as image:
+                if image.mode[0] in "IF":
+                    raise ValueError(
+                        f"it must have 8 bits per channel, and is of mode {image.mode}"
+                    )
                 pixels = _lay_on_white(image) if not self.is_mask else image.convert("L")
                 array = np.array(pixels)
-        except (OSError, SyntaxError, ValueError) as error:
+        except DAMAGE as error:
             raise ValueError(f"{path} cannot be read as a picture: {error}.") from error
         return torch.from_numpy(array.reshape(self.shape))
 
@@ -67,12 +73,12 @@ def read_size(path: Path) -> tuple[int, int]:
     try:
         with Image.open(path) as image:
             return image.size
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+    except DAMAGE as error:
         raise ValueError(f"{path} cannot be read as a picture: {error}.") from error
 
 
 def _lay_on_white(image: Image.Image) -> Image.Image:
-    if "A" not in image.getbands():
+    if "A" not in image.getbands() and "transparency" not in image.info:
         return image.convert("RGB")
     back = Image.new("RGBA", image.size, (WHITE, WHITE, WHITE, WHITE))
     return Image.alpha_composite(back, image.convert("RGBA")).convert("RGB")

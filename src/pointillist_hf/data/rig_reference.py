@@ -7,10 +7,14 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch.nn.functional import pad
 
+from ..geometry.structures import Capture
+from ..rigs.flame.model_file import OFFICIAL_NAMES
 from ..rigs.flame_rig import PATH_VARIABLE, FlameHeadRig
 from ..rigs.head_rig import HeadRig
 from ..rigs.procedural_rig import ProceduralHeadRig
@@ -51,6 +55,8 @@ def open_rig(
         ValueError: The rig is unknown, or is no longer the one that the file was made for.
     """
     words = words or {"class": FlameHeadRig.__name__}
+    if not isinstance(words, Mapping) or not all(isinstance(v, str | bool) for v in words.values()):
+        raise ValueError(f"The rig in {source} must be described by words, got {words!r}.")
     if words.get("class") == ProceduralHeadRig.__name__:
         rig: HeadRig = ProceduralHeadRig(words.get("resolution", "full"))
     elif words.get("class") == FlameHeadRig.__name__:
@@ -69,6 +75,8 @@ def _open_flame(
     words: Mapping[str, object], source: str | Path, flame_path: str | Path | None
 ) -> FlameHeadRig:
     path = flame_path or os.environ.get(PATH_VARIABLE)
+    if path is not None and Path(path).is_dir():
+        path = _only_flame(Path(path), words.get("version"))
     if path is None:
         raise FileNotFoundError(
             f"{source} needs FLAME, which this package may not contain: pass the path of your "
@@ -99,3 +107,33 @@ def open_saved_rig(folder: str | Path) -> HeadRig:
     if name not in classes:
         raise ValueError(f"{path} is of a rig that is not known: {name!r}.")
     return classes[name].from_pretrained(folder)
+
+
+def _only_flame(folder: Path, version: object) -> Path:
+    """The FLAME model of a folder, of that version if one is named."""
+    found = [p for p in sorted(folder.iterdir()) if OFFICIAL_NAMES.get(p.stem.lower())]
+    found = [p for p in found if version in (None, OFFICIAL_NAMES[p.stem.lower()])]
+    if len(found) != 1:
+        raise ValueError(
+            f"{folder} must hold one FLAME model{f' of version {version}' if version else ''}, "
+            f"got {', '.join(p.name for p in found) or 'none'}; name the file itself."
+        )
+    return found[0]
+
+
+def match_rig(capture: Capture, rig: HeadRig) -> Capture:
+    """The capture with parameters as wide as the rig's: trackers may know fewer coefficients.
+
+    Raises:
+        ValueError: They are wider, so they belong to another rig.
+    """
+    params = capture.rig_params
+    widths = {"betas": rig.num_betas, "expression": rig.num_expressions}
+    padded = {
+        name: pad(value, (0, max(0, width - value.shape[1])))
+        for name, width in widths.items()
+        for value in [getattr(params, name)]
+    }
+    matched = replace(capture, rig_params=replace(params, **padded))
+    rig.check_params(matched.rig_params)
+    return matched

@@ -16,6 +16,7 @@ from ..geometry.structures import POSE_NAMES, Cameras, Capture, RigParams
 from ..rigs.head_rig import HeadRig
 from ..rigs.procedural_rig import ProceduralHeadRig
 from .capture_writer import write_capture
+from .captures import read_capture
 from .population.scene import render_frame
 from .population.subject import Subject, build_subject
 from .rig_reference import describe_rig
@@ -115,6 +116,9 @@ def write_synthetic_captures(
     seeds = range(seed, seed + num_identities)
     folders = {s: output_dir / _capture_name(s) for s in seeds}
     missing = [s for s in seeds if not folders[s].exists()]
+    for folder in folders.values():
+        if folder.exists():
+            _check_capture(folder, config)
     work = partial(_write_person, output_dir=output_dir, config=config)
     for _ in run_jobs(work, missing, num_proc=num_proc, unit="person", show_progress=show_progress):
         pass
@@ -125,6 +129,19 @@ def _write_person(seed: int, output_dir: Path, config: SyntheticCaptureConfig) -
     # As many threads everywhere: sums in another order would round differently.
     torch.set_num_threads(1)
     write_capture(capture_person(seed, config), output_dir / _capture_name(seed))
+
+
+def _check_capture(folder: Path, config: SyntheticCaptureConfig) -> None:
+    """Refuses a capture that was taken otherwise."""
+    found = read_capture(folder)
+    size = (found.cameras.width, found.cameras.height)
+    count = config.num_timesteps * config.num_cameras
+    rig = describe_rig(ProceduralHeadRig(config.resolution))
+    if size != 2 * (config.image_size,) or len(found) != count or found.rig != rig:
+        raise ValueError(
+            f"`output_dir` must be empty or hold captures with these settings, and {folder} was "
+            "taken with others. Choose another folder, or remove it."
+        )
 
 
 def _capture_name(seed: int) -> str:

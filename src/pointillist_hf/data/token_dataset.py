@@ -21,7 +21,7 @@ from huggingface_hub import HfApi
 from ..exporters.atomic_file import write_atomically
 from ..models.tokenization_points import PointTokenizer
 from ..rigs.head_rig import HeadRig
-from .token_row import FEATURES, SCHEMA_VERSION
+from .token_row import FEATURES, MAX_VOCABULARY, SCHEMA_VERSION
 
 CARD_FILE = "README.md"
 CONFIG_NAME = re.compile(r"^(- config_name: people-[0-9a-f]+)-([0-9a-z]+)$", re.MULTILINE)
@@ -43,8 +43,18 @@ def check_card(output_dir: Path, card: DatasetCard, tokenizer: PointTokenizer) -
     """Refuses a folder with a data set of other settings.
 
     Raises:
-        ValueError: The folder holds one.
+        ValueError: The folder holds one, or cannot hold any.
     """
+    if set(str(output_dir)) & set("[]*?"):
+        raise ValueError(
+            f"`output_dir` must have none of []*? in its path, which datasets takes for a pattern, "
+            f"got {output_dir}."
+        )
+    if tokenizer.vocab_size > MAX_VOCABULARY:
+        raise ValueError(
+            f"The vocabulary must have at most {MAX_VOCABULARY} ids, got {tokenizer.vocab_size}: "
+            "lower `num_bins`."
+        )
     path, text = output_dir / CARD_FILE, _card_text(card, tokenizer)
     if path.exists() and _without_content(path.read_text()) != _without_content(text):
         raise ValueError(
@@ -87,7 +97,7 @@ def write_rows(rows: list[dict[str, object]], path: Path) -> None:
 
 def join_shards(parts: list[Path], path: Path) -> None:
     """Writes the rows of several files into one, in one move."""
-    with tempfile.TemporaryDirectory() as cache:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as cache:
         files = [str(part) for part in parts]
         rows = load_dataset(
             "parquet", data_files=files, split="train", features=FEATURES, cache_dir=cache

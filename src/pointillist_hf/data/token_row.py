@@ -85,15 +85,7 @@ class TokenisedPerson:
 def build_row(
     person: TokenisedPerson, rig: HeadRig, tokenizer: PointTokenizer, *, num_rig_points: int
 ) -> dict[str, object]:
-    """The row of a person.
-
-    Raises:
-        ValueError: The vocabulary does not fit into the ids that are stored.
-    """
-    if tokenizer.vocab_size > MAX_VOCABULARY:
-        raise ValueError(
-            f"The vocabulary must have at most {MAX_VOCABULARY} ids, got {tokenizer.vocab_size}."
-        )
+    """The row of a person."""
     offset = person.static_offset
     has_offset = offset is not None and bool(offset.any())
     betas = person.betas[None]

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ..rigs.head_rig import HeadRig
 from .fit_row import TokenizeConfig, tokenize_fit
-from .fits import FIT_FILE, points_digest, read_fit, read_notes
+from .fits import FIT_FILE, fit_digest, read_fit, read_notes
 from .rig_reference import open_rig, rig_hash
 from .token_dataset import (
     DatasetCard,
@@ -75,7 +75,7 @@ def tokenize_fits(
     """
     config, output_dir = config or TokenizeConfig(), Path(output_dir)
     folders = find_fits(fits)
-    digests = {name: points_digest(folder) for name, folder in folders}
+    digests = {name: _digest(folder) for name, folder in folders}
     splits = choose_splits([name for name, _ in folders], config.num_test)
     rig = _common_rig([folder for _, folder in folders], flame_path)
     card = _card(config, digests, rig)
@@ -88,7 +88,7 @@ def tokenize_fits(
     check_card(output_dir, card, tokenizer)
     rows_dir.mkdir(parents=True, exist_ok=True)  # first: it says that the folder is not complete
     write_header(output_dir, card, tokenizer, rig)
-    paths = {name: _row_path(rows_dir, name, digests[name]) for name, _ in folders}
+    paths = {name: _row_path(rows_dir, name, splits[name], digests[name]) for name, _ in folders}
     jobs = [Job(name, folder, splits[name], paths[name]) for name, folder in folders]
     missing = [job for job in jobs if not job.path.exists()]
     work = partial(
@@ -103,8 +103,12 @@ def tokenize_fits(
     for folder, problem in failed.items():
         logger.error("%s is left out: %s", folder, problem)
     done = [name for name, path in paths.items() if path.exists()]
-    if not done:
-        raise ValueError(f"None of {len(folders)} fits can be read; the first: {failed.popitem()}.")
+    lacking = {*card.splits} - {splits[name] for name in done}
+    if lacking:
+        raise ValueError(
+            f"No fit of split {' and '.join(sorted(lacking))} can be read; the last: "
+            f"{': '.join(failed.popitem())}"
+        )
     _write_shards(output_dir, paths, done, splits, config)
     if not failed:
         shutil.rmtree(rows_dir)
@@ -176,9 +180,16 @@ def _card(config: TokenizeConfig, digests: dict[str, str], rig: HeadRig) -> Data
     )
 
 
-def _row_path(rows_dir: Path, name: str, digest: str) -> Path:
-    """A fit that was made again gets a row of its own."""
-    return rows_dir / f"{name}-{digest}.parquet"
+def _digest(folder: Path) -> str:
+    try:
+        return fit_digest(folder)
+    except (OSError, ValueError):
+        return "broken"  # the row will say why
+
+
+def _row_path(rows_dir: Path, name: str, split: str, digest: str) -> Path:
+    """A fit that was made again, or has changed sides, gets a row of its own."""
+    return rows_dir / f"{name}-{split}-{digest}.parquet"
 
 
 def _try_row(

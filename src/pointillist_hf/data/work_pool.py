@@ -45,9 +45,14 @@ def run_jobs(
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(num_proc, context, _use_one_thread) as pool:
             waiting = {pool.submit(work, job): job for job in jobs}
-            for done in as_completed(waiting):
-                yield waiting[done], done.result()
-                bar.update()
+            try:
+                for done in as_completed(waiting):
+                    yield waiting[done], done.result()
+                    bar.update()
+            except BaseException:
+                # Leaving the pool would wait for all that are still to come.
+                pool.shutdown(cancel_futures=True)
+                raise
 
 
 def _use_one_thread() -> None:

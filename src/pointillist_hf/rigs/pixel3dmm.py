@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,9 @@ logger = logging.getLogger(__name__)
 SUFFIX = ".frame"
 DEFAULT_VERSION = "2020"  # of FLAME, which the files do not say
 MAX_FRAME_SIZE = 2**26  # bytes; a frame has some 50,000
+DAMAGE = (
+    zipfile.BadZipFile, zlib.error, OSError, RuntimeError, NotImplementedError, EOFError,
+)  # fmt: skip
 WIDTHS = {"shape": 300, "exp": 100, "R": 6, "t": 3, "neck": 6, "jaw": 6, "eyes": 12}
 
 
@@ -145,6 +149,6 @@ def _read_pickle(path: Path) -> bytes:
             names = [name for name in archive.namelist() if name.endswith("/data.pkl")]
             if len(names) == 1 and archive.getinfo(names[0]).file_size <= MAX_FRAME_SIZE:
                 return archive.read(names[0])
-    except (zipfile.BadZipFile, OSError, RuntimeError, NotImplementedError, EOFError) as error:
+    except DAMAGE as error:
         raise ValueError(f"{path} cannot be read as a frame of Pixel3DMM: {error}.") from error
     raise ValueError(f"{path} is no file of `torch.save`, as frames of Pixel3DMM are.")

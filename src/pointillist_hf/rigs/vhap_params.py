@@ -72,7 +72,11 @@ def read_params(
 
 
 def write_params(
-    path: str | Path, rig_params: RigParams, static_offset: Tensor | None = None
+    path: str | Path,
+    rig_params: RigParams,
+    static_offset: Tensor | None = None,
+    *,
+    with_dynamic_offset: bool = False,
 ) -> None:
     """Writes T frames of one person, with the first frame's shape.
 
@@ -80,15 +84,18 @@ def write_params(
         path: The .npz.
         rig_params: T frames.
         static_offset: Metres. [V, 3]
+        with_dynamic_offset: Adds offsets of zero for every frame, which GaussianAvatars asks for.
     """
     arrays = {theirs: getattr(rig_params, ours) for theirs, ours in POSES.items()}
     arrays["eyes_pose"] = torch.cat([rig_params.leye_pose, rig_params.reye_pose], dim=-1)
     arrays["expr"], arrays["shape"] = rig_params.expression, rig_params.betas[0]
     if static_offset is not None:
         arrays["static_offset"] = static_offset[None]
+    if with_dynamic_offset and static_offset is not None:
+        arrays["dynamic_offset"] = static_offset.new_zeros(len(rig_params), *static_offset.shape)
     floats = {name: value.detach().cpu().float().numpy() for name, value in arrays.items()}
     with Path(path).open("wb") as file:  # given a path, numpy would add a suffix to it
-        np.savez(file, **floats)
+        np.savez_compressed(file, **floats)
 
 
 def match_static_offset(offset: Tensor | None, num_vertices: int, source: str | Path) -> Tensor:
