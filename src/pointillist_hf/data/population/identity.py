@@ -110,11 +110,14 @@ def sample_betas(
             betas[i] *= 0.6
         limit = palettes.LIMITED_SHAPES.get(name, np.inf)
         betas[i] = np.clip(betas[i], -limit, limit)
-    return _with_brows_over_eyes(betas, shape_names)
+    return _within_joint_limits(betas, shape_names)
 
 
-def _with_brows_over_eyes(betas: np.ndarray, shape_names: Sequence[str]) -> np.ndarray:
-    """The coefficients, with a stronger brow ridge where the eyes would bulge out below it. [S]."""
-    shares = np.array([palettes.BROWS_OVER_EYES.get(name, 0.0) for name in shape_names])
-    missing = max(0.0, palettes.MIN_BROWS_OVER_EYES - float(shares @ betas))
-    return betas + missing * (np.asarray(shape_names) == "brow_ridge")
+def _within_joint_limits(betas: np.ndarray, shape_names: Sequence[str]) -> np.ndarray:
+    """The coefficients, moved to where no skin folds over itself. [S]."""
+    names = np.asarray(shape_names)
+    for mended, minimum, shares in palettes.JOINT_LIMITS:
+        weights = np.array([shares.get(name, 0.0) for name in shape_names])
+        missing = max(0.0, minimum - float(weights @ betas))
+        betas = betas + missing * (names == mended)
+    return betas

@@ -137,18 +137,18 @@ FEMININE_SHAPE = {
 }
 SUBTLE_SHAPES = ("asym_nose", "asym_jaw", "asym_face")  # drawn narrower than the others
 LIMITED_SHAPES = {"eye_size": 1.4, "eye_openness": 1.4}  # beyond it the lids no longer close
-# How far the brows stand over the eyes, in standard deviations of the brow ridge; the shares were
-# fitted to the skin between brow and lid. Below the minimum that skin turns into a ledge that faces
-# up, and the eye bulges out in front of the brow.
-BROWS_OVER_EYES = {
-    "brow_ridge": 1.0,
-    "brow_height": 0.6,
-    "eye_size": -0.7,
-    "eye_depth": 0.6,
-    "head_size": 0.5,
-    "eye_height": -0.4,
-}
-MIN_BROWS_OVER_EYES = -4.25
+# Sums of coefficients that must not fall below a minimum, and the coefficient that makes up for it.
+# Beyond them skin folds over: between brow and lid, where the eye would bulge out in front of the
+# brow, and between lower lip and chin. The shares were fitted to the faces that turn over.
+JOINT_LIMITS = (
+    (
+        "brow_ridge",
+        -3.8,
+        {"brow_ridge": 1.0, "brow_height": 0.6, "eye_size": -0.7, "eye_depth": 0.6,
+         "head_size": 0.5, "eye_height": -0.4},
+    ),
+    ("chin_height", -2.55, {"chin_height": 1.0, "lower_lip_fullness": -0.55}),
+)  # fmt: skip
 
 # Accessories. The shares are probabilities; earrings belong to ears that the hair leaves free.
 GLASSES_SHARE = 0.18
