@@ -16,6 +16,8 @@ PruneRule = Literal[
 class FitConfig:
     """The defaults are GaussianAvatars' for NeRSemble, but for the limit of points and extent.
 
+    Nothing is densified or reset so late that it would not be fitted afterwards.
+
     Places and scales of a splat are in units of its triangle, so are the thresholds on them.
     """
 

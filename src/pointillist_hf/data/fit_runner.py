@@ -109,7 +109,7 @@ def _check_origin(output_dir: Path, origin: dict[str, object]) -> None:
 def _run(fit: Fit, checkpoint: Path, show_progress: bool) -> float:
     """All steps that are left. Returns seconds."""
     config, state = fit.config, fit.state
-    started, mean_mse = time.perf_counter(), math.nan
+    started, mean_mse = time.perf_counter(), None
     bar = tqdm(
         total=config.num_steps,
         initial=state.step,
@@ -120,8 +120,7 @@ def _run(fit: Fit, checkpoint: Path, show_progress: bool) -> float:
     with bar:
         while state.step < config.num_steps:
             mse = fit.advance()["mse"]
-            blend = PSNR_MEMORY if mean_mse == mean_mse else 0.0
-            mean_mse = (blend * mean_mse if blend else 0.0) + (1 - blend) * mse
+            mean_mse = mse if mean_mse is None else PSNR_MEMORY * mean_mse + (1 - PSNR_MEMORY) * mse
             bar.update()
             if state.step % BAR_STEPS == 0:
                 decibels = -10 * math.log10(max(mean_mse, 1e-12))

@@ -145,9 +145,8 @@ class FitState:
         """Writes a checkpoint in one move."""
         tensors = {f"values.{name}": value.detach() for name, value in self.values.items()}
         for name, value in self.values.items():
-            state = self.optimizer.state.get(value, {})
-            tensors |= {f"{moment}.{name}": state[moment] for moment in MOMENTS if state}
-            tensors |= {f"step.{name}": state["step"] for _ in "1" if state}
+            state = self.optimizer.state.get(value, {})  # empty before the first step
+            tensors |= {f"{key}.{name}": state[key] for key in (*MOMENTS, "step") if key in state}
         tensors["bindings"], tensors["betas"] = self.bindings, self.betas
         tensors["gradient_sums"], tensors["num_seen"] = self.gradient_sums, self.num_seen
         notes = {"step": str(self.step), "origin": json.dumps(self.origin)}

@@ -214,7 +214,7 @@ class Capture:
     camera_ids: tuple[str, ...]  # K, as the source calls its cameras
     splits: tuple[str, ...]  # K of "train", "val" (a camera held out) and "test" (a time held out)
     rig_params: RigParams  # T frames
-    static_offset: Tensor  # [V, 3] metres, of the vertices at rest
+    static_offset: Tensor  # [V, 3] metres, of the vertices at rest; [0, 3]: there is none
     rig: Mapping[str, object] | None = None  # which rig the parameters are for; None: not said
 
     def __post_init__(self) -> None:
