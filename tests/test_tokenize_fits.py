@@ -21,7 +21,7 @@ from pointillist_hf.data.capture_pictures import cut_pictures
 from pointillist_hf.data.capture_writer import write_capture
 from pointillist_hf.data.fit_config import FitConfig
 from pointillist_hf.data.fit_row import TokenizeConfig
-from pointillist_hf.data.fit_runner import fit_capture
+from pointillist_hf.data.fit_runner import fit_capture, fit_captures
 from pointillist_hf.data.fits import FIT_FILE, read_fit
 from pointillist_hf.data.row_picture import draw_row
 from pointillist_hf.data.token_dataset import load_token_dataset, push_token_dataset
@@ -277,6 +277,29 @@ def test_an_original_fit_is_imported(fits, tmp_path):
     with pytest.raises(ValueError, match="does not say where its capture is"):
         tokenize_fits([tmp_path / "fits"], failed_folder, flame_path=tmp_path / "flame2023.pkl",
                       show_progress=False)  # fmt: skip
+
+
+@pytest.mark.slow
+def test_captures_on_flame_become_tokens_without_a_number_of_flame(tmp_path):
+    flame = tmp_path / "flame2023.pkl"
+    write_flame(flame)
+    capture = tiny_capture()
+    tracked = FlameHeadRig.from_flame(flame).neutral(len(capture.rig_params))
+    tracked = dataclasses.replace(tracked, jaw_pose=0.1 * torch.rand_like(tracked.jaw_pose))
+    foreign = dataclasses.replace(
+        capture, rig=None, rig_params=tracked, static_offset=torch.zeros(5023, 3)
+    )
+    write_capture(foreign, tmp_path / "captures" / "UNION10_306")
+    fit = FitConfig(num_steps=3, save_every=2)
+    captures = [tmp_path / "captures" / "UNION10_306"]
+    assert fit_captures(captures, tmp_path / "fits", fit, flame_path=flame) == {}
+    config = dataclasses.replace(CONFIG, num_test=0, max_outside=1.0)  # made-up heads are large
+    assert tokenize_fits([tmp_path / "fits"], tmp_path / "people", config, flame_path=flame) == {}
+    row = load_token_dataset(tmp_path / "people", "train")[0]
+    assert row["num_points"] == 10144
+    assert [path.name for path in (tmp_path / "people" / "rig").iterdir()] == ["config.json"]
+    with pytest.raises(ValueError, match="must hold what may be passed on"):
+        push_token_dataset(tmp_path / "people", "someone/people")
 
 
 def test_what_may_not_be_passed_on_is_not_uploaded(dataset, tmp_path):
