@@ -5,13 +5,14 @@ python benchmarks/generation.py [--num_threads N] [--cpu_time] [--output FILE]
 
 Compares, in one run, the engines of the point generator with transformers' `generate` on a Llama
 that reads as many bytes per token: its feed-forward network is wider by what our cross-attention
-weighs, and its context longer by our conditioning tokens. Weights are random; caches are filled
-with random numbers up to the context, so that no minutes go by until it is reached. Medians of
-interleaved rounds; `--cpu_time` counts the seconds that one thread is given, for machines that
-others use too.
+weighs, and its context longer by our conditioning tokens. Generators with the depth head have the
+same large transformer, and a small one beside it. Weights are random; caches are filled with random
+numbers up to the context, so that no minutes go by until it is reached. Medians of interleaved
+rounds; `--cpu_time` counts the seconds that one thread is given, for machines that others use too.
 
 The roofline is the speed at which memory can be read, measured in the same run; what a step has to
-read are the weights of its layers and of its slot's part of the head, and the keys and values.
+read are the weights of its layers and of its slot's part of the head, and the keys and values. The
+small transformer's weights are counted for each slot, although caches may keep them.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import transformers
+from numba import njit
 from torch import Tensor
 from transformers import (
     Cache,
@@ -43,9 +45,12 @@ from transformers.generation.streamers import BaseStreamer
 
 from pointillist_hf import AvatarPipeline, PointGeneratorConfig, PointGeneratorForCausalLM
 from pointillist_hf.models.compiled_decoder import CompiledDecoder, build_rules
+from pointillist_hf.models.cpu_sampling import choose
 from pointillist_hf.models.cpu_weights import quantize_rows
+from pointillist_hf.models.depth_point_head import PointCache
 from pointillist_hf.models.generation_point_generator import PointGrammar, SeededSampling
 from pointillist_hf.models.ring_cache import RingCache
+from pointillist_hf.models.tokenization_points import TOKENS_PER_POINT
 
 CHECKPOINT = "model_cards/pointillist-tiny"
 CONTEXTS = (256, 12_000)
@@ -89,9 +94,10 @@ class Clock(BaseStreamer):
         return float(statistics.median(np.diff(self.times)[2:]))
 
 
-def build_model(size: tuple[int, ...]) -> PointGeneratorForCausalLM:
+def build_model(size: tuple[int, ...], head: str = "flat") -> PointGeneratorForCausalLM:
     torch.manual_seed(0)
     layers, width, inner, bins, faces = size
+    depth = {"loss_head": "typed", "depth_num_hidden_layers": max(layers // 4, 1)}
     config = PointGeneratorConfig(
         num_bins=bins,
         num_faces=faces,
@@ -100,6 +106,8 @@ def build_model(size: tuple[int, ...]) -> PointGeneratorForCausalLM:
         num_attention_heads=width // 64,
         intermediate_size=inner,
         cross_attention_size=CONDITIONING_SIZE,
+        point_head=head,
+        **(depth if head == "depth" else {}),
     )
     return PointGeneratorForCausalLM(config).eval()
 
@@ -117,6 +125,11 @@ def build_llama(size: tuple[int, ...]) -> LlamaForCausalLM:
     return LlamaForCausalLM(config).eval()
 
 
+def tokens_per_step(config: PointGeneratorConfig) -> int:
+    """Tokens that the large transformer takes in at once."""
+    return TOKENS_PER_POINT if config.point_head == "depth" else 1
+
+
 def fill(
     cache: Cache, config: LlamaConfig | PointGeneratorConfig, count: int, dtype: torch.dtype
 ) -> Cache:
@@ -130,8 +143,12 @@ def fill(
 
 def time_reference(model: PointGeneratorForCausalLM, context: int, tokens: int) -> Callable:
     """Seconds per token of the plain path, round by round."""
-    layout = model.config.layout
-    cache = fill(RingCache(model.config), model.config, context, torch.float32)
+    layout, network = model.config.layout, model.model
+    steps = context // tokens_per_step(model.config)
+    cache = fill(RingCache(network.window_config), model.config, steps, torch.float32)
+    if model.config.point_head == "depth":
+        cache = PointCache(cache, DynamicCache())
+        cache.point_state = torch.randn(1, 1, model.config.hidden_size)
     states = torch.randn(1, CONDITIONING, CONDITIONING_SIZE)
     rules = PointGrammar(layout, min_points=ENDLESS)
     body = torch.stack([torch.randint(*layout.slot_range(s), (context,)) for s in range(4)], 1)
@@ -139,10 +156,11 @@ def time_reference(model: PointGeneratorForCausalLM, context: int, tokens: int) 
 
     def measure() -> float:
         clock, seen = Clock(), cache.get_seq_length()
+        is_whole = isinstance(cache, PointCache)
         model.generate(
             ids[:, : seen + 1],
             encoder_hidden_states=states,
-            past_key_values=EncoderDecoderCache(cache, DynamicCache()),
+            past_key_values=cache if is_whole else EncoderDecoderCache(cache, DynamicCache()),
             logits_processor=[rules, SeededSampling([torch.Generator()], min_p=0.05)],
             do_sample=False,
             max_new_tokens=tokens,
@@ -187,7 +205,7 @@ def time_llama(
 def time_compiled(
     model: PointGeneratorForCausalLM, context: int, *, weight_format: str, batch: int = 1
 ) -> Callable:
-    """Seconds per step of the kernels, round by round."""
+    """Seconds per token of the kernels, round by round."""
     states = torch.randn(1, CONDITIONING, CONDITIONING_SIZE).expand(batch, -1, -1)
     rules = PointGrammar(model.config.layout, min_points=ENDLESS, max_points=ENDLESS)
     decoder = CompiledDecoder(
@@ -205,7 +223,7 @@ def time_compiled(
         for start in range(0, store.size, numbers.size):
             part = store[start : start + numbers.size]
             part[:] = numbers[: part.size]
-    decoder.position = context
+    decoder.position = context // tokens_per_step(model.config)
     pieces = decoder.decode()
     next(pieces), next(pieces)
 
@@ -220,14 +238,42 @@ def time_compiled(
     return measure
 
 
-def count_bytes(config: PointGeneratorConfig, context: int, weight: int, key: int) -> int:
-    """What a step of one row must read, with so many bytes per weight and per key."""
+@njit
+def _choose_many(rules: tuple, draws: tuple, logits: np.ndarray, count: int) -> int:
+    token = 0
+    for i in range(count):
+        token = choose(0, TOKENS_PER_POINT + i, rules, draws, logits)
+    return token
+
+
+def time_sampling(model: PointGeneratorForCausalLM) -> float:
+    """Seconds per token of grammar and sampling alone, the order kept, logits all about alike."""
+    layout = model.config.layout
+    grammar = PointGrammar(layout, level="full", min_points=ENDLESS, max_points=ENDLESS)
+    rules = build_rules(layout, grammar, SeededSampling([], min_p=0.05))
+    states = torch.zeros(1, CONDITIONING, CONDITIONING_SIZE)
+    draws = CompiledDecoder(model, states, rules=rules, seeds=[0]).draws
+    logits = np.random.default_rng(0).standard_normal(layout.vocab_size, dtype=np.float32)
+    _choose_many(rules, draws, logits, TOKENS_PER_POINT)
+    start, count = now(), 400
+    _choose_many(rules, draws, logits, count)
+    return (now() - start) / count
+
+
+def count_bytes(config: PointGeneratorConfig, context: int, weight: int, key: int) -> float:
+    """What a token of one row makes us read, with so many bytes per weight and per key."""
     width, inner, layout = config.hidden_size, config.intermediate_size, config.layout
-    ranges = [layout.slot_range(slot) for slot in range(4)]
-    head = (sum(high - low for low, high in ranges) + 1) / 4
-    weights = config.num_hidden_layers * (6 * width * width + 3 * width * inner) + head * width
-    keys = 2 * config.num_hidden_layers * (context + CONDITIONING) * width
-    return int(weight * weights + key * keys)
+    size = tokens_per_step(config)
+    ranges = [layout.slot_range(slot) for slot in range(TOKENS_PER_POINT)]
+    head = (sum(high - low for low, high in ranges) + 1) / TOKENS_PER_POINT
+    layers = config.num_hidden_layers * (6 * width * width + 3 * width * inner)
+    keys = 2 * config.num_hidden_layers * (context // size + CONDITIONING) * width
+    small = 0.0
+    if config.point_head == "depth":
+        width2, inner2 = config.depth_hidden_size, config.depth_intermediate_size
+        layer = 4 * width2 * width2 + 3 * width2 * inner2
+        small = config.depth_num_hidden_layers * layer + width * width2 * (1 + 1 / size)
+    return weight * (layers / size + small + head * width) + key * keys / size
 
 
 def read_speed(rounds: int = 3) -> float:
@@ -249,26 +295,29 @@ def round_to_bfloat16(model: PointGeneratorForCausalLM) -> PointGeneratorForCaus
 
 
 def runners(size: tuple[int, ...], context: int, arguments: Arguments) -> Iterator[tuple]:
-    """Name, measurement, rows, and bytes per weight and key, where they count."""
-    model, llama = build_model(size), build_llama(size)
+    """Name, measurement, rows, and configuration and bytes per weight and key, where they count."""
+    llama = build_llama(size)
     tokens, rounds = arguments.tokens, arguments.rounds
     for name, is_static in (("llama", False), ("llama_static", True)):
-        yield name, time_llama(llama, context, tokens, rounds, is_static=is_static), 1, (0, 0)
+        yield name, time_llama(llama, context, tokens, rounds, is_static=is_static), 1, None
     half = build_llama(size).bfloat16()
-    yield "llama_bf16", time_llama(half, context, tokens, rounds, is_static=False), 1, (0, 0)
-    yield "reference", time_reference(model, context, tokens), 1, (4, 4)
-    stored = round_to_bfloat16(build_model(size))
-    kinds = (
-        ("compiled", model, "exact", (4, 4)),
-        ("compiled_stored_bf16", stored, "exact", (2, 4)),
-        ("compiled_int8", model, "int8", (1, 2)),
-    )
-    for name, network, kind, widths in kinds:
-        yield name, time_compiled(network, context, weight_format=kind), 1, widths
-    if context == min(CONTEXTS):
-        for name, network, kind, _ in kinds:
+    yield "llama_bf16", time_llama(half, context, tokens, rounds, is_static=False), 1, None
+    for head in ("flat", "depth"):
+        model = build_model(size, head)
+        config, stored = model.config, round_to_bfloat16(build_model(size, head))
+        measure = time_reference(model, context, tokens)
+        yield f"{head}_reference", measure, 1, (config, 4, 4)
+        kinds = (
+            (f"{head}_compiled", model, "exact", (4, 4)),
+            (f"{head}_compiled_stored_bf16", stored, "exact", (2, 4)),
+            (f"{head}_compiled_int8", model, "int8", (1, 2)),
+        )
+        for name, network, kind, widths in kinds:
+            measure = time_compiled(network, context, weight_format=kind)
+            yield name, measure, 1, (config, *widths)
+        for name, network, kind, _ in kinds if context == min(CONTEXTS) else ():
             measure = time_compiled(network, context, weight_format=kind, batch=BATCH)
-            yield f"{name}_batch_{BATCH}", measure, BATCH, (0, 0)
+            yield f"{name}_batch_{BATCH}", measure, BATCH, None
 
 
 def compare(size: tuple[int, ...], context: int, arguments: Arguments) -> dict[str, object]:
@@ -281,15 +330,16 @@ def compare(size: tuple[int, ...], context: int, arguments: Arguments) -> dict[s
         for name, measure, _, _ in entries:
             times[name].append(measure())
     speed = max(speeds)
-    config, rows = build_model(size).config, {}
+    rows = {}
     llama = statistics.median(times["llama"])
-    for name, _, batch, widths in entries:
+    for name, _, batch, reads in entries:
         seconds = statistics.median(times[name])
         row = {"tokens_per_s": round(batch / seconds, 1)}
         if not name.startswith("llama"):
             row["points_per_s"] = round(batch / seconds / 4, 1)
             row["times_llama"] = round(batch * llama / seconds, 1)
-        if widths[0]:
+        if reads is not None:
+            config, *widths = reads
             achieved = count_bytes(config, context, *widths) / seconds
             row["gb_per_s"] = round(achieved / 1e9, 1)
             row["of_roofline"] = round(achieved / speed, 2)
@@ -299,6 +349,7 @@ def compare(size: tuple[int, ...], context: int, arguments: Arguments) -> dict[s
         "width": size[1],
         "context": context,
         "read_gb_per_s": round(speed / 1e9, 1),
+        "sampling_us_per_token": round(1e6 * time_sampling(build_model(size)), 1),
         "engines": rows,
     }
 

@@ -21,6 +21,18 @@ from pointillist_hf.models.generation_point_generator import PointGrammar, Seede
 from pointillist_hf.rendering.compilation import compile_kernel
 
 TIE = 1e-4  # scores closer than this are decided by rounding
+HEADS = {
+    "flat": {},
+    "depth": {
+        "point_head": "depth",
+        "loss_head": "typed",
+        "depth_num_hidden_layers": 2,
+        "depth_hidden_size": 48,  # wider than the large transformer
+        "depth_num_attention_heads": 3,
+        "depth_intermediate_size": 72,
+    },
+}
+each_head = pytest.mark.parametrize("head", HEADS)
 
 
 @pytest.fixture(autouse=True)
@@ -29,9 +41,9 @@ def many_threads(monkeypatch):
     monkeypatch.setattr(compiled_decoder, "WEIGHTS_PER_THREAD", 1)
 
 
-@pytest.fixture(scope="module")
-def model():
-    return build_model()
+@pytest.fixture(scope="module", params=HEADS)
+def model(request):
+    return build_model(**HEADS[request.param])
 
 
 @pytest.fixture
@@ -93,33 +105,43 @@ def count_ties(model, context, seeds, **options):
         {"min_points": 12, "max_points": 12},
     ],
 )
-def test_the_same_tokens(order, grammar, options, context):
-    model = build_model(token_order=order)
+@each_head
+def test_the_same_tokens(head, order, grammar, options, context):
+    model = build_model(token_order=order, **HEADS[head])
     options = {"max_points": 14, "grammar": grammar, **options}
     assert count_ties(model, context, [1, 2, 3], **options) == 0
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("order", ["xyzb", "yzxb"])
-def test_the_same_tokens_at_the_size_of_the_paper_s_vocabulary(order):
+@each_head
+def test_the_same_tokens_at_the_size_of_the_paper_s_vocabulary(head, order):
     sizes = {"num_bins": 1024, "num_faces": 10144, "hidden_size": 128, "num_attention_heads": 4}
-    model = build_model(token_order=order, window=256, intermediate_size=352, **sizes)
+    model = build_model(
+        token_order=order, window=256, intermediate_size=352, **sizes, **HEADS[head]
+    )
     context = torch.randn(8, 20, 24)
     for grammar in ("types", "full"):
         options = {"min_points": 100, "max_points": 100, "grammar": grammar}
         assert count_ties(model, context, range(8), **options) <= 1
 
 
-@pytest.mark.parametrize("head", [{"num_attention_heads": 1}, {"num_attention_heads": 8}])
-@pytest.mark.parametrize("size", [{"hidden_size": 48}, {"hidden_size": 80}])
-def test_sizes_that_fill_no_vector(head, size, context):
-    model = build_model(**head, **size, intermediate_size=72, num_hidden_layers=3)
+@pytest.mark.parametrize("num_heads", [1, 8])
+@pytest.mark.parametrize("size", [48, 80])
+@each_head
+def test_sizes_that_fill_no_vector(head, size, num_heads, context):
+    sizes = {"hidden_size": size, "num_attention_heads": num_heads, "intermediate_size": 72}
+    sizes |= HEADS[head]
+    if head == "depth":
+        sizes |= {"depth_hidden_size": 40, "depth_num_attention_heads": num_heads}
+    model = build_model(**sizes, num_hidden_layers=3)
     assert count_ties(model, context, [1, 2, 3], max_points=8) == 0
 
 
-def test_windows_longer_than_a_chunk(context):
-    model = build_model(window=600, num_hidden_layers=1)
-    assert count_ties(model, context[:1], [1], min_points=170, max_points=170) == 0
+@pytest.mark.parametrize(("head", "window", "points"), [("flat", 600, 170), ("depth", 1200, 310)])
+def test_windows_longer_than_a_chunk(head, window, points, context):
+    model = build_model(window=window, num_hidden_layers=1, **HEADS[head])
+    assert count_ties(model, context[:1], [1], min_points=points, max_points=points) == 0
 
 
 def test_padded_conditioning_is_not_seen(model, context):
@@ -247,9 +269,13 @@ def test_int8_is_near_and_valid(model, context):
     assert near.num_points.tolist() == exact.num_points.tolist() == [12] * 3
 
 
-def test_auto_takes_what_can_serve(model, context):
+def test_auto_takes_what_can_serve(model):
     assert model.choose_engine("auto") == "compiled"
     assert copy.deepcopy(model).double().choose_engine("auto") == "reference"
+
+
+def test_caches_of_generate_want_the_reference(context):
+    model = build_model()
     assert model.choose_engine("auto", {"cache_implementation": "static"}) == "reference"
     output = model.generate_points(context, max_points=5, cache_implementation="static")
     expected = model.generate_points(context, max_points=5)

@@ -154,7 +154,7 @@ def test_layers_run_once_per_point(generator, context):
         layer.cross_attn.q_proj.register_forward_hook(lambda *a: ran.append(a[2].shape[1])),
         layer.cross_attn.k_proj.register_forward_hook(lambda *a: projected.append(1)),
     ]
-    generator.generate_points(context, min_points=6, max_points=6)
+    generator.generate_points(context, min_points=6, max_points=6, engine="reference")
     for handle in handles:
         handle.remove()
     assert ran == [1] * 7  # the start and six points
@@ -166,7 +166,9 @@ def test_layers_run_once_per_point(generator, context):
 def test_generated_clouds_and_their_states(order, grammar):
     model = build_depth(token_order=order)
     context = torch.randn(6, 5, CONTEXT)
-    output = model.generate_points(context, grammar=grammar, min_points=2, max_points=9)
+    output = model.generate_points(
+        context, grammar=grammar, min_points=2, max_points=9, engine="reference"
+    )
     layout, most = model.config.layout, int(output.num_points.max())
     assert output.token_hidden_states.shape == (6, most, 4, 32)
     assert len(output.num_points.unique()) > 1
@@ -184,7 +186,7 @@ def test_generated_clouds_and_their_states(order, grammar):
 
 @torch.no_grad()
 def test_generate_draws_what_a_loop_without_cache_draws(generator, context):
-    output = generator.generate_points(context, seeds=[5, 6], max_points=8)
+    output = generator.generate_points(context, seeds=[5, 6], max_points=8, engine="reference")
     layout = generator.config.layout
     grammar = PointGrammar(layout, max_points=8)
     sampling = SeededSampling([torch.Generator().manual_seed(s) for s in (5, 6)], min_p=0.05)
@@ -297,8 +299,9 @@ def test_mixed_and_half_precision(context):
         loss = model(ids, context, labels=labels, use_cache=False).loss
     assert output.dtype == loss.dtype == torch.float32
     torch.testing.assert_close(loss, expected, atol=0.02, rtol=0)
-    half = build_depth().bfloat16().generate_points(context.bfloat16(), max_points=3)
-    assert half.token_hidden_states.dtype == torch.bfloat16
+    half = build_depth().bfloat16()
+    output = half.generate_points(context.bfloat16(), max_points=3, engine="reference")
+    assert output.token_hidden_states.dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize("is_tied", [False, True])

@@ -37,6 +37,8 @@ HOMES = {
         "rendering",
         "models/cpu_arithmetic.py",
         "models/cpu_decoding.py",
+        "models/cpu_depth.py",
+        "models/cpu_layers.py",
         "models/cpu_sampling.py",
     },
     "llvmlite": {"rendering", "models/cpu_arithmetic.py"},  # comes with numba

@@ -18,8 +18,19 @@ import torch
 from numpy import ndarray
 from torch import Tensor, nn
 
-from .cpu_decoding import decode_tokens
-from .cpu_records import CHUNK, Memory, Rows, Scratch, Sizes, Span, Worker
+from . import cpu_layers
+from .cpu_decoding import decode_points, decode_tokens
+from .cpu_records import (
+    CHUNK,
+    DepthScratch,
+    DepthSizes,
+    Memory,
+    Rows,
+    Scratch,
+    Sizes,
+    Span,
+    Worker,
+)
 from .cpu_sampling import WORDS, Draws, Rules
 from .cpu_weights import WeightFormat, bfloat16_bits, prepare_weights
 from .tokenization_points import SORT_KEY, TOKENS_PER_POINT, TokenLayout
@@ -58,12 +69,14 @@ class CompiledDecoder:
     ) -> None:
         config, batch = model.config, len(encoder_hidden_states)
         self.model, self.rules = model, rules
+        self.tokens_per_step = TOKENS_PER_POINT if config.point_head == "depth" else 1
         self.prepared = prepare_weights(model, weight_format)
         contexts = list(encoder_hidden_states.float())
         if encoder_attention_mask is not None:
             kept = encoder_attention_mask.bool()
             contexts = [context[row] for context, row in zip(contexts, kept, strict=True)]
-        longest = TOKENS_PER_POINT * (rules.max_points + 1)
+        window = config.sliding_window // self.tokens_per_step
+        longest = TOKENS_PER_POINT * (rules.max_points + 1) // self.tokens_per_step
         self.sizes = Sizes(
             layers=config.num_hidden_layers,
             B=batch,
@@ -71,11 +84,12 @@ class CompiledDecoder:
             F=config.intermediate_size,
             H=config.num_attention_heads,
             P=config.head_dim,
-            W=_round_up(min(config.sliding_window, longest)),
+            W=_round_up(min(window, longest)),
             M=_round_up(max(map(len, contexts))),
-            window=config.sliding_window,
+            window=window,
             eps=config.rms_norm_eps,
         )
+        self.depth = self._build_depth() if config.point_head == "depth" else None
         self.memory = self._build_memory(contexts, is_exact=weight_format == "exact")
         self.scratch = self._build_scratch()
         self.draws = Draws(
@@ -107,18 +121,35 @@ class CompiledDecoder:
 
     def _build_scratch(self) -> Scratch:
         s, chunks = self.sizes, max(self.sizes.W, self.sizes.M) // CHUNK
+        width, inner = s.D, s.F
+        if self.depth is not None:
+            width, inner = max(width, self.depth[0].D2), max(inner, self.depth[0].F2)
 
         def build(size: int) -> ndarray:
             return np.zeros(s.B * size, np.float32)
 
         return Scratch(
-            hidden=build(s.D),
-            projected=build(3 * s.D),
-            gated=build(s.F),
+            hidden=build(width),
+            projected=build(3 * width),
+            gated=build(inner),
             logits=build(self.rules.vocabulary),
             partial=build(s.H * chunks * (s.P + 2)),
             barrier=np.zeros(2, np.int64),
         )
+
+    def _build_depth(self) -> tuple[DepthSizes, DepthScratch]:
+        """Sizes and memory of the depth head."""
+        config, (B, D) = self.model.config, (self.sizes.B, self.sizes.D)
+        sizes = DepthSizes(
+            L2=config.depth_num_hidden_layers,
+            D2=config.depth_hidden_size,
+            F2=config.depth_intermediate_size,
+            H2=config.depth_num_attention_heads,
+            first_matrix=cpu_layers.NUM_MATRICES * config.num_hidden_layers,
+        )
+        kept = sizes.L2 * B * TOKENS_PER_POINT * sizes.D2
+        counts = (B * sizes.D2, kept, kept, B * D)
+        return sizes, DepthScratch(*(np.zeros(count, np.float32) for count in counts))
 
     def _build_workers(self) -> list[Worker]:
         """As many as torch has threads, if there is work for them."""
@@ -129,7 +160,7 @@ class CompiledDecoder:
             Worker(
                 thread,
                 num_threads,
-                own=np.zeros(s.B * s.D, np.float32),
+                own=np.zeros_like(self.scratch.hidden),
                 scores=np.zeros(CHUNK, np.float32),
                 seen=np.zeros(s.B, np.int64),
                 live=np.zeros(s.B, np.int64),
@@ -145,46 +176,58 @@ class CompiledDecoder:
             tokens that were fed: the prompt's, then the drawn ones'. [B, steps, D]
         """
         layout, workers = self.model.config.layout, self._build_workers()
-        last = np.full(self.sizes.B, layout.bos_token_id)
-        steps, threads = 4 * TOKENS_PER_POINT, ThreadCount(len(workers))
+        last = np.full((self.sizes.B, self.tokens_per_step), layout.bos_token_id)
+        points, threads = 4, ThreadCount(len(workers))
         with ThreadPoolExecutor(len(workers), "decode") as pool:
             while not self.ended.all():
                 count, is_trial = threads.choose()
-                rows = self._build_rows(TOKENS_PER_POINT if is_trial else steps, last)
+                rows = self._build_rows(1 if is_trial else points, last)
                 start = time.perf_counter()
                 chosen = [worker._replace(num_threads=count) for worker in workers[:count]]
                 done = self._run(pool, chosen, rows)
                 seconds = time.perf_counter() - start
                 threads.learn(count, seconds / done)
-                given = max(TOKENS_PER_POINT - self.position, 1)
-                self.position += done
-                last = rows.tokens[:, done]
-                yield (
-                    torch.from_numpy(rows.tokens[:, given : done + 1]),
-                    torch.from_numpy(rows.states[:, :done]),
-                )
+                yield self._read(rows, done)
+                self.position += -(-done // self.tokens_per_step)
+                last = rows.tokens[:, done : done + self.tokens_per_step]
                 if not is_trial:
                     points = int(CALL_SECONDS * done / seconds) // TOKENS_PER_POINT
-                    steps = TOKENS_PER_POINT * min(max(points, 1), 256)
+                    points = min(max(points, 1), 256)
 
-    def _build_rows(self, steps: int, last: ndarray) -> Rows:
-        """Room for what so many steps give, after the last tokens."""
-        s, layout = self.sizes, self.model.config.layout
-        tokens = np.full((s.B, steps + 1), layout.pad_token_id)
-        tokens[:, : max(TOKENS_PER_POINT - self.position, 0)] = layout.bos_token_id
-        tokens[:, 0] = last
+    def _build_rows(self, points: int, last: ndarray) -> Rows:
+        """Room for what the steps of so many points give, after the last tokens."""
+        s, layout, size = self.sizes, self.model.config.layout, self.tokens_per_step
+        steps = points * TOKENS_PER_POINT // size
+        tokens = np.full((s.B, size * (steps + 1)), layout.pad_token_id)
+        tokens[:, : max(TOKENS_PER_POINT - self.position * size, 0)] = layout.bos_token_id
+        tokens[:, :size] = last
+        states = np.zeros((s.B, tokens.shape[1] - 1, s.D), np.float32)
         positions = torch.arange(self.position, self.position + steps)
         turns = self.model.model.rotary_embedding(positions[None], torch.float32)
         cosines, sines = (turn.reshape(-1).numpy() for turn in turns)
-        return Rows(tokens, np.zeros((s.B, steps, s.D), np.float32), self.ended, cosines, sines)
+        return Rows(tokens, states, self.ended, cosines, sines)
+
+    def _read(self, rows: Rows, done: int) -> tuple[Tensor, Tensor]:
+        """What `decode` yields of a call in which so many tokens became known."""
+        size = self.tokens_per_step
+        # The first of them may be the prompt's. Nobody asks for states within the prompt's point,
+        # and the depth head leaves them at zero; within later first steps they are known already.
+        given = max(TOKENS_PER_POINT - self.position * size, size)
+        known = size - 1 if self.position else 0
+        return (
+            torch.from_numpy(rows.tokens[:, given : done + size]),
+            torch.from_numpy(rows.states[:, known : done + size - 1]),
+        )
 
     def _run(self, pool: ThreadPoolExecutor, workers: list[Worker], rows: Rows) -> int:
-        """Calls the kernel on all threads; the number of steps that were done."""
+        """Calls the kernel on all threads; the number of tokens that became known."""
         self.scratch.barrier[:] = 0
-        span = Span(self.position, rows.states.shape[1], TOKENS_PER_POINT)
+        span = Span(self.position, len(rows.cosines) // (self.sizes.P // 2))
         shared = self.sizes, self.memory, self.scratch, rows, (self.rules, self.draws), span
 
         def work(worker: Worker) -> int:
+            if self.depth is not None:
+                return decode_points(worker, self.prepared.weights, *shared, self.depth)
             return decode_tokens(worker, self.prepared.weights, *shared)
 
         return _run_together(pool, [lambda w=w: work(w) for w in workers], self.scratch.barrier)

@@ -1,290 +1,56 @@
 # SPDX-License-Identifier: Apache-2.0
 """The numba kernels of decoding on the CPU: from token to token without leaving them.
 
-Every thread of a run calls `decode_tokens`. They share out the rows of each matrix and the heads
-of each attention, and wait for each other before one reads what another has written. No sum is
-split between threads, so results have the same bits for any number of them, and a row of a batch
-has the bits that it has alone.
-
-The letters of shapes (B, D, ...) stand in `cpu_records`.
+Every thread of a run calls `decode_tokens`, or `decode_points` with the depth head. How they share
+the work is told in `cpu_layers`.
 """
 
 from __future__ import annotations
 
-import numpy as np
 from numba import carray, njit
-from numpy import ndarray
 
 from ..rendering.compilation import compile_kernel
-from ..rendering.exp2 import exp2
-from .cpu_arithmetic import (
-    F32,
-    FAST_MATH,
-    LOG2_E,
-    ONE,
-    ZERO,
-    U,
-    dot,
-    dots_2,
-    dots_4,
-    is_given_up,
-    narrow,
-    pointer,
-    share,
-    wait,
+from .cpu_arithmetic import U, dot, is_given_up, pointer, share, wait
+from .cpu_depth import SLOTS, emit_slot, feed_point, share_point
+from .cpu_layers import normalize, transform
+from .cpu_records import (
+    DepthScratch,
+    DepthSizes,
+    Memory,
+    Rows,
+    Scratch,
+    Sizes,
+    Span,
+    Weights,
+    Worker,
 )
-from .cpu_records import CHUNK, Memory, Rows, Scratch, Sizes, Span, Weights, Worker
 from .cpu_sampling import Draws, Rules, choose
 
-LOWEST, START = F32(-3e38), np.int64(0)
-# Matrices of a layer, in the order of their addresses.
-CROSS_QUERY, CROSS_OUT, QUERY, KEY, VALUE, OUT, GATE, UP, DOWN = range(9)
-NUM_MATRICES = 9
 
-
-@njit(fastmath=FAST_MATH)
-def _normalize(x: ndarray, weight: ndarray, first: int, out: ndarray, sizes: Sizes, b: int) -> None:
-    """RMSNorm of a row's state; the weights start at `first`."""
-    D, at, total = U(sizes.D), U(b * sizes.D), ZERO
-    for k in range(D):
-        total += x[at + k] * x[at + k]
-    factor = ONE / np.sqrt(total / F32(sizes.D) + F32(sizes.eps))
-    for k in range(D):
-        out[at + k] = x[at + k] * factor * weight[U(first) + k]
+@njit
+def _look_for_live(worker: Worker, rows: Rows) -> Worker:
+    """The worker with the rows that have not ended."""
+    count = 0
+    for b in range(len(rows.ended)):
+        if not rows.ended[b]:
+            worker.live[count] = b
+            count += 1
+    return Worker(
+        worker.thread,
+        worker.num_threads,
+        worker.own,
+        worker.scores,
+        worker.seen,
+        worker.live[:count],
+    )
 
 
 @njit
-def _put(y: ndarray, at: int, value: float, adds: bool) -> None:
-    y[U(at)] = y[U(at)] + value if adds else value
-
-
-@njit
-def _multiply(
-    weights: Weights, which: int, x: ndarray, size: int, y: ndarray, places: tuple, live: ndarray,
-    adds: bool,
-) -> None:  # fmt: skip
-    """Some rows of a matrix times the states of the live sequences.
-
-    Args:
-        weights: The network.
-        which: Of all matrices of all layers.
-        x: States. [B size]
-        size: Elements of a state.
-        y: Gets the results.
-        places: First row, and one past the last; where y starts, distance of the sequences in it.
-        live: Rows of the batch.
-        adds: Whether results are added to what is there.
-    """
-    first, last, offset, step = places
-    matrix = carray(pointer(weights.addresses[which], weights.like), last * size)
-    for i in range(first, last):
-        scale = weights.scales[which, i]
-        # A row is read and widened once for four sequences.
-        n, start = 0, i * size
-        while n < len(live):
-            left, b = len(live) - n, live[n]
-            if left >= 4:
-                b1, b2, b3 = live[n + 1], live[n + 2], live[n + 3]
-                at = b * size, b1 * size, b2 * size, b3 * size
-                v0, v1, v2, v3 = dots_4(matrix, start, x, at, size)
-                _put(y, offset + b2 * step + i, scale * v2, adds)
-                _put(y, offset + b3 * step + i, scale * v3, adds)
-            elif left >= 2:
-                b1 = live[n + 1]
-                v0, v1 = dots_2(matrix, start, x, (b * size, b1 * size), size)
-            else:
-                b1, v0, v1 = b, dot(matrix, start, x, b * size, size), ZERO
-            _put(y, offset + b * step + i, scale * v0, adds)
-            if left >= 2:
-                _put(y, offset + b1 * step + i, scale * v1, adds)
-            n += 4 if left >= 4 else (2 if left >= 2 else 1)
-
-
-@njit(fastmath=FAST_MATH)
-def _attend(
-    query: tuple, keys: tuple, values: tuple, count: int, P: int, scores: ndarray, out: tuple
-) -> None:
-    """One head over one chunk of keys: sums of values, largest score, sum of weights.
-
-    Queries, keys, values and results are arrays with an offset.
-    """
-    scale, top, total = ONE / np.sqrt(F32(P)), LOWEST, ZERO
-    for t in range(U(count)):
-        scores[t] = scale * dot(keys[0], U(keys[1]) + t * U(P), query[0], query[1], P)
-    for t in range(U(count)):
-        top = max(top, scores[t])
-    for t in range(U(count)):
-        scores[t] = exp2((scores[t] - top) * LOG2_E)
-        total += scores[t]
-    result, at = out[0], U(out[1])
-    for d in range(U(P)):
-        result[at + d] = dot(values[0], U(values[1]) + d * U(CHUNK), scores, 0, count)
-    result[at + U(P)], result[at + U(P) + U(1)] = top, total
-
-
-@njit
-def _attend_all(worker: Worker, sizes: Sizes, layer: int, store: tuple, scratch: Scratch) -> None:
-    """This thread's part of the heads and chunks; `store`: keys, values, their number, W or M."""
-    keys, values, lengths, step = store
-    H, P, num_chunks = sizes.H, sizes.P, max(sizes.W, sizes.M) // CHUNK
-    most = 0
-    for b in worker.live:
-        most = max(most, (lengths[b] + CHUNK - 1) // CHUNK)
-    first, last = share(len(worker.live) * H * most, worker.thread, worker.num_threads)
-    for unit in range(first, last):
-        b, h, chunk = worker.live[unit // (H * most)], unit // most % H, unit % most
-        count = min(lengths[b] - chunk * CHUNK, CHUNK)
-        if count > 0:
-            at = (((layer * sizes.B + b) * H + h) * step + chunk * CHUNK) * P
-            place = ((b * H + h) * num_chunks + chunk) * (P + 2)
-            query = scratch.projected, (b * 3 * H + h) * P
-            _attend(
-                query, (keys, at), (values, at), count, P, worker.scores, (scratch.partial, place)
-            )
-
-
-@njit(fastmath=FAST_MATH)
-def _join_chunks(worker: Worker, sizes: Sizes, lengths: ndarray, partial: ndarray) -> None:
-    """The attention of all heads, from their chunks, into the thread's own states."""
-    H, P, num_chunks = sizes.H, sizes.P, max(sizes.W, sizes.M) // CHUNK
-    for b in worker.live:
-        chunks = (lengths[b] + CHUNK - 1) // CHUNK
-        for h in range(H):
-            start, at = (b * H + h) * num_chunks * (P + 2), U((b * H + h) * P)
-            top, total = LOWEST, ZERO
-            for chunk in range(chunks):
-                top = max(top, partial[U(start + chunk * (P + 2) + P)])
-            for d in range(U(P)):
-                worker.own[at + d] = ZERO
-            for chunk in range(chunks):
-                source = U(start + chunk * (P + 2))
-                share_of_chunk = exp2((partial[source + U(P)] - top) * LOG2_E)
-                total += share_of_chunk * partial[source + U(P + 1)]
-                for d in range(U(P)):
-                    worker.own[at + d] += share_of_chunk * partial[source + d]
-            factor = ONE / total
-            for d in range(U(P)):
-                worker.own[at + d] *= factor
-
-
-@njit(fastmath=FAST_MATH)
-def _rotate(
-    states: ndarray, at: int, cosines: ndarray, sines: ndarray, turn: int, half: int
-) -> None:
-    """Rotary position embedding of one head, in place."""
-    for k in range(U(half)):
-        i, j = U(at) + k, U(at + half) + k
-        first, second, cos, sin = states[i], states[j], cosines[U(turn) + k], sines[U(turn) + k]
-        states[i] = first * cos - second * sin
-        states[j] = second * cos + first * sin
-
-
-@njit
-def _project_and_store(
-    worker: Worker, weights: Weights, sizes: Sizes, memory: Memory, scratch: Scratch, rows: Rows,
-    layer: int, moment: tuple,
-) -> None:  # fmt: skip
-    """Queries, keys and values of the thread's heads; the last two go into the ring."""
-    D, H, P = sizes.D, sizes.H, sizes.P
-    step, place = moment
-    first, last = share(3 * H, worker.thread, worker.num_threads)
-    for unit in range(first, last):
-        which, h = unit // H, unit % H
-        heads = h * P, (h + 1) * P, which * D, 3 * D
-        matrix = layer * NUM_MATRICES + QUERY + which
-        _multiply(weights, matrix, worker.own, D, scratch.projected, heads, worker.live, False)
-        for b in worker.live:
-            at = (b * 3 + which) * D + h * P
-            if which < 2:
-                _rotate(scratch.projected, at, rows.cosines, rows.sines, step * (P // 2), P // 2)
-            start = (((layer * sizes.B + b) * H + h) * sizes.W + place // CHUNK * CHUNK) * P
-            inside = place % CHUNK
-            for d in range(P):
-                number = narrow(scratch.projected[at + d], memory.keys)
-                if which == 1:
-                    memory.keys[start + inside * P + d] = number
-                elif which == 2:
-                    memory.values[start + d * CHUNK + inside] = number
-
-
-@njit(fastmath=FAST_MATH)
-def _gate(gated: ndarray, up: float, at: int) -> None:
-    """Multiplies by the SiLU of what is there."""
-    gate = gated[at]
-    small = exp2(-abs(gate) * LOG2_E)
-    gated[at] = gate * up * ((ONE if gate >= ZERO else small) / (ONE + small))
-
-
-@njit
-def _feed_forward(
-    worker: Worker, weights: Weights, sizes: Sizes, scratch: Scratch, layer: int
-) -> None:
-    """The gated network on normalised states, added to the hidden ones."""
-    D, F, live, base = sizes.D, sizes.F, worker.live, layer * NUM_MATRICES
-    first, last = share(F, worker.thread, worker.num_threads)
-    rows = first, last, START, F
-    _multiply(weights, base + GATE, worker.own, D, scratch.gated, rows, live, False)
-    matrix = carray(pointer(weights.addresses[base + UP], weights.like), F * D)
-    for i in range(first, last):
-        scale = weights.scales[base + UP, i]
-        for b in live:
-            _gate(scratch.gated, scale * dot(matrix, i * D, worker.own, b * D, D), b * F + i)
-    wait(scratch.barrier, worker.num_threads)
-    first, last = share(D, worker.thread, worker.num_threads)
-    rows = first, last, START, D
-    _multiply(weights, base + DOWN, scratch.gated, F, scratch.hidden, rows, live, True)
-
-
-@njit
-def transform(
-    worker: Worker, weights: Weights, sizes: Sizes, memory: Memory, scratch: Scratch, rows: Rows,
-    step: int, position: int,
-) -> None:  # fmt: skip
-    """All layers on the hidden states of the live rows, in place, at one position."""
-    D, live, norms = sizes.D, worker.live, weights.norms
-    first, last = share(D, worker.thread, worker.num_threads)
-    queries, sums = (first, last, START, 3 * D), (first, last, START, D)
-    for b in live:
-        worker.seen[b] = min(position + 1, sizes.window)
-    for layer in range(sizes.layers):
-        base = layer * NUM_MATRICES
-        for b in live:
-            _normalize(scratch.hidden, norms, 3 * layer * D, worker.own, sizes, b)
-        _multiply(
-            weights, base + CROSS_QUERY, worker.own, D, scratch.projected, queries, live, False
-        )
-        wait(scratch.barrier, worker.num_threads)
-        cross = memory.cross_keys, memory.cross_values, memory.cross_lengths, sizes.M
-        _attend_all(worker, sizes, layer, cross, scratch)
-        wait(scratch.barrier, worker.num_threads)
-        _join_chunks(worker, sizes, memory.cross_lengths, scratch.partial)
-        _multiply(weights, base + CROSS_OUT, worker.own, D, scratch.hidden, sums, live, True)
-        wait(scratch.barrier, worker.num_threads)
-
-        for b in live:
-            _normalize(scratch.hidden, norms, (3 * layer + 1) * D, worker.own, sizes, b)
-        moment = step, position % sizes.window
-        _project_and_store(worker, weights, sizes, memory, scratch, rows, layer, moment)
-        wait(scratch.barrier, worker.num_threads)
-        ring = memory.keys, memory.values, worker.seen, sizes.W
-        _attend_all(worker, sizes, layer, ring, scratch)
-        wait(scratch.barrier, worker.num_threads)
-        _join_chunks(worker, sizes, worker.seen, scratch.partial)
-        _multiply(weights, base + OUT, worker.own, D, scratch.hidden, sums, live, True)
-        wait(scratch.barrier, worker.num_threads)
-
-        for b in live:
-            _normalize(scratch.hidden, norms, (3 * layer + 2) * D, worker.own, sizes, b)
-        _feed_forward(worker, weights, sizes, scratch, layer)
-        wait(scratch.barrier, worker.num_threads)
-
-
-@njit
-def score_tokens(
-    worker: Worker, weights: Weights, sizes: Sizes, rules: Rules, scratch: Scratch, slot: int
+def _score(
+    worker: Worker, weights: Weights, D: int, rules: Rules, scratch: Scratch, slot: int
 ) -> None:
     """Logits of the ids that a slot may hold, then that of the end, from the thread's states."""
-    D, count = sizes.D, rules.counts[slot]
+    count = rules.counts[slot]
     matrix = carray(pointer(weights.head, weights.like), rules.vocabulary * D)
     first, last = share(count + 1, worker.thread, worker.num_threads)
     for i in range(first, last):
@@ -292,6 +58,23 @@ def score_tokens(
         for b in worker.live:
             value = weights.head_scales[row] * dot(matrix, row * D, worker.own, b * D, D)
             scratch.logits[b * rules.vocabulary + i] = value
+
+
+@njit
+def _draw(
+    worker: Worker, weights: Weights, D: int, sampling: tuple, scratch: Scratch, rows: Rows,
+    place: tuple,
+) -> None:  # fmt: skip
+    """The next token of every row, from the thread's states: its column, and its position."""
+    rules, draws = sampling
+    column, position = place
+    _score(worker, weights, D, rules, scratch, position % SLOTS)
+    wait(scratch.barrier, worker.num_threads)
+    for b in worker.live:
+        if b % worker.num_threads == worker.thread:
+            token = choose(b, position, rules, draws, scratch.logits)
+            rows.tokens[b, column] = token
+            rows.ended[b] = token == rules.end
 
 
 @compile_kernel()
@@ -302,43 +85,65 @@ def decode_tokens(
     """Feeds tokens and draws the next ones, until all rows have ended or the steps are done.
 
     Returns:
-        Number of steps that were done.
+        Number of tokens that are known beyond the first.
     """
-    rules, draws = sampling
-    thread, num_threads, own, scores, seen, alive = worker
-    D = U(sizes.D)
+    D, inputs = U(sizes.D), weights.inputs
     for step in range(span.num_steps):
-        count = 0
-        for b in range(sizes.B):
-            if not rows.ended[b]:
-                alive[count] = b
-                count += 1
-        if count == 0 or is_given_up(scratch.barrier):
+        me = _look_for_live(worker, rows)
+        if len(me.live) == 0 or is_given_up(scratch.barrier):
             return step
-        me = Worker(thread, num_threads, own, scores, seen, alive[:count])
         position = span.position + step
         for b in me.live:
-            if b % num_threads == thread:
+            if b % me.num_threads == me.thread:
                 token, at = U(rows.tokens[b, step]) * D, U(b) * D
                 for k in range(D):
-                    slot = weights.slot_embedding[U(position % 4) * D + k]
-                    scratch.hidden[at + k] = weights.embedding[token + k] + slot
-        wait(scratch.barrier, num_threads)
+                    slot = inputs.slot_embedding[U(position % SLOTS) * D + k]
+                    scratch.hidden[at + k] = inputs.embedding[token + k] + slot
+        wait(scratch.barrier, me.num_threads)
         transform(me, weights, sizes, memory, scratch, rows, step, position)
         for b in me.live:
-            _normalize(scratch.hidden, weights.final_norm, 0, own, sizes, b)
-            if b % num_threads == thread:
+            normalize(scratch.hidden, weights.final_norm, 0, me.own, sizes.D, sizes.eps, b)
+            if b % me.num_threads == me.thread:
                 for k in range(D):
-                    rows.states[b, step, k] = own[U(b) * D + k]
-        following = position + 1
-        if following >= span.prompt_length:
-            score_tokens(me, weights, sizes, rules, scratch, following % 4)
-            wait(scratch.barrier, num_threads)
-            for b in me.live:
-                if b % num_threads == thread:
-                    token = choose(b, following, rules, draws, scratch.logits)
-                    rows.tokens[b, step + 1] = token
-                    rows.ended[b] = token == rules.end
+                    rows.states[b, step, k] = me.own[U(b) * D + k]
+        if position + 1 >= SLOTS:  # before that, the prompt goes on
+            _draw(me, weights, sizes.D, sampling, scratch, rows, (step + 1, position + 1))
         # The states that others still read are overwritten next.
-        wait(scratch.barrier, num_threads)
+        wait(scratch.barrier, me.num_threads)
     return span.num_steps
+
+
+@compile_kernel()
+def decode_points(
+    worker: Worker, weights: Weights, sizes: Sizes, memory: Memory, scratch: Scratch, rows: Rows,
+    sampling: tuple[Rules, Draws], span: Span, depth: tuple[DepthSizes, DepthScratch],
+) -> int:  # fmt: skip
+    """`decode_tokens` with the depth head: a step feeds a point and draws the next one.
+
+    Returns:
+        Number of tokens that are known beyond the first point.
+    """
+    small, kept = depth
+    for step in range(span.num_steps):
+        me = _look_for_live(worker, rows)
+        if len(me.live) == 0 or is_given_up(scratch.barrier):
+            return SLOTS * step
+        position = span.position + step
+        feed_point(me, weights, sizes.D, scratch, rows, (step, position))
+        wait(scratch.barrier, me.num_threads)
+        transform(me, weights, sizes, memory, scratch, rows, step, position)
+        for b in me.live:
+            normalize(scratch.hidden, weights.final_norm, 0, me.own, sizes.D, sizes.eps, b)
+        share_point(me, weights, sizes, small, kept)
+        wait(scratch.barrier, me.num_threads)
+        for slot in range(SLOTS):
+            if slot == 1:  # a row ends at the first slot or not at all
+                me = _look_for_live(worker, rows)
+                if len(me.live) == 0:
+                    return SLOTS * step + 1
+            column = SLOTS * (step + 1) + slot
+            emit_slot(me, weights, sizes, small, scratch, kept, rows, (column, slot))
+            place = column, SLOTS * (position + 1) + slot
+            _draw(me, weights, sizes.D, sampling, scratch, rows, place)
+            wait(scratch.barrier, me.num_threads)
+    return SLOTS * span.num_steps

@@ -5,6 +5,9 @@ Legend of the short names:
     B, D, F        rows of the batch, width of the states, of the feed-forward network
     H, P           heads, width of a head
     W, M           places of the window's ring, most conditioning tokens; multiples of CHUNK
+    L2, D2, ...    layers, widths, heads of the depth head's small transformer
+
+What the large transformer counts in, a step, is a token, or a point with the depth head.
 """
 
 from __future__ import annotations
@@ -27,15 +30,36 @@ class Worker(NamedTuple):
     live: ndarray  # [B] rows that have not ended
 
 
+class FlatInputs(NamedTuple):
+    """What the transformer is fed, a token at a time."""
+
+    embedding: ndarray  # [vocabulary D]
+    slot_embedding: ndarray  # [4 D]
+
+
+class DepthInputs(NamedTuple):
+    """What both transformers of a depth head are fed, and its norms.
+
+    Tokens meet these matrices at once, so their products stand ready: a row for each value of each
+    slot, the slots one after the other.
+    """
+
+    offsets: ndarray  # [4] row of a slot's token, less its id
+    start: ndarray  # [D] the large transformer's input before the first point
+    points: ndarray  # [values D] a token's part of the large transformer's input
+    tokens: ndarray  # [values of the first three slots, D2] of the small one's
+    norms: ndarray  # [L2 2 D2]
+    out_norm: ndarray  # [D]
+
+
 class Weights(NamedTuple):
     """The network. Matrices stand where the model has them, or where their copies are."""
 
-    addresses: ndarray  # [layers NUM_MATRICES]
-    scales: ndarray  # [layers NUM_MATRICES, most rows] what an int8 matrix is multiplied by
+    addresses: ndarray  # [matrices] of the layers, then of the depth head
+    scales: ndarray  # [matrices, most rows] what an int8 matrix is multiplied by
     norms: ndarray  # [layers 3 D]
     final_norm: ndarray  # [D]
-    embedding: ndarray  # [vocabulary D]
-    slot_embedding: ndarray  # [4 D]
+    inputs: FlatInputs | DepthInputs
     head: int  # address
     head_scales: ndarray  # [vocabulary]
     like: ndarray  # of the type of the matrices
@@ -52,8 +76,18 @@ class Sizes(NamedTuple):
     P: int
     W: int
     M: int
-    window: int  # tokens that are seen
+    window: int  # steps that are seen
     eps: float
+
+
+class DepthSizes(NamedTuple):
+    """What the small transformer measures."""
+
+    L2: int
+    D2: int
+    F2: int
+    H2: int
+    first_matrix: int  # place of its matrices among all
 
 
 class Memory(NamedTuple):
@@ -69,7 +103,7 @@ class Memory(NamedTuple):
 class Scratch(NamedTuple):
     """What the threads write for each other."""
 
-    hidden: ndarray  # [B D]
+    hidden: ndarray  # [B D]; of either transformer, so as large as the larger one, like the next
     projected: ndarray  # [B 3 D] queries, keys, values
     gated: ndarray  # [B F]
     logits: ndarray  # [B vocabulary]
@@ -77,11 +111,20 @@ class Scratch(NamedTuple):
     barrier: ndarray  # [2] see `wait`
 
 
+class DepthScratch(NamedTuple):
+    """What the small transformer keeps of the point that is being emitted."""
+
+    shared: ndarray  # [B D2] the point's part of its inputs
+    keys: ndarray  # [L2 B 4 D2]
+    values: ndarray  # [L2 B 4 D2]
+    states: ndarray  # [B D] its outputs
+
+
 class Rows(NamedTuple):
     """Where the sequences stand, and what a call gives back."""
 
-    tokens: ndarray  # [B, steps + 1] fed in this call; the first are given, and the prompt's
-    states: ndarray  # [B, steps, D] final hidden states of these tokens
+    tokens: ndarray  # [B, (steps + 1) tokens of a step] those of the first step are given
+    states: ndarray  # [B, one less, D] final hidden states, from which the next token is drawn
     ended: ndarray  # [B]
     cosines: ndarray  # [steps P / 2]
     sines: ndarray  # [steps P / 2]
@@ -90,6 +133,5 @@ class Rows(NamedTuple):
 class Span(NamedTuple):
     """Which part of the sequences a call decodes."""
 
-    position: int  # of the first token that is fed
+    position: int  # of the first step, in steps
     num_steps: int
-    prompt_length: int

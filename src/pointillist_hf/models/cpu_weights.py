@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 from weakref import WeakKeyDictionary
 
@@ -11,7 +12,8 @@ import torch
 from numpy import ndarray
 from torch import Tensor, nn
 
-from .cpu_records import Weights
+from .cpu_records import DepthInputs, FlatInputs, Weights
+from .tokenization_points import TOKENS_PER_POINT
 
 if TYPE_CHECKING:
     from .modeling_point_generator import PointGeneratorForCausalLM
@@ -25,13 +27,11 @@ WeightFormat = Literal[
 def find_obstacle(model: PointGeneratorForCausalLM) -> str | None:
     """Why the kernels cannot stand in for a model, or None if they can."""
     config = model.config
-    if config.point_head != "flat":
-        return f"the `point_head` is {config.point_head!r}, not 'flat'"
     if config.hidden_act != "silu":
         return f"the `hidden_act` is {config.hidden_act!r}, not 'silu'"
     if model.training and config.attention_dropout:
         return "the model is in training mode, with dropout"
-    if any(type(matrix) is not nn.Linear for matrix in _matrices(model)):
+    if any(type(matrix) is not nn.Linear for matrix in [*_matrices(model), *_folded(model)]):
         return "some of the matrices have been replaced by other modules"
     for name, parameter in model.named_parameters():
         if parameter.device.type != "cpu":
@@ -42,13 +42,27 @@ def find_obstacle(model: PointGeneratorForCausalLM) -> str | None:
 
 
 def _matrices(model: PointGeneratorForCausalLM) -> list[nn.Module]:
-    """The matrices of all layers in the order of the kernels, then the head."""
+    """The matrices of all layers in the order of the kernels, the depth head's, then the head."""
     found = []
     for layer in model.model.layers:
         cross, own, mlp = layer.cross_attn, layer.self_attn, layer.mlp
         found += [cross.q_proj, cross.o_proj, own.q_proj, own.k_proj, own.v_proj, own.o_proj]
         found += [mlp.gate_proj, mlp.up_proj, mlp.down_proj]
+    if model.config.point_head == "depth":
+        depth = model.model.depth_head
+        found += [depth.state_proj, depth.out_proj]
+        for layer in depth.layers:
+            own, mlp = layer.slot_attn, layer.mlp
+            found += [own.q_proj, own.k_proj, own.v_proj, own.o_proj]
+            found += [mlp.gate_proj, mlp.up_proj, mlp.down_proj]
     return [*found, model.lm_head]
+
+
+def _folded(model: PointGeneratorForCausalLM) -> list[nn.Module]:
+    """The matrices that the kernels find multiplied with the embeddings."""
+    if model.config.point_head == "flat":
+        return []
+    return [model.model.depth_head.point_proj, *model.model.depth_head.token_projs]
 
 
 def quantize_rows(matrix: Tensor) -> tuple[ndarray, ndarray]:
@@ -71,6 +85,43 @@ def _flat(*tensors: Tensor) -> ndarray:
     """One float32 array of all; a single float32 tensor is not copied."""
     flat = [tensor.detach().float().reshape(-1) for tensor in tensors]
     return (flat[0] if len(flat) == 1 else torch.cat(flat)).numpy()
+
+
+def _build_inputs(model: PointGeneratorForCausalLM) -> FlatInputs | DepthInputs:
+    """What the tokens turn into where the transformers take them in."""
+    network = model.model
+    if model.config.point_head == "flat":
+        return FlatInputs(_flat(network.embed_tokens.weight), _flat(network.embed_slots.weight))
+    depth, layout = network.depth_head, model.config.layout
+    ranges = [layout.slot_range(slot) for slot in range(TOKENS_PER_POINT)]
+    embeddings = nn.functional.rms_norm(
+        network.embed_tokens.weight.detach().float(),
+        depth.token_norm.weight.shape,
+        depth.token_norm.weight.detach().float(),
+        depth.token_norm.eps,
+    )
+
+    def project(parts: Sequence[Tensor]) -> ndarray:
+        """Of each slot's tokens."""
+        rows = [
+            embeddings[low:high] @ part.detach().float().mT
+            for (low, high), part in zip(ranges, parts, strict=False)
+        ]
+        return _flat(*rows)
+
+    first_rows = np.cumsum([0] + [high - low for low, high in ranges[:-1]])
+    starts = embeddings[layout.bos_token_id].repeat(TOKENS_PER_POINT)
+    norms = [
+        norm.weight for layer in depth.layers for norm in (layer.slot_attn_norm, layer.mlp_norm)
+    ]
+    return DepthInputs(
+        offsets=first_rows - np.array([low for low, _ in ranges]),
+        start=_flat(depth.point_proj.weight.detach().float() @ starts),
+        points=project(depth.point_proj.weight.chunk(TOKENS_PER_POINT, dim=1)),
+        tokens=project([matrix.weight for matrix in depth.token_projs]),
+        norms=_flat(*norms),
+        out_norm=_flat(depth.norm.weight),
+    )
 
 
 class PreparedWeights:
@@ -104,8 +155,7 @@ class PreparedWeights:
             scales=table,
             norms=_flat(*norms),
             final_norm=_flat(model.model.norm.weight),
-            embedding=_flat(model.model.embed_tokens.weight),
-            slot_embedding=_flat(model.model.embed_slots.weight),
+            inputs=_build_inputs(model),
             head=int(addresses[-1]),
             head_scales=scales[-1],
             like=self.arrays[0].ravel()[:1],

@@ -41,6 +41,8 @@ class PointWindow:
         return [self] * self.config.num_hidden_layers
 
     def __getattr__(self, name: str) -> object:
+        if name == "config":  # not there yet: copies look for methods before they fill in fields
+            raise AttributeError(name)
         return getattr(self.config, name)
 
 

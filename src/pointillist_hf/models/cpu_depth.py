@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The depth head in the decoding kernels: four slots from one step of the large transformer.
+
+As `cpu_layers` is for the large one. numba's cache of `cpu_decoding` notices no edits in this file:
+delete `__pycache__` after one.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+from numpy import ndarray
+
+from ..rendering.exp2 import exp2
+from .cpu_arithmetic import F32, FAST_MATH, LOG2_E, ONE, ZERO, U, dot, share, wait
+from .cpu_layers import LOWEST, START, feed_forward, multiply, normalize
+from .cpu_records import DepthScratch, DepthSizes, Rows, Scratch, Sizes, Weights, Worker
+
+# Its matrices in the order of their addresses: two, then those of each layer.
+STATE_PROJ, OUT_PROJ, LAYERS = range(3)
+QUERY, KEY, VALUE, OUT, GATE, UP, DOWN = range(7)
+NUM_MATRICES = 7
+SLOTS = 4
+
+
+@njit
+def feed_point(
+    worker: Worker, weights: Weights, D: int, scratch: Scratch, rows: Rows, moment: tuple
+) -> None:
+    """The large transformer's input at a step and position: the sum of four rows of a table."""
+    step, position = moment
+    hidden, inputs = scratch.hidden, weights.inputs
+    for b in worker.live:
+        if b % worker.num_threads == worker.thread:
+            at = U(b * D)
+            for k in range(U(D)):
+                hidden[at + k] = inputs.start[k] if position == 0 else ZERO
+            for slot in range(SLOTS if position else 0):
+                token = rows.tokens[b, SLOTS * step + slot]
+                row = U((inputs.offsets[slot] + token) * D)
+                for k in range(U(D)):
+                    hidden[at + k] += inputs.points[row + k]
+
+
+@njit
+def share_point(
+    worker: Worker, weights: Weights, sizes: Sizes, depth: DepthSizes, own: DepthScratch
+) -> None:
+    """What the slots of a point have in common, from the thread's normalised states."""
+    first, last = share(depth.D2, worker.thread, worker.num_threads)
+    rows = first, last, START, depth.D2
+    matrix = depth.first_matrix + STATE_PROJ
+    multiply(weights, matrix, worker.own, sizes.D, own.shared, rows, worker.live, False)
+
+
+@njit
+def _feed_slot(
+    worker: Worker, weights: Weights, D: int, scratch: Scratch, shared: ndarray, token: tuple
+) -> None:
+    """The small transformer's input: what the slots share, and the token before."""
+    tokens, column, slot = token
+    hidden, inputs = scratch.hidden, weights.inputs
+    for b in worker.live:
+        if b % worker.num_threads == worker.thread:
+            at = U(b * D)
+            for k in range(U(D)):
+                hidden[at + k] = shared[at + k]
+            if slot:
+                row = U((inputs.offsets[slot - 1] + tokens[b, column - 1]) * D)
+                for k in range(U(D)):
+                    hidden[at + k] += inputs.tokens[row + k]
+
+
+@njit(fastmath=FAST_MATH)
+def _attend_to_slots(
+    worker: Worker, sizes: tuple, queries: ndarray, memory: DepthScratch, place: tuple
+) -> None:
+    """All heads over the slots so far, into the thread's own states."""
+    B, D, H = sizes
+    layer, slot = place
+    P, scores, own = D // H, worker.scores, worker.own
+    scale = ONE / np.sqrt(F32(P))
+    for b in worker.live:
+        first = (layer * B + b) * SLOTS * D
+        for h in range(H):
+            top, total = LOWEST, ZERO
+            at = b * D + h * P
+            for t in range(slot + 1):
+                scores[t] = scale * dot(memory.keys, first + t * D + h * P, queries, at, P)
+                top = max(top, scores[t])
+            for k in range(U(P)):
+                own[U(at) + k] = ZERO
+            for t in range(slot + 1):
+                weight, row = exp2((scores[t] - top) * LOG2_E), U(first + t * D + h * P)
+                total += weight
+                for k in range(U(P)):
+                    own[U(at) + k] += weight * memory.values[row + k]
+            for k in range(U(P)):
+                own[U(at) + k] /= total
+
+
+@njit
+def _transform_slot(
+    worker: Worker, weights: Weights, sizes: Sizes, depth: DepthSizes, scratch: Scratch,
+    memory: DepthScratch, slot: int,
+) -> None:  # fmt: skip
+    """The small transformer on the hidden states of the live rows, in place, at one slot."""
+    D, live, own, norms = depth.D2, worker.live, worker.own, weights.inputs.norms
+    first, last = share(D, worker.thread, worker.num_threads)
+    rows = first, last, START, D
+    for layer in range(depth.L2):
+        base = depth.first_matrix + LAYERS + NUM_MATRICES * layer
+        kept = first, last, (layer * sizes.B * SLOTS + slot) * D, SLOTS * D
+        for b in live:
+            normalize(scratch.hidden, norms, 2 * layer * D, own, D, sizes.eps, b)
+        multiply(weights, base + QUERY, own, D, scratch.projected, rows, live, False)
+        multiply(weights, base + KEY, own, D, memory.keys, kept, live, False)
+        multiply(weights, base + VALUE, own, D, memory.values, kept, live, False)
+        wait(scratch.barrier, worker.num_threads)
+        measures, place = (sizes.B, D, depth.H2), (layer, slot)
+        _attend_to_slots(worker, measures, scratch.projected, memory, place)
+        multiply(weights, base + OUT, own, D, scratch.hidden, rows, live, True)
+        wait(scratch.barrier, worker.num_threads)
+        for b in live:
+            normalize(scratch.hidden, norms, (2 * layer + 1) * D, own, D, sizes.eps, b)
+        feed_forward(worker, weights, scratch, base + GATE, D, depth.F2)
+        wait(scratch.barrier, worker.num_threads)
+
+
+@njit
+def emit_slot(
+    worker: Worker, weights: Weights, sizes: Sizes, depth: DepthSizes, scratch: Scratch,
+    memory: DepthScratch, rows: Rows, place: tuple,
+) -> None:  # fmt: skip
+    """The states that a slot is predicted from, in the thread's own states and in the rows'.
+
+    The place is the column of the token that is predicted, and its slot.
+    """
+    column, slot = place
+    token = rows.tokens, column, slot
+    _feed_slot(worker, weights, depth.D2, scratch, memory.shared, token)
+    wait(scratch.barrier, worker.num_threads)
+    _transform_slot(worker, weights, sizes, depth, scratch, memory, slot)
+    first, last = share(sizes.D, worker.thread, worker.num_threads)
+    out, places = depth.first_matrix + OUT_PROJ, (first, last, START, sizes.D)
+    multiply(weights, out, scratch.hidden, depth.D2, memory.states, places, worker.live, False)
+    wait(scratch.barrier, worker.num_threads)
+    norm = weights.inputs.out_norm
+    for b in worker.live:
+        normalize(memory.states, norm, 0, worker.own, sizes.D, sizes.eps, b)
+        if b % worker.num_threads == worker.thread:
+            for k in range(U(sizes.D)):
+                rows.states[b, column - 1, k] = worker.own[U(b * sizes.D) + k]
