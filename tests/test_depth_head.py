@@ -344,9 +344,9 @@ def test_impossible_configurations_are_refused(changes, message):
 
 def test_what_the_head_cannot_use_is_refused(generator, context):
     ids = random_ids(generator.config)
-    embeddings = generator.model.embed_tokens(ids)
-    with pytest.raises(ValueError, match="`inputs_embeds` and masks of static caches"):
-        generator(inputs_embeds=embeddings, encoder_hidden_states=context)
+    masks = {"sliding_attention": torch.ones(2, 1, 48, 48, dtype=torch.bool)}
+    with pytest.raises(ValueError, match="Masks of static caches cannot be used with `input_ids`"):
+        generator(ids, context, attention_mask=masks)
     static = StaticCache(config=generator.config, max_cache_len=64)
     with pytest.raises(ValueError, match=r"empty cache that grows .* got a StaticCache"):
         generator(ids, context, past_key_values=static)
@@ -354,6 +354,23 @@ def test_what_the_head_cannot_use_is_refused(generator, context):
     tokens.update(torch.zeros(2, 2, 3, 16), torch.zeros(2, 2, 3, 16), 0)
     with pytest.raises(ValueError, match="got a DynamicCache of 3 tokens"):
         generator(ids, context, past_key_values=tokens)
+
+
+def test_the_large_transformer_alone(generator, context):
+    ids, states = random_ids(generator.config), []
+    handle = generator.model.norm.register_forward_hook(lambda *a: states.append(a[2]))
+    generator.model(ids, context, use_cache=False)
+    handle.remove()
+    points = generator.model.depth_head.join_tokens(generator.model.embed_tokens(ids))
+    found = generator.model(inputs_embeds=points, encoder_hidden_states=context)
+    assert torch.equal(found.last_hidden_state, states[0])
+    first = generator.model(inputs_embeds=points[:, :7], encoder_hidden_states=context)
+    rest = generator.model(
+        inputs_embeds=points[:, 7:],
+        encoder_hidden_states=context,
+        past_key_values=first.past_key_values,
+    )
+    torch.testing.assert_close(rest.last_hidden_state, states[0][:, 7:], atol=1e-5, rtol=1e-5)
 
 
 def test_the_cache_follows_its_rows(precise, context):

@@ -3,10 +3,17 @@
 
 import pytest
 import torch
+from test_compiled_engine import HEADS, each_head
 from test_ring_cache import build_model
 
 from pointillist_hf.models.generation_point_generator import PointGrammar, SeededSampling
 from pointillist_hf.models.graph_decoder import GraphDecoder
+
+
+@pytest.fixture(autouse=True)
+def fresh_compiler():
+    """Of one function torch keeps eight compiled forms at most, and each decoder has its own."""
+    torch.compiler.reset()
 
 
 def decode(model, context, recording, *, mask=None, level="types", max_points=9, min_points=1):
@@ -28,8 +35,11 @@ def decode(model, context, recording, *, mask=None, level="types", max_points=9,
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("level", ["types", "full"])
-def test_one_graph_gives_the_references_tokens(attention, level):
-    model = build_model(attention=attention)  # a window of 16 tokens, clouds of up to 36
+@each_head
+def test_one_graph_gives_the_references_tokens(head, attention, level):
+    model = build_model(
+        attention=attention, **HEADS[head]
+    )  # a window of 16 tokens, clouds of up to 36
     context = torch.randn(3, 5, 24)
     expected = model.generate_points(context, grammar=level, max_points=9, engine="reference")
     tokens, states = decode(model, context, "eager", level=level)
@@ -42,8 +52,9 @@ def test_one_graph_gives_the_references_tokens(attention, level):
     assert (tokens == model.config.eos_token_id).any(1).all()
 
 
-def test_padded_conditioning_is_not_seen():
-    model, context = build_model(), torch.randn(2, 5, 24)
+@each_head
+def test_padded_conditioning_is_not_seen(head):
+    model, context = build_model(**HEADS[head]), torch.randn(2, 5, 24)
     mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
     options = {"max_points": 6, "encoder_attention_mask": mask}
     expected = model.generate_points(context, engine="reference", **options)
@@ -54,8 +65,9 @@ def test_padded_conditioning_is_not_seen():
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("recording", ["cuda-graph", "inductor"])
-def test_recordings_on_a_gpu(recording):
-    model = build_model().cuda()
+@each_head
+def test_recordings_on_a_gpu(head, recording):
+    model = build_model(**HEADS[head]).cuda()
     context = torch.randn(2, 5, 24, device="cuda")
     options = {"min_points": 20, "max_points": 20}
     expected = model.generate_points(context, engine="reference", **options)

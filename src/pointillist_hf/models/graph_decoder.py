@@ -4,8 +4,9 @@
 At batch 1 a GPU waits for Python and for the launching of kernels. So the network's step is
 recorded once and replayed for every token: all its tensors stay where they are, keys and values
 stand in rings of full size, and the place and the mask of a step follow from a tensor that counts
-positions. Grammar and sampling are those of the reference, on the device, and the host looks at the
-result once per point.
+positions. With the depth head there are four recordings, one for each slot of a point, and only the
+first runs the large transformer. Grammar and sampling are those of the reference, on the device,
+and the host looks at the result once per point.
 
 Written against the CPU, where the same step runs under `torch.compile`; it has not been run on a
 GPU yet.
@@ -14,6 +15,7 @@ GPU yet.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -38,8 +40,8 @@ class StaticRingLayer(CacheLayerMixin):
     """A ring of keys and values whose place comes from a tensor.
 
     Args:
-        capacity: Tokens that are kept.
-        position: Of the token that comes, shared with the other layers. [1]
+        capacity: Tokens, or points, that are kept.
+        position: Of the one that comes, shared with the other layers. [1]
     """
 
     is_sliding = True
@@ -109,10 +111,13 @@ class GraphDecoder:
         self.recording = recording
         config, device = model.config, encoder_hidden_states.device
         batch, layout = len(encoder_hidden_states), config.layout
+        self.tokens_per_step = TOKENS_PER_POINT if config.point_head == "depth" else 1
         longest = TOKENS_PER_POINT * (grammar.max_points + 1)
-        self.capacity = min(config.sliding_window, longest)
+        self.capacity = min(config.sliding_window, longest) // self.tokens_per_step
         self.position = torch.zeros(1, dtype=torch.long, device=device)
-        self.token = torch.full((batch, 1), layout.bos_token_id, device=device)
+        # What is fed: the last token, or the last point, whose tokens are replaced one by one.
+        self.fed = torch.full((batch, self.tokens_per_step), layout.bos_token_id, device=device)
+        self.point_state = encoder_hidden_states.new_zeros(batch, 1, config.hidden_size)
         self.places = torch.arange(self.capacity, device=device)
         layers = [
             StaticRingLayer(self.capacity, self.position) for _ in range(config.num_hidden_layers)
@@ -121,6 +126,9 @@ class GraphDecoder:
         # The prompt, the points, and one end.
         self.ids = torch.full((batch, longest + 1), layout.pad_token_id, device=device)
         self.ids[:, :TOKENS_PER_POINT] = layout.bos_token_id
+        self.steps = [self.step] * TOKENS_PER_POINT
+        if config.point_head == "depth":
+            self.steps = [partial(self.step_slot, slot) for slot in range(TOKENS_PER_POINT)]
 
     def _attention_mask(self, is_seen: Tensor) -> Tensor:
         """What is seen as the attention function wants it. [B or 1, keys] -> [B or 1, 1, 1, keys]
@@ -133,35 +141,49 @@ class GraphDecoder:
         dtype = self.context.dtype
         return torch.where(mask, 0.0, torch.finfo(dtype).min).to(dtype)
 
-    def step(self) -> tuple[Tensor, Tensor]:
-        """Feeds `token` at `position`: logits [B, V] and final hidden states [B, D]."""
+    def run_layers(self, **inputs: Tensor) -> Tensor:
+        """Feeds a token or a point at `position`: final hidden states. [B, 1, D]"""
         mask = self._attention_mask((self.places <= self.position)[None])
         output = self.model.model(
-            input_ids=self.token,
             encoder_hidden_states=self.context,
             encoder_attention_mask=self.context_mask,
             attention_mask={"sliding_attention": mask},
             position_ids=self.position[None],
             past_key_values=self.cache,
             use_cache=True,
+            **inputs,
         )
-        states = output.last_hidden_state[:, -1]
+        return output.last_hidden_state
+
+    def step(self) -> tuple[Tensor, Tensor]:
+        """Feeds a token: logits [B, V] and final hidden states [B, D]."""
+        states = self.run_layers(input_ids=self.fed)[:, -1]
         return self.model.lm_head(states), states
 
-    def record(self) -> Callable[[], tuple[Tensor, Tensor]]:
-        """The step in its fastest form. It must have run once, so that its caches are there."""
+    def step_slot(self, slot: int) -> tuple[Tensor, Tensor]:
+        """`step` with the depth head: what a slot is drawn from. The first one feeds the point."""
+        network = self.model.model
+        embeddings, depth_head = network.embed_tokens(self.fed), network.depth_head
+        if slot == 0:
+            state = self.run_layers(inputs_embeds=depth_head.join_tokens(embeddings))
+            self.point_state.copy_(state)
+        states = depth_head(self.point_state, embeddings, slot + 1)[:, 0, -1]
+        return self.model.lm_head(states), states
+
+    def record(self, step: Callable[[], tuple[Tensor, Tensor]]) -> Callable:
+        """A step in its fastest form. It must have run once, so that its caches are there."""
         if self.recording != "cuda-graph":
-            return torch.compile(self.step, backend=self.recording, fullgraph=True, dynamic=False)
+            return torch.compile(step, backend=self.recording, fullgraph=True, dynamic=False)
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
-            # Position and token do not move: the same place of the ring is written again.
+            # Position and tokens do not move: the same place of the ring is written again.
             for _ in range(WARM_UP_STEPS):
-                self.step()
+                step()
         torch.cuda.current_stream().wait_stream(side)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
-            results = self.step()
+            results = step()
 
         def replay() -> tuple[Tensor, Tensor]:
             graph.replay()
@@ -176,19 +198,26 @@ class GraphDecoder:
             Tokens as they were drawn, padding after the end [B, T]; final hidden states of the
             tokens that were fed: the prompt's, then the drawn ones'. [B, T, D]
         """
-        run, end = self.step, self.model.config.eos_token_id
-        length, states = 1, []
+        end, size = self.model.config.eos_token_id, self.tokens_per_step
+        recorded: dict[Callable, Callable] = {}
+        # Nobody asks for states within the prompt's point.
+        hidden_size = self.model.config.hidden_size
+        states = [self.context.new_zeros(len(self.ids), hidden_size)] * (size - 1)
+        length = size
         while True:
-            logits, hidden = run()
-            if length == 1:
-                run = self.record()  # the first step has projected the conditioning
+            slot = length % TOKENS_PER_POINT
+            step = self.steps[slot]
+            logits, hidden = recorded.get(step, step)()
+            if step not in recorded:
+                recorded[step] = self.record(step)
             states.append(hidden.clone())
-            self.position.add_(1)
+            if slot == 0 or size == 1:
+                self.position.add_(1)
             if length >= TOKENS_PER_POINT:
                 seen = self.ids[:, :length]
                 scores = self.sampling(seen, self.grammar(seen, logits.float()))
                 self.ids[:, length] = scores.argmax(-1)
-            self.token.copy_(self.ids[:, length : length + 1])
+            self.fed[:, length % size] = self.ids[:, length]
             length += 1
             # The first token of a point tells whether there is one: the host waits for it alone.
             if length > TOKENS_PER_POINT and length % TOKENS_PER_POINT == 1:

@@ -174,7 +174,9 @@ class PointGeneratorModel(PointGeneratorPreTrainedModel):
             position_ids: The default counts on from the cache; a window that starts inside a cloud
                 must start at a multiple of 4, because the slot follows from the position. [B, L]
             past_key_values: Keys and values of earlier tokens.
-            inputs_embeds: In place of `input_ids`, without slot embeddings. [B, L, D]
+            inputs_embeds: In place of `input_ids`, without slot embeddings. With the depth head,
+                those of points, from `DepthPointHead.join_tokens`: the states of the large
+                transformer are returned, and positions and masks are theirs. [B, L, D]
             use_cache: Whether to return `past_key_values`.
             **kwargs: `output_hidden_states`, `output_attentions` and the like.
         """
@@ -182,11 +184,11 @@ class PointGeneratorModel(PointGeneratorPreTrainedModel):
             raise ValueError("`encoder_hidden_states` must be given: every layer looks at them.")
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("Give exactly one of `input_ids` and `inputs_embeds`.")
-        if self.config.point_head == "depth":
-            if inputs_embeds is not None or isinstance(attention_mask, dict):
+        if self.config.point_head == "depth" and input_ids is not None:
+            if isinstance(attention_mask, dict):
                 raise ValueError(
-                    "`inputs_embeds` and masks of static caches cannot be used with "
-                    "`point_head='depth'`. Give `input_ids`, and a mask [B, L] or none."
+                    "Masks of static caches cannot be used with `input_ids` and "
+                    "`point_head='depth'`. Give a mask [B, L] or none."
                 )
             past_key_values = (
                 PointCache.around(past_key_values, self.window_config)
@@ -207,14 +209,16 @@ class PointGeneratorModel(PointGeneratorPreTrainedModel):
         if inputs_embeds is None:
             inputs_embeds = self.embed_tokens(input_ids)
         if use_cache and past_key_values is None:
-            past_key_values = DynamicCache(config=self.config)
+            past_key_values = DynamicCache(config=self.window_config)
         if past_key_values is not None and not isinstance(past_key_values, EncoderDecoderCache):
             # Built without the config, which would truncate the conditioning to the window.
             past_key_values = EncoderDecoderCache(past_key_values, DynamicCache())
         if position_ids is None:
             position_ids = _count_on(inputs_embeds, past_key_values)
+        if self.config.point_head == "flat":
+            inputs_embeds = inputs_embeds + self.embed_slots(position_ids % TOKENS_PER_POINT)
         hidden_states = self.transform(
-            inputs_embeds + self.embed_slots(position_ids % TOKENS_PER_POINT),
+            inputs_embeds,
             encoder_hidden_states,
             attention_mask,
             encoder_attention_mask,
