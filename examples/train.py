@@ -35,6 +35,8 @@ class Arguments:
     save_steps: int = -1
     eval_steps: int = 0
     sample_steps: int = 0
+    num_eval_people: int = 16
+    num_sample_points: int = 1024
     window_step: int = 0
     tracker: str = "none"
     num_workers: int = 0

@@ -243,7 +243,20 @@ def test_the_average_of_the_weights_is_that_of_a_loop(tmp_path):
 def test_a_finished_run_gives_its_average_again(tmp_path):
     first = train_line(tmp_path, ema_decay=0.6).weight
     assert torch.equal(train_line(tmp_path, ema_decay=0.6).weight, first)
-    assert not torch.equal(train_line(tmp_path).weight, first)
+    assert not torch.equal(train_line(tmp_path / "without").weight, first)
+
+
+def test_a_run_does_not_go_on_with_other_settings(tmp_path):
+    train_line(tmp_path, learning_rate=1e-3)
+    with pytest.raises(ValueError, match=r"`learning_rate` was 0.001 when the run .* got 0.002"):
+        train_line(tmp_path, learning_rate=2e-3)
+    with pytest.raises(ValueError, match="`max_steps` was"):  # the cosine ends elsewhere
+        train_line(tmp_path, learning_rate=1e-3, max_steps=30)
+    train_line(tmp_path, learning_rate=1e-3, save_steps=7)
+    constant = {"schedule": "constant", "learning_rate": 1e-3}
+    train_line(tmp_path / "constant", **constant)
+    train_line(tmp_path / "constant", **constant, max_steps=30)
+    assert rows(tmp_path / "constant")[-1]["step"] == 29
 
 
 def test_an_average_cannot_begin_in_the_middle(tmp_path):

@@ -15,7 +15,7 @@ import os
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -29,6 +29,7 @@ from tqdm.auto import tqdm
 
 from .ema import WeightAverage
 from .run_log import StepLog, Tracker, check_tracker, finish_trackers, start_trackers
+from .run_settings import keep_settings
 
 logger = logging.getLogger(__name__)
 
@@ -169,6 +170,7 @@ def train(
 
     Raises:
         FloatingPointError: The loss became NaN or infinite.
+        ValueError: The run began with other settings.
     """
     check_tracker(config.tracker)
     output_dir = Path(config.output_dir)
@@ -187,6 +189,8 @@ def train(
     inner = accelerator.unwrap_model(model)
     average = WeightAverage(inner, config.ema_decay) if config.ema_decay else None
     first = restore_latest(accelerator, output_dir, average)
+    if first or accelerator.is_main_process:
+        keep_settings(asdict(config), output_dir, is_new=first == 0)
     start_trackers(accelerator, first)
     log = StepLog(output_dir / "log.jsonl", first, accelerator)
     bar = tqdm(
