@@ -32,7 +32,7 @@ from .cpu_records import (
     Worker,
 )
 from .cpu_sampling import WORDS, Draws, Rules
-from .cpu_weights import WeightFormat, bfloat16_bits, prepare_weights
+from .cpu_weights import WeightFormat, prepare_weights, quantize_rows
 from .tokenization_points import SORT_KEY, TOKENS_PER_POINT, TokenLayout
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class CompiledDecoder:
         encoder_attention_mask: 0 at padded conditioning tokens. [B, M]
         rules: Grammar and sampling, from `build_rules`.
         seeds: One per row.
-        weight_format: `WeightFormat`. With "int8", keys and values are bfloat16.
+        weight_format: `WeightFormat`. With "int8", keys and values are int8 as well.
     """
 
     def __init__(
@@ -112,12 +112,24 @@ class CompiledDecoder:
                     projected = nn.functional.linear(context, weight)
                     heads = projected.unflatten(1, (s.H, s.P)).transpose(0, 1)
                     target[i, b, :, : len(context)] = heads
-        values = values.unflatten(3, (-1, CHUNK)).mT
-        store = torch.Tensor.numpy if is_exact else bfloat16_bits
-        cross_keys, cross_values = (store(t.reshape(-1)) for t in (keys, values))
+        stores = [keys, values]
+        scales = [torch.ones(store.shape[:-1]) for store in stores]
+        if not is_exact:
+            stores, scales = zip(*map(_quantize, stores), strict=True)
+        keys, values = stores[0], stores[1].unflatten(3, (-1, CHUNK)).mT
         # Zeros take no memory before they are written.
-        ring = [np.zeros(s.layers * s.B * s.H * s.W * s.P, cross_keys.dtype) for _ in range(2)]
-        return Memory(*ring, cross_keys, cross_values, np.array([len(c) for c in contexts]))
+        count, kind = s.layers * s.B * s.H * s.W, np.float32 if is_exact else np.int8
+        return Memory(
+            keys=np.zeros(count * s.P, kind),
+            values=np.zeros(count * s.P, kind),
+            cross_keys=keys.reshape(-1).numpy(),
+            cross_values=values.reshape(-1).numpy(),
+            key_scales=np.zeros(count, np.float32),
+            value_scales=np.zeros(count, np.float32),
+            cross_key_scales=scales[0].reshape(-1).numpy(),
+            cross_value_scales=scales[1].reshape(-1).numpy(),
+            cross_lengths=np.array([len(context) for context in contexts]),
+        )
 
     def _build_scratch(self) -> Scratch:
         s, chunks = self.sizes, max(self.sizes.W, self.sizes.M) // CHUNK
@@ -287,6 +299,14 @@ def _run_together(
 
 def _round_up(count: int) -> int:
     return -(-count // CHUNK) * CHUNK
+
+
+def _quantize(store: Tensor) -> tuple[Tensor, Tensor]:
+    """Int8 numbers of keys or values [..., P], and their scales [...]."""
+    numbers, scales = quantize_rows(store.flatten(0, -2))
+    return torch.from_numpy(numbers).view(store.shape), torch.from_numpy(scales).view(
+        store.shape[:-1]
+    )
 
 
 def seed_twister(seed: int) -> ndarray:

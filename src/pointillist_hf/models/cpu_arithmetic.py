@@ -51,18 +51,32 @@ def _widen(builder: ir.IRBuilder, value: ir.Value) -> ir.Value:
 
 @intrinsic
 def narrow(context: object, value: types.Type, like: types.Type) -> tuple:
-    """A float32 as numbers are stored in `like`: itself, or the nearest bfloat16."""
+    """A float32 as numbers are stored in `like`: itself, the nearest bfloat16, or integer."""
 
     def emit(_: object, builder: ir.IRBuilder, __: object, args: tuple) -> ir.Value:
+        i32 = ir.IntType(32)
         if like.dtype == types.float32:
             return args[0]
-        i32 = ir.IntType(32)
+        if like.dtype == types.int8:
+            kind = ir.FunctionType(ir.FloatType(), [ir.FloatType()])
+            nearest = builder.module.declare_intrinsic("llvm.rint", (ir.FloatType(),), kind)
+            return builder.fptosi(builder.call(nearest, [args[0]]), ir.IntType(8))
         bits = builder.bitcast(args[0], i32)
         odd = builder.and_(builder.lshr(bits, ir.Constant(i32, 16)), ir.Constant(i32, 1))
         bits = builder.add(builder.add(bits, ir.Constant(i32, 0x7FFF)), odd)
         return builder.trunc(builder.lshr(bits, ir.Constant(i32, 16)), ir.IntType(16))
 
     return like.dtype(types.float32, like), emit
+
+
+@intrinsic
+def is_rounded(context: object, like: types.Type) -> tuple:
+    """Whether an array holds integers that are to be scaled; known when compiling."""
+
+    def emit(*_: object) -> ir.Value:
+        return ir.Constant(ir.IntType(1), int(like.dtype == types.int8))
+
+    return types.boolean(like), emit
 
 
 @intrinsic

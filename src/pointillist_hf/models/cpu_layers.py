@@ -26,6 +26,7 @@ from .cpu_arithmetic import (
     dot,
     dots_2,
     dots_4,
+    is_rounded,
     narrow,
     pointer,
     share,
@@ -34,6 +35,7 @@ from .cpu_arithmetic import (
 from .cpu_records import CHUNK, Memory, Rows, Scratch, Sizes, Weights, Worker
 
 LOWEST, START = F32(-3e38), np.int64(0)
+LEAST_SCALE = F32(1e-30)
 # Matrices of a layer, in the order of their addresses.
 CROSS_QUERY, CROSS_OUT, QUERY, KEY, VALUE, OUT, GATE, UP, DOWN = range(9)
 NUM_MATRICES = 9
@@ -105,16 +107,19 @@ def _attend(
 ) -> None:
     """One head over one chunk of keys: sums of values, largest score, sum of weights.
 
-    Queries, keys, values and results are arrays with an offset.
+    Queries and results are arrays with an offset; keys and values have another pair for scales.
     """
     scale, top, total = ONE / np.sqrt(F32(P)), LOWEST, ZERO
+    key_scales, value_scales, place = keys[2], values[2], U(keys[3])
     for t in range(U(count)):
-        scores[t] = scale * dot(keys[0], U(keys[1]) + t * U(P), query[0], query[1], P)
+        factor = scale * key_scales[place + t]
+        scores[t] = factor * dot(keys[0], U(keys[1]) + t * U(P), query[0], query[1], P)
     for t in range(U(count)):
         top = max(top, scores[t])
     for t in range(U(count)):
-        scores[t] = exp2((scores[t] - top) * LOG2_E)
-        total += scores[t]
+        weight = exp2((scores[t] - top) * LOG2_E)
+        total += weight
+        scores[t] = weight * value_scales[place + t]
     result, at = out[0], U(out[1])
     for d in range(U(P)):
         result[at + d] = dot(values[0], U(values[1]) + d * U(CHUNK), scores, 0, count)
@@ -123,8 +128,11 @@ def _attend(
 
 @njit
 def _attend_all(worker: Worker, sizes: Sizes, layer: int, store: tuple, scratch: Scratch) -> None:
-    """This thread's part of the heads and chunks; `store`: keys, values, their number, W or M."""
-    keys, values, lengths, step = store
+    """This thread's part of the heads and chunks.
+
+    The store: keys, values, their scales, the number of keys, W or M.
+    """
+    keys, values, key_scales, value_scales, lengths, step = store
     H, P, num_chunks = sizes.H, sizes.P, max(sizes.W, sizes.M) // CHUNK
     most = 0
     for b in worker.live:
@@ -134,12 +142,11 @@ def _attend_all(worker: Worker, sizes: Sizes, layer: int, store: tuple, scratch:
         b, h, chunk = worker.live[unit // (H * most)], unit // most % H, unit % most
         count = min(lengths[b] - chunk * CHUNK, CHUNK)
         if count > 0:
-            at = (((layer * sizes.B + b) * H + h) * step + chunk * CHUNK) * P
+            at = ((layer * sizes.B + b) * H + h) * step + chunk * CHUNK
             place = ((b * H + h) * num_chunks + chunk) * (P + 2)
             query = scratch.projected, (b * 3 * H + h) * P
-            _attend(
-                query, (keys, at), (values, at), count, P, worker.scores, (scratch.partial, place)
-            )
+            key, value = (keys, at * P, key_scales, at), (values, at * P, value_scales, at)
+            _attend(query, key, value, count, P, worker.scores, (scratch.partial, place))
 
 
 @njit(fastmath=FAST_MATH)
@@ -178,6 +185,17 @@ def _rotate(
         states[j] = second * cos + first * sin
 
 
+@njit(fastmath=FAST_MATH)
+def _choose_scale(x: ndarray, at: int, P: int, like: ndarray) -> float:
+    """What stored numbers of a head are multiplied by: 1, or what int8 needs."""
+    if not is_rounded(like):
+        return ONE
+    largest = LEAST_SCALE
+    for d in range(U(P)):
+        largest = max(largest, abs(x[U(at) + d]))
+    return largest / F32(127)
+
+
 @njit
 def _project_and_store(
     worker: Worker, weights: Weights, sizes: Sizes, memory: Memory, scratch: Scratch, rows: Rows,
@@ -196,14 +214,25 @@ def _project_and_store(
             at = (b * 3 + which) * D + h * P
             if which < 2:
                 _rotate(scratch.projected, at, rows.cosines, rows.sines, step * (P // 2), P // 2)
-            start = (((layer * sizes.B + b) * H + h) * sizes.W + place // CHUNK * CHUNK) * P
-            inside = place % CHUNK
-            for d in range(P):
-                number = narrow(scratch.projected[at + d], memory.keys)
-                if which == 1:
-                    memory.keys[start + inside * P + d] = number
-                elif which == 2:
-                    memory.values[start + d * CHUNK + inside] = number
+            if which:
+                ring = ((layer * sizes.B + b) * H + h) * sizes.W
+                _store(scratch.projected, at, P, memory, (ring, place), which == 1)
+
+
+@njit
+def _store(x: ndarray, at: int, P: int, memory: Memory, ring: tuple, is_key: bool) -> None:
+    """A key, or a value, at a place of a head's ring."""
+    start, inside = (ring[0] + ring[1] // CHUNK * CHUNK) * P, ring[1] % CHUNK
+    scale = _choose_scale(x, at, P, memory.keys)
+    factor = ONE / scale
+    scales = memory.key_scales if is_key else memory.value_scales
+    scales[ring[0] + ring[1]] = scale
+    for d in range(P):
+        number = narrow(x[at + d] * factor, memory.keys)
+        if is_key:
+            memory.keys[start + inside * P + d] = number
+        else:
+            memory.values[start + d * CHUNK + inside] = number
 
 
 @njit(fastmath=FAST_MATH)
@@ -255,8 +284,10 @@ def transform(
             weights, base + CROSS_QUERY, worker.own, D, scratch.projected, queries, live, False
         )
         wait(scratch.barrier, worker.num_threads)
-        cross = memory.cross_keys, memory.cross_values, memory.cross_lengths, sizes.M
-        _attend_all(worker, sizes, layer, cross, scratch)
+        cross = memory.cross_keys, memory.cross_values
+        cross_scales = memory.cross_key_scales, memory.cross_value_scales
+        store = *cross, *cross_scales, memory.cross_lengths, sizes.M
+        _attend_all(worker, sizes, layer, store, scratch)
         wait(scratch.barrier, worker.num_threads)
         _join_chunks(worker, sizes, memory.cross_lengths, scratch.partial)
         multiply(weights, base + CROSS_OUT, worker.own, D, scratch.hidden, sums, live, True)
@@ -267,8 +298,8 @@ def transform(
         moment = step, position % sizes.window
         _project_and_store(worker, weights, sizes, memory, scratch, rows, layer, moment)
         wait(scratch.barrier, worker.num_threads)
-        ring = memory.keys, memory.values, worker.seen, sizes.W
-        _attend_all(worker, sizes, layer, ring, scratch)
+        ring = memory.keys, memory.values, memory.key_scales, memory.value_scales
+        _attend_all(worker, sizes, layer, (*ring, worker.seen, sizes.W), scratch)
         wait(scratch.barrier, worker.num_threads)
         _join_chunks(worker, sizes, worker.seen, scratch.partial)
         multiply(weights, base + OUT, worker.own, D, scratch.hidden, sums, live, True)

@@ -91,12 +91,19 @@ class DepthSizes(NamedTuple):
 
 
 class Memory(NamedTuple):
-    """Keys and values in chunks, a chunk of values being transposed so that both meet as dots."""
+    """Keys and values in chunks, a chunk of values being transposed so that both meet as dots.
+
+    The scales are what a stored key or value is multiplied by: 1, unless they are int8.
+    """
 
     keys: ndarray  # [layers B H W P], chunks of [CHUNK, P]
     values: ndarray  # [layers B H W P], chunks of [P, CHUNK]
     cross_keys: ndarray  # [layers B H M P]
     cross_values: ndarray  # [layers B H M P]
+    key_scales: ndarray  # [layers B H W]
+    value_scales: ndarray  # [layers B H W]
+    cross_key_scales: ndarray  # [layers B H M]
+    cross_value_scales: ndarray  # [layers B H M]
     cross_lengths: ndarray  # [B]
 
 
