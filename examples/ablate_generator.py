@@ -22,7 +22,12 @@ import torch
 from torch import nn
 from transformers import HfArgumentParser
 
-from pointillist_hf import AvatarConditioner, PointGeneratorConfig, PointGeneratorForCausalLM
+from pointillist_hf import (
+    AvatarConditioner,
+    PointGeneratorConfig,
+    PointGeneratorForCausalLM,
+    RigRegressor,
+)
 from pointillist_hf.exporters.atomic_file import write_atomically
 from pointillist_hf.training.dataset import People, load_people, with_token_order
 from pointillist_hf.training.generator_checks import validate_generator
@@ -109,6 +114,13 @@ def count_weights(config: PointGeneratorConfig) -> int:
         return sum(p.numel() for p in PointGeneratorForCausalLM(config).parameters())
 
 
+def load_image_encoder(folder: Path) -> nn.Module:
+    """Of a trained pipeline, or of the regressor where nothing else is trained yet."""
+    if (folder / "conditioner").is_dir():
+        return AvatarConditioner.from_pretrained(folder / "conditioner").image_encoder
+    return RigRegressor.from_pretrained(folder / "rig_regressor").image_encoder
+
+
 def train_variant(
     variant: str, seed: int, splits: tuple[People, People], folder: Path, arguments: Arguments
 ) -> int:
@@ -118,8 +130,8 @@ def train_variant(
     processor = build_image_processor(arguments.size)
     torch.manual_seed(seed)
     conditioner = AvatarConditioner(build_conditioner_config(arguments.size, train.tokenizer))
-    trained = AvatarConditioner.from_pretrained(Path(arguments.components) / "conditioner")
-    conditioner.image_encoder.load_state_dict(trained.image_encoder.state_dict())
+    trained = load_image_encoder(Path(arguments.components))
+    conditioner.image_encoder.load_state_dict(trained.state_dict())
     conditioner.image_encoder.requires_grad_(False)
     generator = PointGeneratorForCausalLM(build_matched_config(arguments.size, head, train))
     embed_geometry(generator, train.tokenizer, train.rig)
