@@ -248,6 +248,14 @@ def test_changed_weights_are_noticed(model, context):
     assert not torch.equal(after.token_hidden_states[:, 0], before.token_hidden_states[:, 0])
 
 
+def test_changes_that_torch_does_not_count_are_noticed(model, context):
+    model = copy.deepcopy(model)
+    before = cpu_weights.prepare_weights(model, "exact")
+    assert cpu_weights.prepare_weights(model, "exact") is before
+    model.model.embed_tokens.weight.data.add_(0.01)
+    assert cpu_weights.prepare_weights(model, "exact") is not before
+
+
 def test_rows_of_int8():
     matrix = torch.randn(50, 33) * torch.logspace(-6, 3, 50)[:, None]
     matrix[7] = 0

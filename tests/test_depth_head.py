@@ -347,6 +347,12 @@ def test_what_the_head_cannot_use_is_refused(generator, context):
     masks = {"sliding_attention": torch.ones(2, 1, 48, 48, dtype=torch.bool)}
     with pytest.raises(ValueError, match="Masks of static caches cannot be used with `input_ids`"):
         generator(ids, context, attention_mask=masks)
+    points = generator.model.depth_head.join_tokens(generator.model.embed_tokens(ids))
+    with pytest.raises(ValueError, match="`inputs_embeds` cannot be used with `point_head='depth'"):
+        generator(inputs_embeds=points, encoder_hidden_states=context)
+    cache = generator.model(ids, context, use_cache=True).past_key_values
+    with pytest.raises(ValueError, match="A `PointCache` counts tokens and cannot be used with"):
+        generator.model(inputs_embeds=points, encoder_hidden_states=context, past_key_values=cache)
     static = StaticCache(config=generator.config, max_cache_len=64)
     with pytest.raises(ValueError, match=r"empty cache that grows .* got a StaticCache"):
         generator(ids, context, past_key_values=static)

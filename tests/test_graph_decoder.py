@@ -37,9 +37,8 @@ def decode(model, context, recording, *, mask=None, level="types", max_points=9,
 @pytest.mark.parametrize("level", ["types", "full"])
 @each_head
 def test_one_graph_gives_the_references_tokens(head, attention, level):
-    model = build_model(
-        attention=attention, **HEADS[head]
-    )  # a window of 16 tokens, clouds of up to 36
+    model = build_model(attention=attention, **HEADS[head])
+    # A window of 16 tokens, clouds of up to 36.
     context = torch.randn(3, 5, 24)
     expected = model.generate_points(context, grammar=level, max_points=9, engine="reference")
     tokens, states = decode(model, context, "eager", level=level)

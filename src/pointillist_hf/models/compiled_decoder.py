@@ -166,8 +166,11 @@ class CompiledDecoder:
     def _build_workers(self) -> list[Worker]:
         """As many as torch has threads, if there is work for them."""
         s = self.sizes
-        busy = (6 * s.D * s.D + 3 * s.D * s.F) // WEIGHTS_PER_THREAD
-        num_threads = max(1, min(torch.get_num_threads(), busy))
+        weights = 6 * s.D * s.D + 3 * s.D * s.F
+        if self.depth is not None:
+            small = self.depth[0]
+            weights = max(weights, 4 * small.D2 * small.D2 + 3 * small.D2 * small.F2)
+        num_threads = max(1, min(torch.get_num_threads(), weights // WEIGHTS_PER_THREAD))
         return [
             Worker(
                 thread,

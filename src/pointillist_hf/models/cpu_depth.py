@@ -15,12 +15,13 @@ from ..rendering.exp2 import exp2
 from .cpu_arithmetic import F32, FAST_MATH, LOG2_E, ONE, ZERO, U, dot, share, wait
 from .cpu_layers import LOWEST, START, feed_forward, multiply, normalize
 from .cpu_records import DepthScratch, DepthSizes, Rows, Scratch, Sizes, Weights, Worker
+from .tokenization_points import TOKENS_PER_POINT
 
 # Its matrices in the order of their addresses: two, then those of each layer.
 STATE_PROJ, OUT_PROJ, LAYERS = range(3)
-QUERY, KEY, VALUE, OUT, GATE, UP, DOWN = range(7)
+DEPTH_QUERY, DEPTH_KEY, DEPTH_VALUE, DEPTH_OUT, DEPTH_GATE = range(5)  # then up and down
 NUM_MATRICES = 7
-SLOTS = 4
+SLOTS = TOKENS_PER_POINT
 
 
 @njit
@@ -44,13 +45,13 @@ def feed_point(
 
 @njit
 def share_point(
-    worker: Worker, weights: Weights, sizes: Sizes, depth: DepthSizes, own: DepthScratch
+    worker: Worker, weights: Weights, sizes: Sizes, depth: DepthSizes, kept: DepthScratch
 ) -> None:
     """What the slots of a point have in common, from the thread's normalised states."""
     first, last = share(depth.D2, worker.thread, worker.num_threads)
     rows = first, last, START, depth.D2
     matrix = depth.first_matrix + STATE_PROJ
-    multiply(weights, matrix, worker.own, sizes.D, own.shared, rows, worker.live, False)
+    multiply(weights, matrix, worker.own, sizes.D, kept.shared, rows, worker.live, False)
 
 
 @njit
@@ -73,7 +74,7 @@ def _feed_slot(
 
 @njit(fastmath=FAST_MATH)
 def _attend_to_slots(
-    worker: Worker, sizes: tuple, queries: ndarray, memory: DepthScratch, place: tuple
+    worker: Worker, sizes: tuple, queries: ndarray, kept: DepthScratch, place: tuple
 ) -> None:
     """All heads over the slots so far, into the thread's own states."""
     B, D, H = sizes
@@ -86,7 +87,7 @@ def _attend_to_slots(
             top, total = LOWEST, ZERO
             at = b * D + h * P
             for t in range(slot + 1):
-                scores[t] = scale * dot(memory.keys, first + t * D + h * P, queries, at, P)
+                scores[t] = scale * dot(kept.keys, first + t * D + h * P, queries, at, P)
                 top = max(top, scores[t])
             for k in range(U(P)):
                 own[U(at) + k] = ZERO
@@ -94,7 +95,7 @@ def _attend_to_slots(
                 weight, row = exp2((scores[t] - top) * LOG2_E), U(first + t * D + h * P)
                 total += weight
                 for k in range(U(P)):
-                    own[U(at) + k] += weight * memory.values[row + k]
+                    own[U(at) + k] += weight * kept.values[row + k]
             for k in range(U(P)):
                 own[U(at) + k] /= total
 
@@ -102,7 +103,7 @@ def _attend_to_slots(
 @njit
 def _transform_slot(
     worker: Worker, weights: Weights, sizes: Sizes, depth: DepthSizes, scratch: Scratch,
-    memory: DepthScratch, slot: int,
+    kept: DepthScratch, slot: int,
 ) -> None:  # fmt: skip
     """The small transformer on the hidden states of the live rows, in place, at one slot."""
     D, live, own, norms = depth.D2, worker.live, worker.own, weights.inputs.norms
@@ -110,27 +111,27 @@ def _transform_slot(
     rows = first, last, START, D
     for layer in range(depth.L2):
         base = depth.first_matrix + LAYERS + NUM_MATRICES * layer
-        kept = first, last, (layer * sizes.B * SLOTS + slot) * D, SLOTS * D
+        stored = first, last, (layer * sizes.B * SLOTS + slot) * D, SLOTS * D
         for b in live:
             normalize(scratch.hidden, norms, 2 * layer * D, own, D, sizes.eps, b)
-        multiply(weights, base + QUERY, own, D, scratch.projected, rows, live, False)
-        multiply(weights, base + KEY, own, D, memory.keys, kept, live, False)
-        multiply(weights, base + VALUE, own, D, memory.values, kept, live, False)
+        multiply(weights, base + DEPTH_QUERY, own, D, scratch.projected, rows, live, False)
+        multiply(weights, base + DEPTH_KEY, own, D, kept.keys, stored, live, False)
+        multiply(weights, base + DEPTH_VALUE, own, D, kept.values, stored, live, False)
         wait(scratch.barrier, worker.num_threads)
         measures, place = (sizes.B, D, depth.H2), (layer, slot)
-        _attend_to_slots(worker, measures, scratch.projected, memory, place)
-        multiply(weights, base + OUT, own, D, scratch.hidden, rows, live, True)
+        _attend_to_slots(worker, measures, scratch.projected, kept, place)
+        multiply(weights, base + DEPTH_OUT, own, D, scratch.hidden, rows, live, True)
         wait(scratch.barrier, worker.num_threads)
         for b in live:
             normalize(scratch.hidden, norms, (2 * layer + 1) * D, own, D, sizes.eps, b)
-        feed_forward(worker, weights, scratch, base + GATE, D, depth.F2)
+        feed_forward(worker, weights, scratch, base + DEPTH_GATE, D, depth.F2)
         wait(scratch.barrier, worker.num_threads)
 
 
 @njit
 def emit_slot(
     worker: Worker, weights: Weights, sizes: Sizes, depth: DepthSizes, scratch: Scratch,
-    memory: DepthScratch, rows: Rows, place: tuple,
+    kept: DepthScratch, rows: Rows, place: tuple,
 ) -> None:  # fmt: skip
     """The states that a slot is predicted from, in the thread's own states and in the rows'.
 
@@ -138,16 +139,16 @@ def emit_slot(
     """
     column, slot = place
     token = rows.tokens, column, slot
-    _feed_slot(worker, weights, depth.D2, scratch, memory.shared, token)
+    _feed_slot(worker, weights, depth.D2, scratch, kept.shared, token)
     wait(scratch.barrier, worker.num_threads)
-    _transform_slot(worker, weights, sizes, depth, scratch, memory, slot)
+    _transform_slot(worker, weights, sizes, depth, scratch, kept, slot)
     first, last = share(sizes.D, worker.thread, worker.num_threads)
     out, places = depth.first_matrix + OUT_PROJ, (first, last, START, sizes.D)
-    multiply(weights, out, scratch.hidden, depth.D2, memory.states, places, worker.live, False)
+    multiply(weights, out, scratch.hidden, depth.D2, kept.states, places, worker.live, False)
     wait(scratch.barrier, worker.num_threads)
     norm = weights.inputs.out_norm
     for b in worker.live:
-        normalize(memory.states, norm, 0, worker.own, sizes.D, sizes.eps, b)
+        normalize(kept.states, norm, 0, worker.own, sizes.D, sizes.eps, b)
         if b % worker.num_threads == worker.thread:
             for k in range(U(sizes.D)):
                 rows.states[b, column - 1, k] = worker.own[U(b * sizes.D) + k]

@@ -8,6 +8,8 @@ Legend of the short names:
     L2, D2, ...    layers, widths, heads of the depth head's small transformer
 
 What the large transformer counts in, a step, is a token, or a point with the depth head.
+
+numba's cache of `cpu_decoding` notices no edits in this file: delete `__pycache__` after one.
 """
 
 from __future__ import annotations

@@ -162,6 +162,11 @@ class PreparedWeights:
         )
 
 
+def _sum_bits(tensor: Tensor) -> int:
+    kind = torch.int16 if tensor.dtype == torch.bfloat16 else torch.int32
+    return int(tensor.contiguous().view(kind).sum())
+
+
 _prepared: WeakKeyDictionary = WeakKeyDictionary()
 
 
@@ -169,9 +174,11 @@ def prepare_weights(
     model: PointGeneratorForCausalLM, weight_format: WeightFormat
 ) -> PreparedWeights:
     """The weights of a model, prepared anew if they have changed since the last time."""
-    # A tensor counts what was done to it in place; inference tensors cannot be changed so.
+    # A tensor counts what is done to it in place, but for fused optimizers and work on `.data`;
+    # inference tensors count nothing.
     state = [
-        (p.data_ptr(), 0 if p.is_inference() else p._version, p.dtype) for p in model.parameters()
+        (p.data_ptr(), 0 if p.is_inference() else p._version, p.dtype, _sum_bits(p.detach()))
+        for p in model.parameters()
     ]
     known = _prepared.setdefault(model, {})
     if weight_format not in known or known[weight_format][0] != state:

@@ -31,7 +31,7 @@ Engine = Literal[
     # Kernels on the CPU, a recorded graph on CUDA (which nobody has run yet): the same tokens, but
     # for draws that rounding decides.
     "compiled",
-    "compiled-int8",  # the same with rounded weights: other tokens, faster
+    "compiled-int8",  # the same with rounded weights and keys: other tokens, faster
 ]
 # Further arguments that the compiled engines know.
 COMPILED_OPTIONS = {"encoder_hidden_states", "encoder_attention_mask", "streamer", "stop"}

@@ -206,6 +206,11 @@ class PointGeneratorModel(PointGeneratorPreTrainedModel):
             return BaseModelOutputWithPastAndCrossAttentions(
                 last_hidden_state=hidden_states, past_key_values=past_key_values
             )
+        if isinstance(past_key_values, PointCache):
+            raise ValueError(
+                "A `PointCache` counts tokens and cannot be used with `inputs_embeds`. Go on from "
+                "the cache that `inputs_embeds` returned, or give `input_ids`."
+            )
         if inputs_embeds is None:
             inputs_embeds = self.embed_tokens(input_ids)
         if use_cache and past_key_values is None:
@@ -329,7 +334,15 @@ class PointGeneratorForCausalLM(
         positions, or indices; 0 keeps all. With `point_head="depth"` the logits of tokens that
         the slot cannot hold are the lowest finite number, and the last of `hidden_states` is that
         of the tokens, all others being of points.
+
+        Raises:
+            ValueError: `inputs_embeds` with `point_head="depth"`: they tell nothing of the tokens.
         """
+        if inputs_embeds is not None and self.config.point_head == "depth":
+            raise ValueError(
+                "`inputs_embeds` cannot be used with `point_head='depth'`: they are of points, and "
+                "logits are of tokens. Give `input_ids`, or call `model.model` for the states."
+            )
         outputs = self.model(
             input_ids=input_ids,
             encoder_hidden_states=encoder_hidden_states,

@@ -32,8 +32,7 @@ def keep_settings(settings: Mapping[str, object], folder: Path, *, is_new: bool)
     if settings["schedule"] == "constant":
         del bound["max_steps"]  # nothing but the end depends on it
     if is_new:
-        folder.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(dict(settings), indent=1) + "\n"
+        text = json.dumps(dict(settings), indent=1, default=str) + "\n"
         write_atomically(path, lambda partial: partial.write_text(text))
         return
     began = json.loads(path.read_text()) if path.exists() else {}
