@@ -9,7 +9,7 @@ squared error.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -89,15 +89,13 @@ def identify_people(
     backdrop = torch.tensor(pipe.image_processor.background)
     mean = torch.stack(
         [
-            _true_picture(_person(s, config), camera, backdrop)
-            for s in _seeds("train", num_mean, config)
+            _true_picture(person, camera, backdrop)
+            for person in draw_people("train", num_mean, config)
         ]
     ).mean(0)
-    people = [
-        _person(s, config) for s in _seeds("test", first_person + num_people, config)[first_person:]
-    ]
+    people = list(draw_people("test", num_people, config, first=first_person))
     truth = torch.stack([_true_picture(person, camera, backdrop) for person in people])
-    portraits = [_portrait(person, pipe) for person in people]
+    portraits = [take_portrait(person) for person in people]
     avatars, counts = [], []
     for i in tqdm(range(0, num_people, BATCH_SIZE), disable=not show_progress, desc="avatars"):
         made = pipe(
@@ -122,13 +120,15 @@ def identify_people(
     )
 
 
-def _seeds(split: str, count: int, config: SyntheticDatasetConfig) -> Sequence[int]:
-    first = FIRST_SEED[split] + 10_000_000 * config.seed
-    return range(first, first + count)
-
-
-def _person(seed: int, config: SyntheticDatasetConfig) -> Subject:
-    return build_subject(seed, resolution=config.resolution, use_accessories=config.use_accessories)
+def draw_people(
+    split: str, count: int, config: SyntheticDatasetConfig, *, first: int = 0
+) -> Iterator[Subject]:
+    """People of a split of a data set, from the one at place `first` on."""
+    start = FIRST_SEED[split] + 10_000_000 * config.seed + first
+    for seed in range(start, start + count):
+        yield build_subject(
+            seed, resolution=config.resolution, use_accessories=config.use_accessories
+        )
 
 
 def _true_picture(person: Subject, camera: Cameras, backdrop: Tensor) -> Tensor:
@@ -137,9 +137,9 @@ def _true_picture(person: Subject, camera: Cameras, backdrop: Tensor) -> Tensor:
     return picture[..., :3] * alpha + backdrop * (1 - alpha)
 
 
-def _portrait(person: Subject, pipe: AvatarPipeline) -> Image.Image:
-    """A new portrait of the person, with alpha."""
-    # People live on the head of today, whatever head the pipeline was trained on.
+def take_portrait(person: Subject) -> Image.Image:
+    """A portrait of the person that is in no data set, with alpha."""
+    # People live on the head of today, whatever head a pipeline was trained on.
     rig = ProceduralHeadRig(person.resolution)
     picture = take_portraits(person, rig, 1, size=PORTRAIT_SIZE, seed=1).images[0]
     return Image.fromarray(np.round(255 * picture).astype(np.uint8))
