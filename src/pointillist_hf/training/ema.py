@@ -11,6 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from .sharding import copy_whole, whole
+
 AVERAGE_FILE = "average.safetensors"
 
 
@@ -59,12 +61,16 @@ class WeightAverage:
         for name, weight in self.weights.items():
             weight.copy_(kept[name])
 
-    def save(self, folder: Path) -> None:
-        """Writes the average into the folder of a checkpoint."""
-        save_file(
-            {name: value.contiguous() for name, value in self.average.items()},
-            folder / AVERAGE_FILE,
-        )
+    def save(self, folder: Path, *, is_main: bool = True) -> None:
+        """Writes the average into the folder of a checkpoint; all processes must come.
+
+        Args:
+            folder: Where.
+            is_main: Whether this is the process that writes.
+        """
+        average = {name: whole(value).contiguous() for name, value in self.average.items()}
+        if is_main:
+            save_file(average, folder / AVERAGE_FILE)
 
     def load(self, folder: Path) -> None:
         """Reads what `save` wrote.
@@ -79,4 +85,4 @@ class WeightAverage:
                 "without it, or begin again in another folder."
             )
         for name, value in load_file(path).items():
-            self.average[name].copy_(value)
+            copy_whole(self.average[name], value)

@@ -30,6 +30,7 @@ from tqdm.auto import tqdm
 from .ema import WeightAverage
 from .run_log import StepLog, Tracker, check_tracker, finish_trackers, start_trackers
 from .run_settings import keep_settings
+from .sharding import gather_weights, unsharded, whole
 
 logger = logging.getLogger(__name__)
 
@@ -208,7 +209,7 @@ def train(
                     "restart from an earlier checkpoint."
                 )
             norm = accelerator.clip_grad_norm_(inner.parameters(), config.max_grad_norm)
-            row = {"step": step, **means, "grad_norm": float(norm)}
+            row = {"step": step, **means, "grad_norm": float(whole(norm))}
             row["learning_rate"] = scheduler.get_last_lr()[0]
             optimizer.step()
             scheduler.step()
@@ -224,6 +225,7 @@ def train(
     finish_trackers(accelerator)
     if average is not None:
         average.store()
+    gather_weights(inner)
     return inner
 
 
@@ -308,6 +310,7 @@ def run_periodic(
         torch.no_grad(),
         torch.random.fork_rng(),
         average.applied() if average is not None else nullcontext(),
+        unsharded(inner),
     ):
         for job in due:
             figures.update(job.run(inner, done))
@@ -327,9 +330,9 @@ def save_checkpoint(
     partial_folder = folder / f"partial-{step:07d}"
     accelerator.save_state(str(partial_folder))
     accelerator.wait_for_everyone()
+    if average is not None:
+        average.save(partial_folder, is_main=accelerator.is_main_process)
     if accelerator.is_main_process:
-        if average is not None:
-            average.save(partial_folder)
         target = folder / f"step-{step:07d}"
         shutil.rmtree(target, ignore_errors=True)
         os.replace(partial_folder, target)

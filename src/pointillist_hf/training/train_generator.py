@@ -34,6 +34,8 @@ class GeneratorTraining(nn.Module):
     ) -> None:
         super().__init__()
         self.conditioner, self.generator = conditioner, generator
+        # What accelerate's FSDP shards, unless told otherwise.
+        self._no_split_modules = list(generator._no_split_modules)
 
     def forward(
         self, pixel_values: Tensor, rig_points: Tensor, input_ids: Tensor, labels: Tensor

@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Weights that FSDP2 has shared out among the processes, and how to see them whole.
+
+All functions leave what is not sharded alone. Those that see something whole must be called by all
+processes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """A tensor with what other processes have of it."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+@torch.no_grad()
+def copy_whole(target: Tensor, source: Tensor) -> None:
+    """Puts a whole tensor into one that may be sharded; each process takes its part."""
+    if isinstance(target, DTensor):
+        source = distribute_tensor(
+            source.to(target.device), target.device_mesh, target.placements, src_data_rank=None
+        )
+    target.copy_(source)
+
+
+@contextmanager
+def unsharded(model: nn.Module) -> Iterator[None]:
+    """Inside, the parts of the model can be called one by one, as if it were not sharded.
+
+    Otherwise only the model as a whole can be called, because that is what gathers its weights.
+    """
+    modules = [module for module in model.modules() if isinstance(module, FSDPModule)]
+    for module in modules:
+        module.unshard()
+    try:
+        yield
+    finally:
+        for module in modules:
+            module.reshard()
+
+
+def gather_weights(model: nn.Module) -> None:
+    """Gives every process the whole weights, for good: the model can be saved, not trained on."""
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if isinstance(parameter, DTensor):
+                kept = nn.Parameter(whole(parameter.detach()), parameter.requires_grad)
+                module.register_parameter(name, kept)
