@@ -57,14 +57,14 @@ style: $(INSTALLED)  ## Repair style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(INSTALLED)  ## Measure model, population, fits, rendering, generation (some 40 minutes)
+bench: $(INSTALLED)  ## Measure model, sampling, population, fits, rendering, generation (an hour)
 	set -e; for script in benchmarks/*.py; do $(BIN)/python $$script; done
 
 checkpoint: $(INSTALLED)  ## Train the tiny model from nothing; an interrupted run goes on
 	$(BIN)/python examples/make_dataset.py --output $(DATA) --num_train 2048 --num_test 32 \
 		--num_skin_points 600 --hair_budget 450 --num_proc 2
 	$(TRAIN) --stage regressor
-	$(TRAIN) --stage generator
+	$(TRAIN) --stage generator --size tiny-depth
 	$(TRAIN) --stage decoder
 	$(BIN)/python examples/assemble.py --components $(RUN) --output $(CHECKPOINT)
 

@@ -24,7 +24,7 @@ import statistics
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +70,7 @@ class Arguments:
     cpu_time: bool = False
     rounds: int = 5
     tokens: int = 12  # of `generate` in a round; the compiled engines run for 0.1 seconds
+    widths: list[int] = field(default_factory=lambda: [size[1] for size in SIZES])
     output: str = "outputs/generation.json"
 
 
@@ -412,7 +413,7 @@ def main() -> None:
     transformers.logging.set_verbosity_error()
     torch.set_num_threads(arguments.num_threads)
     tables = []
-    for size in SIZES:
+    for size in (size for size in SIZES if size[1] in arguments.widths):
         for context in CONTEXTS:
             tables.append(compare(size, context, arguments))
             print(json.dumps(tables[-1], indent=2), flush=True)

@@ -28,7 +28,7 @@ class Arguments:
     first_person: int = 0
     num_skin_points: int = 600
     hair_budget: int = 450
-    use_accessories: bool = False  # the embedded model has seen none
+    use_accessories: bool = True
     seed: int = 0
 
 

@@ -31,9 +31,9 @@ class Arguments:
     components: str
     output: str
     max_points: int = 1400
-    grammar: str = "types"
-    temperature: float = 1.0
-    min_p: float = 0.1
+    grammar: str = "full"
+    temperature: float = 0.85
+    min_p: float = 0.05
     align_points: bool = True
     dtype: str = "bfloat16"
 

@@ -164,7 +164,7 @@ STAGES = {
         _run_regressor, {"max_steps": 2400, "batch_size": 32, "learning_rate": 6e-4}
     ),
     "generator": Stage(
-        _run_generator, {"max_steps": 2200, "batch_size": 16, "learning_rate": 1e-3}
+        _run_generator, {"max_steps": 3000, "batch_size": 16, "learning_rate": 1e-3}
     ),
-    "decoder": Stage(_run_decoder, {"max_steps": 1500, "batch_size": 8, "learning_rate": 1e-3}),
+    "decoder": Stage(_run_decoder, {"max_steps": 1450, "batch_size": 8, "learning_rate": 1e-3}),
 }
