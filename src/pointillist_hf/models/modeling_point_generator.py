@@ -185,16 +185,8 @@ class PointGeneratorModel(PointGeneratorPreTrainedModel):
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("Give exactly one of `input_ids` and `inputs_embeds`.")
         if self.config.point_head == "depth" and input_ids is not None:
-            if isinstance(attention_mask, dict):
-                raise ValueError(
-                    "Masks of static caches cannot be used with `input_ids` and "
-                    "`point_head='depth'`. Give a mask [B, L] or none."
-                )
-            past_key_values = (
-                PointCache.around(past_key_values, self.window_config)
-                if use_cache or past_key_values is not None
-                else None
-            )
+            if use_cache or past_key_values is not None:
+                past_key_values = PointCache.around(past_key_values, self.window_config)
             hidden_states = self.forward_points(
                 input_ids,
                 encoder_hidden_states,
@@ -208,8 +200,8 @@ class PointGeneratorModel(PointGeneratorPreTrainedModel):
             )
         if isinstance(past_key_values, PointCache):
             raise ValueError(
-                "A `PointCache` counts tokens and cannot be used with `inputs_embeds`. Go on from "
-                "the cache that `inputs_embeds` returned, or give `input_ids`."
+                "A `PointCache` counts tokens and cannot be used with `inputs_embeds`: give the "
+                "cache that they returned."
             )
         if inputs_embeds is None:
             inputs_embeds = self.embed_tokens(input_ids)
@@ -248,6 +240,11 @@ class PointGeneratorModel(PointGeneratorPreTrainedModel):
         The layers run over the points that the tokens complete. The state after token t is the one
         that slot t + 1 is predicted from, so the depth head runs over the points of these slots.
         """
+        if isinstance(attention_mask, dict):
+            raise ValueError(
+                "Masks of static caches cannot be used with `input_ids` and `point_head='depth'`. "
+                "Give a mask [B, L] or none."
+            )
         num_new, batch = input_ids.shape[1], len(input_ids)
         if past is not None and past.pending_ids is not None:
             input_ids = torch.cat([past.pending_ids, input_ids], dim=1)
@@ -339,10 +336,7 @@ class PointGeneratorForCausalLM(
             ValueError: `inputs_embeds` with `point_head="depth"`: they tell nothing of the tokens.
         """
         if inputs_embeds is not None and self.config.point_head == "depth":
-            raise ValueError(
-                "`inputs_embeds` cannot be used with `point_head='depth'`: they are of points, and "
-                "logits are of tokens. Give `input_ids`, or call `model.model` for the states."
-            )
+            raise ValueError("`inputs_embeds` cannot be used with `point_head='depth'` for logits.")
         outputs = self.model(
             input_ids=input_ids,
             encoder_hidden_states=encoder_hidden_states,

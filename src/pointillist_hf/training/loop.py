@@ -189,10 +189,7 @@ def train(
     model, optimizer, scheduler = accelerator.prepare(model, optimizer, scheduler)
     inner = accelerator.unwrap_model(model)
     average = WeightAverage(inner, config.ema_decay) if config.ema_decay else None
-    first = restore_latest(accelerator, output_dir, average)
-    if first or accelerator.is_main_process:
-        keep_settings(asdict(config), output_dir, is_new=first == 0)
-    start_trackers(accelerator, first)
+    first = begin_run(accelerator, config, average)
     log = StepLog(output_dir / "log.jsonl", first, accelerator)
     bar = tqdm(
         total=config.max_steps,
@@ -227,6 +224,16 @@ def train(
         average.store()
     gather_weights(inner)
     return inner
+
+
+def begin_run(accelerator: Accelerator, config: LoopConfig, average: WeightAverage | None) -> int:
+    """Goes on from the newest checkpoint, if there is one; the number of steps taken before."""
+    output_dir = Path(config.output_dir)
+    first = restore_latest(accelerator, output_dir, average)
+    if first or accelerator.is_main_process:
+        keep_settings(asdict(config), output_dir, is_new=first == 0)
+    start_trackers(accelerator, first)
+    return first
 
 
 def build_optimizer(
