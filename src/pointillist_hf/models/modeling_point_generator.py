@@ -336,7 +336,7 @@ class PointGeneratorForCausalLM(
             ValueError: `inputs_embeds` with `point_head="depth"`: they tell nothing of the tokens.
         """
         if inputs_embeds is not None and self.config.point_head == "depth":
-            raise ValueError("`inputs_embeds` cannot be used with `point_head='depth'`: give `input_ids`.")
+            raise ValueError("`inputs_embeds` cannot be used with `point_head='depth'`, ids can.")
         outputs = self.model(
             input_ids=input_ids,
             encoder_hidden_states=encoder_hidden_states,
