@@ -19,6 +19,7 @@ from numpy import ndarray
 from torch import Tensor, nn
 
 from . import cpu_layers
+from .cpu_arithmetic import LANES
 from .cpu_decoding import decode_points, decode_tokens
 from .cpu_records import (
     CHUNK,
@@ -32,7 +33,13 @@ from .cpu_records import (
     Worker,
 )
 from .cpu_sampling import WORDS, Draws, Rules
-from .cpu_weights import WeightFormat, prepare_weights, quantize_rows
+from .cpu_weights import (
+    WeightFormat,
+    allocate,
+    bfloat16_bits,
+    prepare_weights,
+    quantize_rows,
+)
 from .tokenization_points import SORT_KEY, TOKENS_PER_POINT, TokenLayout
 
 if TYPE_CHECKING:
@@ -54,7 +61,8 @@ class CompiledDecoder:
         encoder_attention_mask: 0 at padded conditioning tokens. [B, M]
         rules: Grammar and sampling, from `build_rules`.
         seeds: One per row.
-        weight_format: `WeightFormat`. With "int8", keys and values are int8 as well.
+        weight_format: `WeightFormat`; keys and values are rounded like the weights, and float32 if
+            these are exact.
     """
 
     def __init__(
@@ -84,13 +92,14 @@ class CompiledDecoder:
             F=config.intermediate_size,
             H=config.num_attention_heads,
             P=config.head_dim,
+            V=_round_up(config.head_dim, LANES),
             W=_round_up(min(window, longest)),
             M=_round_up(max(map(len, contexts))),
             window=window,
             eps=config.rms_norm_eps,
         )
         self.depth = self._build_depth() if config.point_head == "depth" else None
-        self.memory = self._build_memory(contexts, is_exact=weight_format == "exact")
+        self.memory = self._build_memory(contexts, weight_format)
         self.scratch = self._build_scratch()
         self.draws = Draws(
             points=np.zeros((batch, 2, TOKENS_PER_POINT), np.int64),
@@ -100,7 +109,7 @@ class CompiledDecoder:
         self.ended = np.zeros(batch, np.bool_)
         self.position = 0
 
-    def _build_memory(self, contexts: list[Tensor], *, is_exact: bool) -> Memory:
+    def _build_memory(self, contexts: list[Tensor], weight_format: WeightFormat) -> Memory:
         """An empty ring, and the keys and values of the conditioning."""
         s = self.sizes
         keys, values = (torch.zeros(s.layers, s.B, s.H, s.M, s.P) for _ in range(2))
@@ -112,22 +121,20 @@ class CompiledDecoder:
                     projected = nn.functional.linear(context, weight)
                     heads = projected.unflatten(1, (s.H, s.P)).transpose(0, 1)
                     target[i, b, :, : len(context)] = heads
-        stores = [keys, values]
-        scales = [torch.ones(store.shape[:-1]) for store in stores]
-        if not is_exact:
-            stores, scales = zip(*map(_quantize, stores), strict=True)
-        keys, values = stores[0], stores[1].unflatten(3, (-1, CHUNK)).mT
-        # Zeros take no memory before they are written.
-        count, kind = s.layers * s.B * s.H * s.W, np.float32 if is_exact else np.int8
+        (keys, key_scales), (values, value_scales) = (
+            _store(store, weight_format) for store in (keys, values)
+        )
+        keys, values = _group_keys(keys), _group_values(values)
+        count = s.layers * s.B * s.H * s.W
         return Memory(
-            keys=np.zeros(count * s.P, kind),
-            values=np.zeros(count * s.P, kind),
-            cross_keys=keys.reshape(-1).numpy(),
-            cross_values=values.reshape(-1).numpy(),
+            keys=allocate(count * s.P, keys.dtype),
+            values=allocate(count * s.V, values.dtype),
+            cross_keys=keys.reshape(-1),
+            cross_values=values.reshape(-1),
             key_scales=np.zeros(count, np.float32),
             value_scales=np.zeros(count, np.float32),
-            cross_key_scales=scales[0].reshape(-1).numpy(),
-            cross_value_scales=scales[1].reshape(-1).numpy(),
+            cross_key_scales=key_scales,
+            cross_value_scales=value_scales,
             cross_lengths=np.array([len(context) for context in contexts]),
         )
 
@@ -145,7 +152,7 @@ class CompiledDecoder:
             projected=build(3 * width),
             gated=build(inner),
             logits=build(self.rules.vocabulary),
-            partial=build(s.H * chunks * (s.P + 2)),
+            partial=build(s.H * chunks * (s.V + 2)),
             barrier=np.zeros(2, np.int64),
         )
 
@@ -160,7 +167,7 @@ class CompiledDecoder:
             first_matrix=cpu_layers.NUM_MATRICES * config.num_hidden_layers,
         )
         kept = sizes.L2 * B * TOKENS_PER_POINT * sizes.D2
-        counts = (B * sizes.D2, kept, kept, B * D)
+        counts = (B * sizes.D2, sizes.L2 * B * sizes.D2 * LANES, kept, B * D)
         return sizes, DepthScratch(*(np.zeros(count, np.float32) for count in counts))
 
     def _build_workers(self) -> list[Worker]:
@@ -177,6 +184,7 @@ class CompiledDecoder:
                 num_threads,
                 own=np.zeros_like(self.scratch.hidden),
                 scores=np.zeros(CHUNK, np.float32),
+                sums=np.zeros(4 * LANES, np.float32),
                 seen=np.zeros(s.B, np.int64),
                 live=np.zeros(s.B, np.int64),
             )
@@ -300,16 +308,33 @@ def _run_together(
             other.result()
 
 
-def _round_up(count: int) -> int:
-    return -(-count // CHUNK) * CHUNK
+def _round_up(count: int, step: int = CHUNK) -> int:
+    return -(-count // step) * step
 
 
-def _quantize(store: Tensor) -> tuple[Tensor, Tensor]:
-    """Int8 numbers of keys or values [..., P], and their scales [...]."""
-    numbers, scales = quantize_rows(store.flatten(0, -2))
-    return torch.from_numpy(numbers).view(store.shape), torch.from_numpy(scales).view(
-        store.shape[:-1]
-    )
+def _store(numbers: Tensor, weight_format: WeightFormat) -> tuple[ndarray, ndarray]:
+    """Keys or values [..., P] as the ring has them, and what each of them is multiplied by."""
+    rows = numbers.flatten(0, -2)
+    scales = np.ones(len(rows), np.float32)
+    if weight_format == "exact":
+        return numbers.numpy(), scales
+    if weight_format == "bfloat16":
+        return bfloat16_bits(numbers), scales
+    stored, scales = quantize_rows(rows)
+    return stored.reshape(numbers.shape), scales
+
+
+def _group_keys(keys: ndarray) -> ndarray:
+    """[..., M, P] as [..., M / LANES, P, LANES], see `Memory`."""
+    *rest, M, P = keys.shape
+    return keys.reshape(*rest, M // LANES, LANES, P).swapaxes(-1, -2)
+
+
+def _group_values(values: ndarray) -> ndarray:
+    """[..., M, P] as [..., M / CHUNK, V / LANES, CHUNK, LANES], see `Memory`."""
+    *rest, M, P = values.shape
+    padded = np.pad(values, [(0, 0)] * (len(rest) + 1) + [(0, -P % LANES)])
+    return padded.reshape(*rest, M // CHUNK, CHUNK, -1, LANES).swapaxes(-2, -3)
 
 
 def seed_twister(seed: int) -> ndarray:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the decoding kernels are made of: stored numbers, dot products, and a barrier.
+"""What the decoding kernels are made of: stored numbers, their products, and a barrier.
 
 Matrices are float32, bfloat16 in the bits of uint16, or int8. Arrays are flat, with unsigned
-offsets, because LLVM vectorises those. A dot product is always summed in the same order.
+offsets, because LLVM vectorises those. A product is always summed in the same order.
 
 numba's cache of `cpu_decoding` notices no edits in this file: delete `__pycache__` after one.
 """
@@ -22,7 +22,6 @@ from numpy import ndarray
 F32, U = np.float32, np.uint64
 ZERO, ONE, LOG2_E = F32(0), F32(1), F32(1.4426950408889634)
 LANES, UNROLL = 16, 4  # of the vectors that sums are made of
-AHEAD = 4096  # bytes; less does not get over a page's border in time
 SPINS = 2000  # looks at the barrier before a thread offers its core to others
 FUSED = ("contract",)  # a product and its sum in one instruction, where there is one
 FAST_MATH = {"contract", "nnan", "ninf", "nsz", "arcp", "reassoc", "afn"}
@@ -142,101 +141,81 @@ def share(count: int, thread: int, num_threads: int) -> tuple[int, int]:
     return count * thread // num_threads, count * (thread + 1) // num_threads
 
 
-def _add_lanes(builder: ir.IRBuilder, vector: ir.Value) -> ir.Value:
-    """Sum of a vector's elements, half by half."""
-    width = LANES
-    while width > 1:
-        width //= 2
-        halves = [
-            builder.shuffle_vector(
-                vector, vector, ir.Constant(ir.VectorType(ir.IntType(32), width), list(lanes))
-            )
-            for lanes in (range(width), range(width, 2 * width))
-        ]
-        vector = builder.fadd(*halves)
-    return builder.extract_element(vector, ir.Constant(ir.IntType(32), 0))
+@njit
+def share_rows(first: int, last: int, thread: int, num_threads: int) -> tuple[int, int]:
+    """As `share`, for the rows of a matrix between two: those side by side stay together."""
+    start = first // LANES
+    low, high = share((last + LANES - 1) // LANES - start, thread, num_threads)
+    return max(first, (start + low) * LANES), min(last, (start + high) * LANES)
 
 
-def _build_dots(num_states: int) -> Callable:
-    """`dots(a, i, x, places, count)`: sums of a[i + k] x[place + k], one for each place.
+def _build_sums(num_states: int) -> Callable:
+    """`sum_columns(a, i, x, places, count, out, at)`, see `sum_columns`, for so many states.
 
-    Written in vectors, because what is left to LLVM is summed in another order when other sums
-    stand beside it: a row of a batch would not have the bits that it has alone.
+    The results of the states follow each other in `out`, LANES apart. Written in vectors, because
+    LLVM would sum in another order when other sums stand beside: a row of a batch would not have
+    the bits that it has alone.
     """
-    vector, wide = ir.VectorType(ir.FloatType(), LANES), ir.IntType(64)
+    wide, vector = ir.IntType(64), ir.VectorType(ir.FloatType(), LANES)
+    everywhere = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
+    nothing = ir.Constant(vector, [0.0] * LANES)
 
     def emit(target: object, builder: ir.IRBuilder, signature: object, args: tuple) -> ir.Value:
-        arrays, (_, i, _, places, count) = signature.args, args
-        stored, states = (
-            target.make_array(arrays[n])(target, builder, args[n]).data for n in (0, 2)
+        stored, states, results = (
+            target.make_array(signature.args[n])(target, builder, args[n]).data for n in (0, 2, 5)
         )
+        _, i, _, places, count, _, at = args
         starts = [builder.extract_value(places, n) for n in range(num_states)]
 
-        def add_products(sums: list[ir.Value], k: ir.Value, kind: Callable) -> None:
-            """Adds the products at k, a vector or a single one each, to the sums."""
-            weight = _widen(builder, kind(stored, builder.add(i, k)))
+        def vector_at(data: ir.Value, place: ir.Value) -> ir.Value:
+            kind = ir.VectorType(data.type.pointee, LANES).as_pointer()
+            return builder.bitcast(builder.gep(data, [place]), kind)
+
+        def add_products(sums: list[ir.Value], k: ir.Value) -> None:
+            row = builder.add(i, builder.mul(k, wide(LANES)))
+            weights = _widen(builder, builder.load(vector_at(stored, row), align=1))
             for total, start in zip(sums, starts, strict=True):
-                state = kind(states, builder.add(start, k))
-                product = builder.fmul(weight, state, flags=FUSED)
+                state = builder.load(builder.gep(states, [builder.add(start, k)]))
+                state = builder.insert_element(nothing, state, ir.IntType(32)(0))
+                state = builder.shuffle_vector(state, state, everywhere)
+                product = builder.fmul(weights, state, flags=FUSED)
                 builder.store(builder.fadd(builder.load(total), product, flags=FUSED), total)
 
-        def read(data: ir.Value, place: ir.Value) -> ir.Value:
-            return builder.load(builder.gep(data, [place]))
-
-        def read_vector(data: ir.Value, place: ir.Value) -> ir.Value:
-            at = builder.gep(data, [place])
-            kind = ir.VectorType(data.type.pointee, LANES)
-            return builder.load(builder.bitcast(at, kind.as_pointer()), align=1)
-
-        def prefetch(data: ir.Value, place: ir.Value) -> None:
-            """Asks for a page ahead: left alone, the hardware stops where a page ends."""
-            i32, byte = ir.IntType(32), ir.IntType(8).as_pointer()
-            kind = ir.FunctionType(ir.VoidType(), [byte, i32, i32, i32])
-            ask = builder.module.declare_intrinsic("llvm.prefetch", (byte,), kind)
-            size = target.get_abi_sizeof(data.type.pointee)
-            at = builder.bitcast(builder.gep(data, [place]), byte)
-            for line in range(0, UNROLL * LANES * size, 64):
-                builder.call(ask, [builder.gep(at, [wide(AHEAD + line)]), i32(0), i32(3), i32(1)])
-
-        zero = ir.Constant(wide, 0)
         sums = [
-            [cgutils.alloca_once_value(builder, ir.Constant(vector, [0.0] * LANES)) for _ in starts]
-            for _ in range(UNROLL)
+            [cgutils.alloca_once_value(builder, nothing) for _ in starts] for _ in range(UNROLL)
         ]
-        step = LANES * UNROLL
-        blocks = builder.mul(builder.udiv(count, wide(step)), wide(step))
-        vectors = builder.mul(builder.udiv(count, wide(LANES)), wide(LANES))
-        with cgutils.for_range_slice(builder, zero, blocks, wide(step)) as (k, _):
-            prefetch(stored, builder.add(i, k))
+        blocks = builder.mul(builder.udiv(count, wide(UNROLL)), wide(UNROLL))
+        with cgutils.for_range_slice(builder, wide(0), blocks, wide(UNROLL)) as (k, _):
             for u in range(UNROLL):
-                add_products(sums[u], builder.add(k, wide(u * LANES)), read_vector)
-        with cgutils.for_range_slice(builder, blocks, vectors, wide(LANES)) as (k, _):
-            add_products(sums[0], k, read_vector)
-        totals = []
+                add_products(sums[u], builder.add(k, wide(u)))
+        with cgutils.for_range_slice(builder, blocks, count, wide(1)) as (k, _):
+            add_products(sums[0], k)
         for n in range(num_states):
             parts = [builder.load(sums[u][n]) for u in range(UNROLL)]
             while len(parts) > 1:
                 parts = [builder.fadd(*pair) for pair in zip(parts[::2], parts[1::2], strict=True)]
-            totals.append(cgutils.alloca_once_value(builder, _add_lanes(builder, parts[0])))
-        with cgutils.for_range_slice(builder, vectors, count, wide(1)) as (k, _):
-            add_products(totals, k, read)
-        results = [builder.load(total) for total in totals]
-        return target.make_tuple(builder, signature.return_type, results)
+            place = builder.add(at, wide(n * LANES))
+            builder.store(parts[0], vector_at(results, place), align=1)
+        return target.get_dummy_value()
 
     @intrinsic
-    def dots(context, a, i, x, places, count):  # noqa: ANN001, ANN202  numba reads the names
+    def sums(context, a, i, x, places, count, out, at):  # noqa: ANN001, ANN202  numba reads the names
         """Emits the sums."""
-        offsets = types.UniTuple(types.int64, num_states)
-        result = types.UniTuple(types.float32, num_states)
-        return result(a, types.int64, x, offsets, types.int64), emit
+        index = types.int64
+        offsets = types.UniTuple(index, num_states)
+        return types.void(a, index, x, offsets, index, out, index), emit
 
-    return dots
+    return sums
 
 
-dots_1, dots_2, dots_4 = (_build_dots(num_states) for num_states in (1, 2, 4))
+sum_columns_1, sum_columns_2, sum_columns_4 = map(_build_sums, (1, 2, 4))
 
 
 @njit(inline="always")
-def dot(a: ndarray, i: int, x: ndarray, j: int, count: int) -> float:
-    """Sum of a[i + k] x[j + k]; `a` may be stored in any type."""
-    return dots_1(a, i, x, (j,), count)[0]
+def sum_columns(a: ndarray, i: int, x: ndarray, j: int, count: int, out: ndarray, at: int) -> None:
+    """Sums of a[i + LANES k + lane] x[j + k] over k, for all lanes, into out[at + lane].
+
+    So a matrix times a state, where LANES of its rows lie side by side in `a`: nothing is summed
+    within a vector, and memory is read from end to end. `a` may be stored in any type.
+    """
+    sum_columns_1(a, i, x, (j,), count, out, at)

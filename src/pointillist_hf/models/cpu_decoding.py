@@ -7,12 +7,12 @@ the work is told in `cpu_layers`.
 
 from __future__ import annotations
 
-from numba import carray, njit
+from numba import njit
 
 from ..rendering.compilation import compile_kernel
-from .cpu_arithmetic import U, dot, is_given_up, pointer, share, wait
+from .cpu_arithmetic import U, is_given_up, share_rows, wait
 from .cpu_depth import SLOTS, emit_slot, feed_point, share_point
-from .cpu_layers import normalize, transform
+from .cpu_layers import SET, multiply, normalize, transform
 from .cpu_records import (
     DepthScratch,
     DepthSizes,
@@ -40,6 +40,7 @@ def _look_for_live(worker: Worker, rows: Rows) -> Worker:
         worker.num_threads,
         worker.own,
         worker.scores,
+        worker.sums,
         worker.seen,
         worker.live[:count],
     )
@@ -50,14 +51,13 @@ def _score(
     worker: Worker, weights: Weights, D: int, rules: Rules, scratch: Scratch, slot: int
 ) -> None:
     """Logits of the ids that a slot may hold, then that of the end, from the thread's states."""
-    count = rules.counts[slot]
-    matrix = carray(pointer(weights.head, weights.like), rules.vocabulary * D)
-    first, last = share(count + 1, worker.thread, worker.num_threads)
-    for i in range(first, last):
-        row = rules.firsts[slot] + i if i < count else rules.end
-        for b in worker.live:
-            value = weights.head_scales[row] * dot(matrix, row * D, worker.own, b * D, D)
-            scratch.logits[b * rules.vocabulary + i] = value
+    head, start, count = len(weights.addresses) - 1, rules.firsts[slot], rules.counts[slot]
+    first, last = share_rows(start, start + count, worker.thread, worker.num_threads)
+    places = first, last, -start, rules.vocabulary
+    multiply(worker, weights, head, worker.own, D, scratch.logits, places, SET)
+    if worker.thread == worker.num_threads - 1:
+        places = rules.end, rules.end + 1, count - rules.end, rules.vocabulary
+        multiply(worker, weights, head, worker.own, D, scratch.logits, places, SET)
 
 
 @njit

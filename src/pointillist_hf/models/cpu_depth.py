@@ -12,8 +12,19 @@ from numba import njit
 from numpy import ndarray
 
 from ..rendering.exp2 import exp2
-from .cpu_arithmetic import F32, FAST_MATH, LOG2_E, ONE, ZERO, U, dot, share, wait
-from .cpu_layers import LOWEST, START, feed_forward, multiply, normalize
+from .cpu_arithmetic import (
+    F32,
+    FAST_MATH,
+    LANES,
+    LOG2_E,
+    ONE,
+    ZERO,
+    U,
+    share_rows,
+    sum_columns,
+    wait,
+)
+from .cpu_layers import ADD, LOWEST, SET, START, feed_forward, multiply, normalize
 from .cpu_records import DepthScratch, DepthSizes, Rows, Scratch, Sizes, Weights, Worker
 from .tokenization_points import TOKENS_PER_POINT
 
@@ -48,10 +59,10 @@ def share_point(
     worker: Worker, weights: Weights, sizes: Sizes, depth: DepthSizes, kept: DepthScratch
 ) -> None:
     """What the slots of a point have in common, from the thread's normalised states."""
-    first, last = share(depth.D2, worker.thread, worker.num_threads)
+    first, last = share_rows(0, depth.D2, worker.thread, worker.num_threads)
     rows = first, last, START, depth.D2
     matrix = depth.first_matrix + STATE_PROJ
-    multiply(weights, matrix, worker.own, sizes.D, kept.shared, rows, worker.live, False)
+    multiply(worker, weights, matrix, worker.own, sizes.D, kept.shared, rows, SET)
 
 
 @njit
@@ -82,20 +93,22 @@ def _attend_to_slots(
     P, scores, own = D // H, worker.scores, worker.own
     scale = ONE / np.sqrt(F32(P))
     for b in worker.live:
-        first = (layer * B + b) * SLOTS * D
+        row = layer * B + b
         for h in range(H):
             top, total = LOWEST, ZERO
             at = b * D + h * P
+            sum_columns(kept.keys, (row * D + h * P) * LANES, queries, at, P, scores, 0)
             for t in range(slot + 1):
-                scores[t] = scale * dot(kept.keys, first + t * D + h * P, queries, at, P)
+                scores[t] *= scale
                 top = max(top, scores[t])
             for k in range(U(P)):
                 own[U(at) + k] = ZERO
             for t in range(slot + 1):
-                weight, row = exp2((scores[t] - top) * LOG2_E), U(first + t * D + h * P)
+                weight = exp2((scores[t] - top) * LOG2_E)
+                value = U((row * SLOTS + t) * D + h * P)
                 total += weight
                 for k in range(U(P)):
-                    own[U(at) + k] += weight * kept.values[row + k]
+                    own[U(at) + k] += weight * kept.values[value + k]
             for k in range(U(P)):
                 own[U(at) + k] /= total
 
@@ -107,23 +120,28 @@ def _transform_slot(
 ) -> None:  # fmt: skip
     """The small transformer on the hidden states of the live rows, in place, at one slot."""
     D, live, own, norms = depth.D2, worker.live, worker.own, weights.inputs.norms
-    first, last = share(D, worker.thread, worker.num_threads)
-    rows = first, last, START, D
+    hidden, projected = scratch.hidden, scratch.projected
+    first, last = share_rows(0, D, worker.thread, worker.num_threads)
+    rows, key_rows = (first, last, START, D), (first, last, sizes.B * D, D)
     for layer in range(depth.L2):
         base = depth.first_matrix + LAYERS + NUM_MATRICES * layer
         stored = first, last, (layer * sizes.B * SLOTS + slot) * D, SLOTS * D
         for b in live:
-            normalize(scratch.hidden, norms, 2 * layer * D, own, D, sizes.eps, b)
-        multiply(weights, base + DEPTH_QUERY, own, D, scratch.projected, rows, live, False)
-        multiply(weights, base + DEPTH_KEY, own, D, kept.keys, stored, live, False)
-        multiply(weights, base + DEPTH_VALUE, own, D, kept.values, stored, live, False)
+            normalize(hidden, norms, 2 * layer * D, own, D, sizes.eps, b)
+        multiply(worker, weights, base + DEPTH_QUERY, own, D, projected, rows, SET)
+        multiply(worker, weights, base + DEPTH_KEY, own, D, projected, key_rows, SET)
+        multiply(worker, weights, base + DEPTH_VALUE, own, D, kept.values, stored, SET)
+        for b in live:
+            for k in range(first, last):
+                key = ((layer * sizes.B + b) * D + k) * LANES + slot
+                kept.keys[key] = projected[(sizes.B + b) * D + k]
         wait(scratch.barrier, worker.num_threads)
         measures, place = (sizes.B, D, depth.H2), (layer, slot)
-        _attend_to_slots(worker, measures, scratch.projected, kept, place)
-        multiply(weights, base + DEPTH_OUT, own, D, scratch.hidden, rows, live, True)
+        _attend_to_slots(worker, measures, projected, kept, place)
+        multiply(worker, weights, base + DEPTH_OUT, own, D, hidden, rows, ADD)
         wait(scratch.barrier, worker.num_threads)
         for b in live:
-            normalize(scratch.hidden, norms, (2 * layer + 1) * D, own, D, sizes.eps, b)
+            normalize(hidden, norms, (2 * layer + 1) * D, own, D, sizes.eps, b)
         feed_forward(worker, weights, scratch, base + DEPTH_GATE, D, depth.F2)
         wait(scratch.barrier, worker.num_threads)
 
@@ -142,9 +160,9 @@ def emit_slot(
     _feed_slot(worker, weights, depth.D2, scratch, kept.shared, token)
     wait(scratch.barrier, worker.num_threads)
     _transform_slot(worker, weights, sizes, depth, scratch, kept, slot)
-    first, last = share(sizes.D, worker.thread, worker.num_threads)
+    first, last = share_rows(0, sizes.D, worker.thread, worker.num_threads)
     out, places = depth.first_matrix + OUT_PROJ, (first, last, START, sizes.D)
-    multiply(weights, out, scratch.hidden, depth.D2, kept.states, places, worker.live, False)
+    multiply(worker, weights, out, scratch.hidden, depth.D2, kept.states, places, SET)
     wait(scratch.barrier, worker.num_threads)
     norm = weights.inputs.out_norm
     for b in worker.live:

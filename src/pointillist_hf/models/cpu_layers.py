@@ -19,17 +19,19 @@ from ..rendering.exp2 import exp2
 from .cpu_arithmetic import (
     F32,
     FAST_MATH,
+    LANES,
     LOG2_E,
     ONE,
     ZERO,
     U,
-    dot,
-    dots_2,
-    dots_4,
     is_rounded,
     narrow,
     pointer,
     share,
+    share_rows,
+    sum_columns,
+    sum_columns_2,
+    sum_columns_4,
     wait,
 )
 from .cpu_records import CHUNK, Memory, Rows, Scratch, Sizes, Weights, Worker
@@ -39,6 +41,8 @@ LEAST_SCALE = F32(1e-30)
 # Matrices of a layer, in the order of their addresses.
 CROSS_QUERY, CROSS_OUT, QUERY, KEY, VALUE, OUT, GATE, UP, DOWN = range(9)
 NUM_MATRICES = 9
+# What a product does with what is there.
+SET, ADD, SWIGLU = range(3)
 
 
 @njit(fastmath=FAST_MATH)
@@ -54,76 +58,104 @@ def normalize(
         out[at + k] = x[at + k] * factor * weight[U(first) + k]
 
 
+@njit(fastmath=FAST_MATH)
+def _gate(gate: float, up: float) -> float:
+    """The SiLU of a number times another one."""
+    small = exp2(-abs(gate) * LOG2_E)
+    return gate * up * ((ONE if gate >= ZERO else small) / (ONE + small))
+
+
 @njit
-def _put(y: ndarray, at: int, value: float, adds: bool) -> None:
-    y[U(at)] = y[U(at)] + value if adds else value
+def _put(sums: tuple, scales: tuple, y: tuple, low: int, high: int, how: int) -> None:
+    """What some lanes have summed, to where it goes. Each array comes with its offset."""
+    for lane in range(U(low), U(high)):
+        value = scales[0][U(scales[1]) + lane] * sums[0][U(sums[1]) + lane]
+        at = U(y[1]) + lane
+        if how == SET:
+            y[0][at] = value
+        elif how == ADD:
+            y[0][at] += value
+        else:
+            y[0][at] = _gate(y[0][at], value)
+
+
+@njit
+def _sum_group(
+    matrix: ndarray, start: int, x: ndarray, size: int, live: ndarray, n: int, sums: ndarray
+) -> int:
+    """A group of rows times the states of the live sequences from the n-th on: of how many."""
+    left, b0 = len(live) - n, live[n] * size
+    # The rows are read and widened once for four sequences.
+    if left >= 4:
+        b1, b2, b3 = live[n + 1] * size, live[n + 2] * size, live[n + 3] * size
+        sum_columns_4(matrix, start, x, (b0, b1, b2, b3), size, sums, 0)
+        return 4
+    if left >= 2:
+        sum_columns_2(matrix, start, x, (b0, live[n + 1] * size), size, sums, 0)
+        return 2
+    sum_columns(matrix, start, x, b0, size, sums, 0)
+    return 1
 
 
 @njit
 def multiply(
-    weights: Weights, which: int, x: ndarray, size: int, y: ndarray, places: tuple, live: ndarray,
-    adds: bool,
+    worker: Worker, weights: Weights, which: int, x: ndarray, size: int, y: ndarray, places: tuple,
+    how: int,
 ) -> None:  # fmt: skip
     """Some rows of a matrix times the states of the live sequences.
 
     Args:
+        worker: Who calls.
         weights: The network.
-        which: Of all matrices of all layers.
+        which: Of all matrices.
         x: States. [B size]
         size: Elements of a state.
         y: Gets the results.
         places: First row, and one past the last; where y starts, distance of the sequences in it.
-        live: Rows of the batch.
-        adds: Whether results are added to what is there.
+        how: SET what is there, ADD to it, or take it for the gate of SWIGLU.
     """
     first, last, offset, step = places
-    matrix = carray(pointer(weights.addresses[which], weights.like), last * size)
-    for i in range(first, last):
-        scale = weights.scales[which, i]
-        # A row is read and widened once for four sequences.
-        n, start = 0, i * size
+    live, sums, n = worker.live, worker.sums, 0
+    matrix = carray(pointer(weights.addresses[which], weights.like), (last + LANES) * size)
+    for group in range(first // LANES * LANES, last, LANES):
+        low, high = max(first - group, 0), min(last - group, LANES)
+        scales = weights.scales, weights.first_scales[which] + group
+        n = 0
         while n < len(live):
-            left, b = len(live) - n, live[n]
-            if left >= 4:
-                b1, b2, b3 = live[n + 1], live[n + 2], live[n + 3]
-                at = b * size, b1 * size, b2 * size, b3 * size
-                v0, v1, v2, v3 = dots_4(matrix, start, x, at, size)
-                _put(y, offset + b2 * step + i, scale * v2, adds)
-                _put(y, offset + b3 * step + i, scale * v3, adds)
-            elif left >= 2:
-                b1 = live[n + 1]
-                v0, v1 = dots_2(matrix, start, x, (b * size, b1 * size), size)
-            else:
-                b1, v0, v1 = b, dot(matrix, start, x, b * size, size), ZERO
-            _put(y, offset + b * step + i, scale * v0, adds)
-            if left >= 2:
-                _put(y, offset + b1 * step + i, scale * v1, adds)
-            n += 4 if left >= 4 else (2 if left >= 2 else 1)
+            count = _sum_group(matrix, group * size, x, size, live, n, sums)
+            for m in range(count):
+                place = y, offset + live[n + m] * step + group
+                if high - low == LANES:  # a loop whose length is known is quicker
+                    _put((sums, m * LANES), scales, place, 0, LANES, how)
+                else:
+                    _put((sums, m * LANES), scales, place, low, high, how)
+            n += count
 
 
 @njit(fastmath=FAST_MATH)
 def _attend(
-    query: tuple, keys: tuple, values: tuple, count: int, P: int, scores: ndarray, out: tuple
+    query: tuple, keys: tuple, values: tuple, count: int, widths: tuple, scores: ndarray, out: tuple
 ) -> None:
     """One head over one chunk of keys: sums of values, largest score, sum of weights.
 
     Queries and results are arrays with an offset; keys and values have another pair for scales.
     """
+    P, V = widths
     scale, top, total = ONE / np.sqrt(F32(P)), LOWEST, ZERO
     key_scales, value_scales, place = keys[2], values[2], U(keys[3])
+    for t in range(0, count, LANES):
+        sum_columns(keys[0], keys[1] + t * P, query[0], query[1], P, scores, t)
     for t in range(U(count)):
-        factor = scale * key_scales[place + t]
-        scores[t] = factor * dot(keys[0], U(keys[1]) + t * U(P), query[0], query[1], P)
-    for t in range(U(count)):
+        scores[t] *= scale * key_scales[place + t]
         top = max(top, scores[t])
     for t in range(U(count)):
         weight = exp2((scores[t] - top) * LOG2_E)
         total += weight
         scores[t] = weight * value_scales[place + t]
-    result, at = out[0], U(out[1])
-    for d in range(U(P)):
-        result[at + d] = dot(values[0], U(values[1]) + d * U(CHUNK), scores, 0, count)
-    result[at + U(P)], result[at + U(P) + U(1)] = top, total
+    result, at = out
+    for d in range(0, V, LANES):
+        sum_columns(values[0], values[1] + d * CHUNK, scores, 0, count, result, at + d)
+    result[U(at + V)], result[U(at + V + 1)] = top, total
 
 
 @njit
@@ -133,7 +165,7 @@ def _attend_all(worker: Worker, sizes: Sizes, layer: int, store: tuple, scratch:
     The store: keys, values, their scales, the number of keys, W or M.
     """
     keys, values, key_scales, value_scales, lengths, step = store
-    H, P, num_chunks = sizes.H, sizes.P, max(sizes.W, sizes.M) // CHUNK
+    H, P, V, num_chunks = sizes.H, sizes.P, sizes.V, max(sizes.W, sizes.M) // CHUNK
     most = 0
     for b in worker.live:
         most = max(most, (lengths[b] + CHUNK - 1) // CHUNK)
@@ -143,29 +175,29 @@ def _attend_all(worker: Worker, sizes: Sizes, layer: int, store: tuple, scratch:
         count = min(lengths[b] - chunk * CHUNK, CHUNK)
         if count > 0:
             at = ((layer * sizes.B + b) * H + h) * step + chunk * CHUNK
-            place = ((b * H + h) * num_chunks + chunk) * (P + 2)
+            place = ((b * H + h) * num_chunks + chunk) * (V + 2)
             query = scratch.projected, (b * 3 * H + h) * P
-            key, value = (keys, at * P, key_scales, at), (values, at * P, value_scales, at)
-            _attend(query, key, value, count, P, worker.scores, (scratch.partial, place))
+            key, value = (keys, at * P, key_scales, at), (values, at * V, value_scales, at)
+            _attend(query, key, value, count, (P, V), worker.scores, (scratch.partial, place))
 
 
 @njit(fastmath=FAST_MATH)
 def _join_chunks(worker: Worker, sizes: Sizes, lengths: ndarray, partial: ndarray) -> None:
     """The attention of all heads, from their chunks, into the thread's own states."""
-    H, P, num_chunks = sizes.H, sizes.P, max(sizes.W, sizes.M) // CHUNK
+    H, P, V, num_chunks = sizes.H, sizes.P, sizes.V, max(sizes.W, sizes.M) // CHUNK
     for b in worker.live:
         chunks = (lengths[b] + CHUNK - 1) // CHUNK
         for h in range(H):
-            start, at = (b * H + h) * num_chunks * (P + 2), U((b * H + h) * P)
+            start, at = (b * H + h) * num_chunks * (V + 2), U((b * H + h) * P)
             top, total = LOWEST, ZERO
             for chunk in range(chunks):
-                top = max(top, partial[U(start + chunk * (P + 2) + P)])
+                top = max(top, partial[U(start + chunk * (V + 2) + V)])
             for d in range(U(P)):
                 worker.own[at + d] = ZERO
             for chunk in range(chunks):
-                source = U(start + chunk * (P + 2))
-                share_of_chunk = exp2((partial[source + U(P)] - top) * LOG2_E)
-                total += share_of_chunk * partial[source + U(P + 1)]
+                source = U(start + chunk * (V + 2))
+                share_of_chunk = exp2((partial[source + U(V)] - top) * LOG2_E)
+                total += share_of_chunk * partial[source + U(V + 1)]
                 for d in range(U(P)):
                     worker.own[at + d] += share_of_chunk * partial[source + d]
             factor = ONE / total
@@ -209,38 +241,32 @@ def _project_and_store(
         which, h = unit // H, unit % H
         heads = h * P, (h + 1) * P, which * D, 3 * D
         matrix = layer * NUM_MATRICES + QUERY + which
-        multiply(weights, matrix, worker.own, D, scratch.projected, heads, worker.live, False)
+        multiply(worker, weights, matrix, worker.own, D, scratch.projected, heads, SET)
         for b in worker.live:
             at = (b * 3 + which) * D + h * P
             if which < 2:
                 _rotate(scratch.projected, at, rows.cosines, rows.sines, step * (P // 2), P // 2)
             if which:
                 ring = ((layer * sizes.B + b) * H + h) * sizes.W
-                _store(scratch.projected, at, P, memory, (ring, place), which == 1)
+                _store(scratch.projected, at, sizes, memory, (ring, place), which == 1)
 
 
 @njit
-def _store(x: ndarray, at: int, P: int, memory: Memory, ring: tuple, is_key: bool) -> None:
+def _store(x: ndarray, at: int, sizes: Sizes, memory: Memory, ring: tuple, is_key: bool) -> None:
     """A key, or a value, at a place of a head's ring."""
-    start, inside = (ring[0] + ring[1] // CHUNK * CHUNK) * P, ring[1] % CHUNK
-    scale = _choose_scale(x, at, P, memory.keys)
+    start, place = ring
+    scale = _choose_scale(x, at, sizes.P, memory.keys)
     factor = ONE / scale
     scales = memory.key_scales if is_key else memory.value_scales
-    scales[ring[0] + ring[1]] = scale
-    for d in range(P):
+    scales[start + place] = scale
+    chunk, inside, group, lane = place // CHUNK, place % CHUNK, place // LANES, place % LANES
+    for d in range(sizes.P):
         number = narrow(x[at + d] * factor, memory.keys)
         if is_key:
-            memory.keys[start + inside * P + d] = number
+            memory.keys[start * sizes.P + (group * sizes.P + d) * LANES + lane] = number
         else:
-            memory.values[start + d * CHUNK + inside] = number
-
-
-@njit(fastmath=FAST_MATH)
-def _gate(gated: ndarray, up: float, at: int) -> None:
-    """Multiplies by the SiLU of what is there."""
-    gate = gated[at]
-    small = exp2(-abs(gate) * LOG2_E)
-    gated[at] = gate * up * ((ONE if gate >= ZERO else small) / (ONE + small))
+            block = start * sizes.V + (chunk * sizes.V + d // LANES * LANES) * CHUNK
+            memory.values[block + inside * LANES + d % LANES] = number
 
 
 @njit
@@ -251,18 +277,15 @@ def feed_forward(
 
     Its three matrices follow each other: gate, up, down.
     """
-    live, gate, up = worker.live, first_matrix, first_matrix + 1
-    first, last = share(F, worker.thread, worker.num_threads)
-    multiply(weights, gate, worker.own, D, scratch.gated, (first, last, START, F), live, False)
-    matrix = carray(pointer(weights.addresses[up], weights.like), F * D)
-    for i in range(first, last):
-        scale = weights.scales[up, i]
-        for b in live:
-            _gate(scratch.gated, scale * dot(matrix, i * D, worker.own, b * D, D), b * F + i)
+    own, gated = worker.own, scratch.gated
+    first, last = share_rows(0, F, worker.thread, worker.num_threads)
+    places = first, last, START, F
+    multiply(worker, weights, first_matrix, own, D, gated, places, SET)
+    multiply(worker, weights, first_matrix + 1, own, D, gated, places, SWIGLU)
     wait(scratch.barrier, worker.num_threads)
-    first, last = share(D, worker.thread, worker.num_threads)
-    rows = first, last, START, D
-    multiply(weights, first_matrix + 2, scratch.gated, F, scratch.hidden, rows, live, True)
+    first, last = share_rows(0, D, worker.thread, worker.num_threads)
+    down, places = first_matrix + 2, (first, last, START, D)
+    multiply(worker, weights, down, gated, F, scratch.hidden, places, ADD)
 
 
 @njit
@@ -272,17 +295,16 @@ def transform(
 ) -> None:  # fmt: skip
     """All layers on the hidden states of the live rows, in place, at one position."""
     D, live, norms = sizes.D, worker.live, weights.norms
-    first, last = share(D, worker.thread, worker.num_threads)
+    own, projected, hidden = worker.own, scratch.projected, scratch.hidden
+    first, last = share_rows(0, D, worker.thread, worker.num_threads)
     queries, sums = (first, last, START, 3 * D), (first, last, START, D)
     for b in live:
         worker.seen[b] = min(position + 1, sizes.window)
     for layer in range(sizes.layers):
         base = layer * NUM_MATRICES
         for b in live:
-            normalize(scratch.hidden, norms, 3 * layer * D, worker.own, D, sizes.eps, b)
-        multiply(
-            weights, base + CROSS_QUERY, worker.own, D, scratch.projected, queries, live, False
-        )
+            normalize(hidden, norms, 3 * layer * D, own, D, sizes.eps, b)
+        multiply(worker, weights, base + CROSS_QUERY, own, D, projected, queries, SET)
         wait(scratch.barrier, worker.num_threads)
         cross = memory.cross_keys, memory.cross_values
         cross_scales = memory.cross_key_scales, memory.cross_value_scales
@@ -290,11 +312,11 @@ def transform(
         _attend_all(worker, sizes, layer, store, scratch)
         wait(scratch.barrier, worker.num_threads)
         _join_chunks(worker, sizes, memory.cross_lengths, scratch.partial)
-        multiply(weights, base + CROSS_OUT, worker.own, D, scratch.hidden, sums, live, True)
+        multiply(worker, weights, base + CROSS_OUT, own, D, hidden, sums, ADD)
         wait(scratch.barrier, worker.num_threads)
 
         for b in live:
-            normalize(scratch.hidden, norms, (3 * layer + 1) * D, worker.own, D, sizes.eps, b)
+            normalize(hidden, norms, (3 * layer + 1) * D, own, D, sizes.eps, b)
         moment = step, position % sizes.window
         _project_and_store(worker, weights, sizes, memory, scratch, rows, layer, moment)
         wait(scratch.barrier, worker.num_threads)
@@ -302,10 +324,10 @@ def transform(
         _attend_all(worker, sizes, layer, (*ring, worker.seen, sizes.W), scratch)
         wait(scratch.barrier, worker.num_threads)
         _join_chunks(worker, sizes, worker.seen, scratch.partial)
-        multiply(weights, base + OUT, worker.own, D, scratch.hidden, sums, live, True)
+        multiply(worker, weights, base + OUT, own, D, hidden, sums, ADD)
         wait(scratch.barrier, worker.num_threads)
 
         for b in live:
-            normalize(scratch.hidden, norms, (3 * layer + 2) * D, worker.own, D, sizes.eps, b)
+            normalize(hidden, norms, (3 * layer + 2) * D, own, D, sizes.eps, b)
         feed_forward(worker, weights, scratch, base + GATE, D, sizes.F)
         wait(scratch.barrier, worker.num_threads)

@@ -3,7 +3,7 @@
 
 Legend of the short names:
     B, D, F        rows of the batch, width of the states, of the feed-forward network
-    H, P           heads, width of a head
+    H, P, V        heads, width of a head, and of its stored values: the next multiple of LANES
     W, M           places of the window's ring, most conditioning tokens; multiples of CHUNK
     L2, D2, ...    layers, widths, heads of the depth head's small transformer
 
@@ -28,6 +28,7 @@ class Worker(NamedTuple):
     num_threads: int
     own: ndarray  # [B D] states that the thread works out for itself
     scores: ndarray  # [CHUNK]
+    sums: ndarray  # [4 LANES]
     seen: ndarray  # [B] keys in the ring
     live: ndarray  # [B] rows that have not ended
 
@@ -55,15 +56,14 @@ class DepthInputs(NamedTuple):
 
 
 class Weights(NamedTuple):
-    """The network. Matrices stand where the model has them, or where their copies are."""
+    """The network. Of a matrix [n, k], LANES rows lie side by side: [n / LANES, k, LANES]."""
 
-    addresses: ndarray  # [matrices] of the layers, then of the depth head
-    scales: ndarray  # [matrices, most rows] what an int8 matrix is multiplied by
+    addresses: ndarray  # [matrices] of the layers, then of the depth head, then the output
+    first_scales: ndarray  # [matrices]
+    scales: ndarray  # [rows of all matrices] what an int8 row is multiplied by, otherwise 1
     norms: ndarray  # [layers 3 D]
     final_norm: ndarray  # [D]
     inputs: FlatInputs | DepthInputs
-    head: int  # address
-    head_scales: ndarray  # [vocabulary]
     like: ndarray  # of the type of the matrices
 
 
@@ -76,6 +76,7 @@ class Sizes(NamedTuple):
     F: int
     H: int
     P: int
+    V: int
     W: int
     M: int
     window: int  # steps that are seen
@@ -93,15 +94,15 @@ class DepthSizes(NamedTuple):
 
 
 class Memory(NamedTuple):
-    """Keys and values in chunks, a chunk of values being transposed so that both meet as dots.
+    """Keys and values, stored so that both are met by `sum_columns`.
 
     The scales are what a stored key or value is multiplied by: 1, unless they are int8.
     """
 
-    keys: ndarray  # [layers B H W P], chunks of [CHUNK, P]
-    values: ndarray  # [layers B H W P], chunks of [P, CHUNK]
+    keys: ndarray  # [layers B H W P], LANES keys side by side: [P, LANES]
+    values: ndarray  # [layers B H W V], in chunks of [V / LANES, CHUNK, LANES]
     cross_keys: ndarray  # [layers B H M P]
-    cross_values: ndarray  # [layers B H M P]
+    cross_values: ndarray  # [layers B H M V]
     key_scales: ndarray  # [layers B H W]
     value_scales: ndarray  # [layers B H W]
     cross_key_scales: ndarray  # [layers B H M]
@@ -116,7 +117,7 @@ class Scratch(NamedTuple):
     projected: ndarray  # [B 3 D] queries, keys, values
     gated: ndarray  # [B F]
     logits: ndarray  # [B vocabulary]
-    partial: ndarray  # [B H chunks (P + 2)] sums of values, largest score, sum of weights
+    partial: ndarray  # [B H chunks (V + 2)] sums of values, largest score, sum of weights
     barrier: ndarray  # [2] see `wait`
 
 
@@ -124,7 +125,7 @@ class DepthScratch(NamedTuple):
     """What the small transformer keeps of the point that is being emitted."""
 
     shared: ndarray  # [B D2] the point's part of its inputs
-    keys: ndarray  # [L2 B 4 D2]
+    keys: ndarray  # [L2 B D2 LANES] of which the first four are filled
     values: ndarray  # [L2 B 4 D2]
     states: ndarray  # [B D] its outputs
 

@@ -12,14 +12,18 @@ import torch
 from numpy import ndarray
 from torch import Tensor, nn
 
+from .cpu_arithmetic import LANES
 from .cpu_records import DepthInputs, FlatInputs, Weights
 from .tokenization_points import TOKENS_PER_POINT
+
+CACHE_LINE = 64  # bytes
 
 if TYPE_CHECKING:
     from .modeling_point_generator import PointGeneratorForCausalLM
 
 WeightFormat = Literal[
     "exact",  # the model's numbers: float32, or bfloat16 where that holds all of them
+    "bfloat16",  # rounded to bfloat16
     "int8",  # rounded, with a scale per row of a matrix
 ]
 
@@ -124,41 +128,62 @@ def _build_inputs(model: PointGeneratorForCausalLM) -> FlatInputs | DepthInputs:
     )
 
 
-class PreparedWeights:
-    """`Weights`, and the arrays that their addresses point to.
+def allocate(count: int, kind: type[np.number]) -> ndarray:
+    """Zeros that start where a line of the cache does; they take no memory before they are written.
 
-    Float32 matrices are read where the model has them. If bfloat16 holds all of their numbers, as
-    after loading a checkpoint that was stored so, a copy in bfloat16 halves what a step reads.
+    One large array instead of many: numpy asks for huge pages, without which reading is slower.
+    """
+    size = np.dtype(kind).itemsize
+    array = np.zeros(count + CACHE_LINE // size, kind)
+    start = -array.ctypes.data % CACHE_LINE // size
+    return array[start : start + count]
+
+
+def group_rows(matrix: ndarray) -> ndarray:
+    """A matrix [n, k] with rows side by side, zeros after the last: [n / LANES, k, LANES]."""
+    padded = np.pad(matrix, ((0, -len(matrix) % LANES), (0, 0)))
+    return padded.reshape(-1, LANES, matrix.shape[1]).swapaxes(1, 2)
+
+
+def _round(matrices: list[Tensor], weight_format: WeightFormat) -> tuple[list, list]:
+    """The numbers of matrices that are stored, and the scales of their rows."""
+    scales = [np.ones(len(matrix), np.float32) for matrix in matrices]
+    if weight_format == "int8":
+        return tuple(map(list, zip(*map(quantize_rows, matrices), strict=True)))
+    if weight_format == "bfloat16" or all(map(_fits_bfloat16, matrices)):
+        return [bfloat16_bits(matrix) for matrix in matrices], scales
+    return [matrix.float().numpy() for matrix in matrices], scales
+
+
+class PreparedWeights:
+    """`Weights`, and the array that their addresses point into.
+
+    If bfloat16 holds all numbers, as after loading a checkpoint that was stored so, they are stored
+    in it, which halves what a step reads.
     """
 
     def __init__(self, model: PointGeneratorForCausalLM, weight_format: WeightFormat) -> None:
         matrices = [matrix.weight.detach().contiguous() for matrix in _matrices(model)]
-        scales = [np.ones(len(matrix), np.float32) for matrix in matrices]
-        if weight_format == "int8":
-            quantized = [quantize_rows(matrix) for matrix in matrices]
-            self.arrays, scales = map(list, zip(*quantized, strict=True))
-        elif all(_fits_bfloat16(matrix) for matrix in matrices):
-            self.arrays = [bfloat16_bits(matrix) for matrix in matrices]
-        else:
-            self.arrays = [matrix.float().numpy() for matrix in matrices]
-        addresses = np.array([array.ctypes.data for array in self.arrays])
-        table = np.ones((len(matrices) - 1, max(map(len, scales[:-1]))), np.float32)
-        for row, scale in zip(table, scales[:-1], strict=True):
-            row[: len(scale)] = scale
+        numbers, scales = _round(matrices, weight_format)
+        grouped = [group_rows(matrix) for matrix in numbers]
+        ends = np.cumsum([group.size for group in grouped])
+        self.matrices = allocate(ends[-1], numbers[0].dtype)
+        starts = ends - [group.size for group in grouped]
+        for start, group in zip(starts, grouped, strict=True):
+            self.matrices[start : start + group.size] = group.ravel()
         norms = [
             norm.weight
             for layer in model.model.layers
             for norm in (layer.cross_attn_norm, layer.self_attn_norm, layer.mlp_norm)
         ]
         self.weights = Weights(
-            addresses=addresses[:-1],
-            scales=table,
+            addresses=self.matrices.ctypes.data + starts * self.matrices.itemsize,
+            first_scales=np.cumsum([0] + [len(rows) for rows in scales[:-1]]),
+            scales=np.concatenate(scales),
             norms=_flat(*norms),
             final_norm=_flat(model.model.norm.weight),
             inputs=_build_inputs(model),
-            head=int(addresses[-1]),
-            head_scales=scales[-1],
-            like=self.arrays[0].ravel()[:1],
+            like=self.matrices[:1],
         )
 
 
