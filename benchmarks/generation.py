@@ -45,8 +45,9 @@ from transformers.generation.streamers import BaseStreamer
 
 from pointillist_hf import AvatarPipeline, PointGeneratorConfig, PointGeneratorForCausalLM
 from pointillist_hf.models.compiled_decoder import CompiledDecoder, build_rules
+from pointillist_hf.models.cpu_records import Memory
 from pointillist_hf.models.cpu_sampling import choose
-from pointillist_hf.models.cpu_weights import quantize_rows
+from pointillist_hf.models.cpu_weights import quantize_rows, store
 from pointillist_hf.models.depth_point_head import PointCache
 from pointillist_hf.models.generation_point_generator import PointGrammar, SeededSampling
 from pointillist_hf.models.ring_cache import RingCache
@@ -208,6 +209,22 @@ def time_llama(
     return measure
 
 
+def fill_ring(memory: Memory) -> None:
+    """Normal numbers for keys and values."""
+    numbers = torch.randn(1 << 10, 64)
+    kinds = {np.dtype(np.float32): "exact", np.dtype(np.uint16): "bfloat16"}
+    stored, scales = store(numbers, kinds.get(memory.keys.dtype, "int8"))
+    for array, part in (
+        (memory.keys, stored),
+        (memory.values, stored),
+        (memory.key_scales, scales),
+        (memory.value_scales, scales),
+    ):
+        for start in range(0, array.size, part.size):
+            piece = array[start : start + part.size]
+            piece[:] = part.ravel()[: piece.size]
+
+
 def time_compiled(
     model: PointGeneratorForCausalLM, context: int, *, weight_format: str, batch: int = 1
 ) -> Callable:
@@ -221,17 +238,7 @@ def time_compiled(
         seeds=range(batch),
         weight_format=weight_format,
     )
-    generator = np.random.default_rng(0)
-    decoder.memory.key_scales[:] = decoder.memory.value_scales[:] = 1
-    if weight_format == "int8":
-        decoder.memory.key_scales[:] = decoder.memory.value_scales[:] = 1 / 32
-    for store in (decoder.memory.keys, decoder.memory.values):
-        numbers = generator.standard_normal(1 << 16, dtype=np.float32)
-        if store.dtype == np.int8:
-            numbers = (32 * numbers).clip(-127, 127).astype(np.int8)
-        for start in range(0, store.size, numbers.size):
-            part = store[start : start + numbers.size]
-            part[:] = numbers[: part.size]
+    fill_ring(decoder.memory)
     pieces = decoder.decode()
     next(pieces), next(pieces)
 

@@ -19,7 +19,7 @@ from numpy import ndarray
 from torch import Tensor, nn
 
 from . import cpu_layers
-from .cpu_arithmetic import LANES
+from .cpu_arithmetic import BLOCK, LANES, Rounded, pad
 from .cpu_decoding import decode_points, decode_tokens
 from .cpu_records import (
     CHUNK,
@@ -36,9 +36,9 @@ from .cpu_sampling import WORDS, Draws, Rules
 from .cpu_weights import (
     WeightFormat,
     allocate,
-    bfloat16_bits,
+    group_rows,
     prepare_weights,
-    quantize_rows,
+    store,
 )
 from .tokenization_points import SORT_KEY, TOKENS_PER_POINT, TokenLayout
 
@@ -122,19 +122,19 @@ class CompiledDecoder:
                     heads = projected.unflatten(1, (s.H, s.P)).transpose(0, 1)
                     target[i, b, :, : len(context)] = heads
         (keys, key_scales), (values, value_scales) = (
-            _store(store, weight_format) for store in (keys, values)
+            store(numbers, weight_format) for numbers in (keys, values)
         )
-        keys, values = _group_keys(keys), _group_values(values)
+        keys, values = group_rows(keys), _group_columns(values)
         count = s.layers * s.B * s.H * s.W
         return Memory(
-            keys=allocate(count * s.P, keys.dtype),
+            keys=allocate(count * pad(s.P), keys.dtype),
             values=allocate(count * s.V, values.dtype),
             cross_keys=keys.reshape(-1),
             cross_values=values.reshape(-1),
             key_scales=np.zeros(count, np.float32),
             value_scales=np.zeros(count, np.float32),
-            cross_key_scales=key_scales,
-            cross_value_scales=value_scales,
+            cross_key_scales=key_scales.reshape(-1),
+            cross_value_scales=value_scales.reshape(-1),
             cross_lengths=np.array([len(context) for context in contexts]),
         )
 
@@ -185,11 +185,22 @@ class CompiledDecoder:
                 own=np.zeros_like(self.scratch.hidden),
                 scores=np.zeros(CHUNK, np.float32),
                 sums=np.zeros(4 * LANES, np.float32),
+                rounded=self._build_rounded(),
                 seen=np.zeros(s.B, np.int64),
                 live=np.zeros(s.B, np.int64),
             )
             for thread in range(num_threads)
         ]
+
+    def _build_rounded(self) -> Rounded:
+        """Room for the states of all rows, or for the weights of a chunk of values."""
+        widths = len(self.scratch.hidden), len(self.scratch.gated)
+        count = max(_round_up(max(widths) // self.sizes.B, BLOCK) * self.sizes.B, CHUNK)
+        return Rounded(
+            numbers=np.zeros(count, np.int8),
+            scales=np.zeros(count // BLOCK, np.float32),
+            offsets=np.zeros(count // BLOCK, np.int32),
+        )
 
     def decode(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Pieces of the sequences, until all rows have ended.
@@ -312,29 +323,10 @@ def _round_up(count: int, step: int = CHUNK) -> int:
     return -(-count // step) * step
 
 
-def _store(numbers: Tensor, weight_format: WeightFormat) -> tuple[ndarray, ndarray]:
-    """Keys or values [..., P] as the ring has them, and what each of them is multiplied by."""
-    rows = numbers.flatten(0, -2)
-    scales = np.ones(len(rows), np.float32)
-    if weight_format == "exact":
-        return numbers.numpy(), scales
-    if weight_format == "bfloat16":
-        return bfloat16_bits(numbers), scales
-    stored, scales = quantize_rows(rows)
-    return stored.reshape(numbers.shape), scales
-
-
-def _group_keys(keys: ndarray) -> ndarray:
-    """[..., M, P] as [..., M / LANES, P, LANES], see `Memory`."""
-    *rest, M, P = keys.shape
-    return keys.reshape(*rest, M // LANES, LANES, P).swapaxes(-1, -2)
-
-
-def _group_values(values: ndarray) -> ndarray:
-    """[..., M, P] as [..., M / CHUNK, V / LANES, CHUNK, LANES], see `Memory`."""
+def _group_columns(values: ndarray) -> ndarray:
+    """[..., M, P] as [..., M / CHUNK] matrices [V, CHUNK]."""
     *rest, M, P = values.shape
-    padded = np.pad(values, [(0, 0)] * (len(rest) + 1) + [(0, -P % LANES)])
-    return padded.reshape(*rest, M // CHUNK, CHUNK, -1, LANES).swapaxes(-2, -3)
+    return group_rows(values.reshape(*rest, M // CHUNK, CHUNK, P).swapaxes(-1, -2))
 
 
 def seed_twister(seed: int) -> ndarray:

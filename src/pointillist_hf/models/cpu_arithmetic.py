@@ -1,8 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the decoding kernels are made of: stored numbers, their products, and a barrier.
 
-Matrices are float32, bfloat16 in the bits of uint16, or int8. Arrays are flat, with unsigned
-offsets, because LLVM vectorises those. A product is always summed in the same order.
+Numbers are stored as float32, as bfloat16 in the bits of uint16, or as uint8, 128 more than the
+rounded number, which has a scale. Of a matrix, LANES rows lie side by side, and in each as many
+columns as fit into four bytes: [n / LANES, k / packed, LANES, packed]. So a vector is a cache line
+for every type, memory is read from end to end, and nothing is summed within a vector. A product is
+always summed in the same order. Arrays are flat, with unsigned offsets, because LLVM vectorises
+those.
 
 numba's cache of `cpu_decoding` notices no edits in this file: delete `__pycache__` after one.
 """
@@ -11,6 +15,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 from llvmlite import ir
@@ -21,7 +26,13 @@ from numpy import ndarray
 
 F32, U = np.float32, np.uint64
 ZERO, ONE, LOG2_E = F32(0), F32(1), F32(1.4426950408889634)
-LANES, UNROLL = 16, 4  # of the vectors that sums are made of
+LANES = 16  # numbers of a vector
+NUM_SUMS = 4  # that are under way at a time, because an addition takes as long as four begin
+PADDING = 4  # columns of a matrix are padded to a multiple, see above
+BLOCK = 32  # numbers that are rounded with one scale, where they meet a rounded matrix
+LARGEST = F32(127)
+LEAST_SCALE = F32(1e-30)
+VNNI = "llvm.x86.avx512.vpdpbusd.512"
 SPINS = 2000  # looks at the barrier before a thread offers its core to others
 FUSED = ("contract",)  # a product and its sum in one instruction, where there is one
 FAST_MATH = {"contract", "nnan", "ninf", "nsz", "arcp", "reassoc", "afn"}
@@ -30,22 +41,38 @@ _yield_core = types.ExternalFunction(
 )
 
 
-def _widen(builder: ir.IRBuilder, value: ir.Value) -> ir.Value:
-    """The float32 numbers of a vector of stored ones, or of one of them."""
-    kind = value.type
-    lanes = getattr(kind, "count", None)
-    element = kind.element if lanes else kind
+def _packed(array: types.Type) -> int:
+    """Numbers in four bytes."""
+    return {types.float32: 1, types.uint16: 2, types.uint8: 4}[array.dtype]
 
-    def like(scalar: ir.Type) -> ir.Type:
-        return ir.VectorType(scalar, lanes) if lanes else scalar
 
-    if element == ir.FloatType():
-        return value
-    if element == ir.IntType(8):
-        return builder.sitofp(value, like(ir.FloatType()))
-    sixteen = ir.Constant(like(ir.IntType(32)), [16] * lanes if lanes else 16)
-    bits = builder.shl(builder.zext(value, like(ir.IntType(32))), sixteen)
-    return builder.bitcast(bits, like(ir.FloatType()))
+@intrinsic
+def packed(context: object, like: types.Type) -> tuple:
+    """Numbers in four bytes of an array; known when compiling."""
+
+    def emit(*_: object) -> ir.Value:
+        return ir.Constant(ir.IntType(64), _packed(like))
+
+    return types.int64(like), emit
+
+
+@njit
+def place_in_group(lane: int, k: int, size: int) -> int:
+    """Where the number of a row and a column is, among LANES rows, so many in four bytes."""
+    return (k // size * LANES + lane) * size + k % size
+
+
+@njit
+def pad(count: int) -> int:
+    """Columns that a matrix is stored with."""
+    return (count + PADDING - 1) // PADDING * PADDING
+
+
+def _round(builder: ir.IRBuilder, value: ir.Value) -> ir.Value:
+    """The nearest integer to a float32, as 32 bits."""
+    kind = ir.FunctionType(ir.FloatType(), [ir.FloatType()])
+    nearest = builder.module.declare_intrinsic("llvm.rint", (ir.FloatType(),), kind)
+    return builder.fptosi(builder.call(nearest, [value]), ir.IntType(32))
 
 
 @intrinsic
@@ -56,16 +83,25 @@ def narrow(context: object, value: types.Type, like: types.Type) -> tuple:
         i32 = ir.IntType(32)
         if like.dtype == types.float32:
             return args[0]
-        if like.dtype == types.int8:
-            kind = ir.FunctionType(ir.FloatType(), [ir.FloatType()])
-            nearest = builder.module.declare_intrinsic("llvm.rint", (ir.FloatType(),), kind)
-            return builder.fptosi(builder.call(nearest, [args[0]]), ir.IntType(8))
+        if like.dtype == types.uint8:
+            number = builder.add(_round(builder, args[0]), i32(128))
+            return builder.trunc(number, ir.IntType(8))
         bits = builder.bitcast(args[0], i32)
-        odd = builder.and_(builder.lshr(bits, ir.Constant(i32, 16)), ir.Constant(i32, 1))
-        bits = builder.add(builder.add(bits, ir.Constant(i32, 0x7FFF)), odd)
-        return builder.trunc(builder.lshr(bits, ir.Constant(i32, 16)), ir.IntType(16))
+        odd = builder.and_(builder.lshr(bits, i32(16)), i32(1))
+        bits = builder.add(builder.add(bits, i32(0x7FFF)), odd)
+        return builder.trunc(builder.lshr(bits, i32(16)), ir.IntType(16))
 
     return like.dtype(types.float32, like), emit
+
+
+@intrinsic
+def _nearest(context: object, value: types.Type) -> tuple:
+    """The nearest integer to a float32."""
+
+    def emit(_: object, builder: ir.IRBuilder, __: object, args: tuple) -> ir.Value:
+        return _round(builder, args[0])
+
+    return types.int32(types.float32), emit
 
 
 @intrinsic
@@ -73,7 +109,7 @@ def is_rounded(context: object, like: types.Type) -> tuple:
     """Whether an array holds integers that are to be scaled; known when compiling."""
 
     def emit(*_: object) -> ir.Value:
-        return ir.Constant(ir.IntType(1), int(like.dtype == types.int8))
+        return ir.Constant(ir.IntType(1), int(like.dtype == types.uint8))
 
     return types.boolean(like), emit
 
@@ -149,61 +185,196 @@ def share_rows(first: int, last: int, thread: int, num_threads: int) -> tuple[in
     return max(first, (start + low) * LANES), min(last, (start + high) * LANES)
 
 
-def _build_sums(num_states: int) -> Callable:
-    """`sum_columns(a, i, x, places, count, out, at)`, see `sum_columns`, for so many states.
+class Rounded(NamedTuple):
+    """States, or weights of values, as they meet a rounded matrix: in blocks, each with a scale."""
 
-    The results of the states follow each other in `out`, LANES apart. Written in vectors, because
-    LLVM would sum in another order when other sums stand beside: a row of a batch would not have
-    the bits that it has alone.
+    numbers: ndarray  # int8, zeros up to the end of a block
+    scales: ndarray  # of each block
+    offsets: ndarray  # of each block, -128 times its sum: what the 128 of the matrix add
+
+
+@njit(fastmath=FAST_MATH)
+def round_blocks(x: ndarray, at: int, count: int, rounded: Rounded, place: int) -> None:
+    """Rounds x[at], ... to integers, from a place on, which must be a multiple of BLOCK."""
+    for start in range(0, count, BLOCK):
+        size, largest, total = min(count - start, BLOCK), ZERO, np.int32(0)
+        source, target = U(at + start), U(place + start)
+        for k in range(U(size)):
+            largest = max(largest, abs(x[source + k]))
+        scale = max(largest, LEAST_SCALE) / LARGEST
+        factor = ONE / scale
+        for k in range(U(size)):
+            number = _nearest(x[source + k] * factor)
+            rounded.numbers[target + k] = number
+            total += number
+        for k in range(U(size), U(BLOCK)):
+            rounded.numbers[target + k] = 0
+        block = U((place + start) // BLOCK)
+        rounded.scales[block], rounded.offsets[block] = scale, -128 * total
+
+
+class _Emitter:
+    """Writes the sums of one call of `sum_columns`: [unroll][states] vectors, and their results.
+
+    In vectors, because LLVM would sum in another order when other sums stand beside: a row of a
+    batch would not have the bits that it has alone.
     """
-    wide, vector = ir.IntType(64), ir.VectorType(ir.FloatType(), LANES)
-    everywhere = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
-    nothing = ir.Constant(vector, [0.0] * LANES)
 
-    def emit(target: object, builder: ir.IRBuilder, signature: object, args: tuple) -> ir.Value:
-        stored, states, results = (
-            target.make_array(signature.args[n])(target, builder, args[n]).data for n in (0, 2, 5)
-        )
-        _, i, _, places, count, _, at = args
-        starts = [builder.extract_value(places, n) for n in range(num_states)]
+    def __init__(self, target: object, builder: ir.IRBuilder, kinds: tuple, args: tuple) -> None:
+        self.target, self.builder, self.args = target, builder, args
+        self.i32, self.wide = ir.IntType(32), ir.IntType(64)
+        self.words = ir.VectorType(self.i32, LANES)
+        self.floats = ir.VectorType(ir.FloatType(), LANES)
+        self.kinds, self.size = kinds, _packed(kinds[0])
+        self.starts = [builder.extract_value(args[4], n) for n in range(len(kinds[4]))]
 
-        def vector_at(data: ir.Value, place: ir.Value) -> ir.Value:
-            kind = ir.VectorType(data.type.pointee, LANES).as_pointer()
-            return builder.bitcast(builder.gep(data, [place]), kind)
+    def data(self, n: int) -> ir.Value:
+        """Pointer to the elements of an argument."""
+        return self.target.make_array(self.kinds[n])(self.target, self.builder, self.args[n]).data
 
-        def add_products(sums: list[ir.Value], k: ir.Value) -> None:
-            row = builder.add(i, builder.mul(k, wide(LANES)))
-            weights = _widen(builder, builder.load(vector_at(stored, row), align=1))
-            for total, start in zip(sums, starts, strict=True):
-                state = builder.load(builder.gep(states, [builder.add(start, k)]))
-                state = builder.insert_element(nothing, state, ir.IntType(32)(0))
-                state = builder.shuffle_vector(state, state, everywhere)
-                product = builder.fmul(weights, state, flags=FUSED)
-                builder.store(builder.fadd(builder.load(total), product, flags=FUSED), total)
+    def read(self, data: ir.Value, place: ir.Value) -> ir.Value:
+        return self.builder.load(self.builder.gep(data, [place]))
 
-        sums = [
-            [cgutils.alloca_once_value(builder, nothing) for _ in starts] for _ in range(UNROLL)
-        ]
-        blocks = builder.mul(builder.udiv(count, wide(UNROLL)), wide(UNROLL))
-        with cgutils.for_range_slice(builder, wide(0), blocks, wide(UNROLL)) as (k, _):
-            for u in range(UNROLL):
-                add_products(sums[u], builder.add(k, wide(u)))
-        with cgutils.for_range_slice(builder, blocks, count, wide(1)) as (k, _):
-            add_products(sums[0], k)
-        for n in range(num_states):
-            parts = [builder.load(sums[u][n]) for u in range(UNROLL)]
+    def repeat(self, value: ir.Value) -> ir.Value:
+        """A vector of one value."""
+        kind = ir.VectorType(value.type, LANES)
+        vector = self.builder.insert_element(ir.Constant(kind, ir.Undefined), value, self.i32(0))
+        everywhere = ir.Constant(self.words, [0] * LANES)
+        return self.builder.shuffle_vector(vector, vector, everywhere)
+
+    def read_words(self, word: ir.Value) -> ir.Value:
+        """Four bytes of each row."""
+        first = self.builder.mul(word, self.wide(LANES * self.size))
+        place = self.builder.add(self.args[1], first)
+        at = self.builder.gep(self.data(0), [place])
+        return self.builder.load(self.builder.bitcast(at, self.words.as_pointer()), align=1)
+
+    def widen(self, words: ir.Value, column: int) -> ir.Value:
+        """The float32 numbers of a column of words."""
+        if self.size == 2:
+            sixteen, high = (ir.Constant(self.words, [n] * LANES) for n in (16, 0xFFFF0000))
+            builder = self.builder
+            words = builder.and_(words, high) if column else builder.shl(words, sixteen)
+        return self.builder.bitcast(words, self.floats)
+
+    def new(self, kind: ir.Type) -> ir.Value:
+        return cgutils.alloca_once_value(self.builder, ir.Constant(kind, [0] * LANES))
+
+    def add_product(self, total: ir.Value, first: ir.Value, second: ir.Value) -> None:
+        product = self.builder.fmul(first, second, flags=FUSED)
+        total_now = self.builder.load(total)
+        self.builder.store(self.builder.fadd(total_now, product, flags=FUSED), total)
+
+    def put(self, totals: list[ir.Value]) -> None:
+        """Sums of each state to where they go, LANES apart."""
+        out, kind = self.data(6), self.floats.as_pointer()
+        for n, total in enumerate(totals):
+            place = self.builder.add(self.args[7], self.wide(n * LANES))
+            at = self.builder.bitcast(self.builder.gep(out, [place]), kind)
+            self.builder.store(total, at, align=1)
+
+    def emit_floats(self) -> None:
+        """Sums of stored float32 or bfloat16 numbers times states."""
+        builder, wide, size = self.builder, self.wide, self.size
+        states, count, unroll = self.data(2), self.args[5], NUM_SUMS // size
+        sums = [[self.new(self.floats) for _ in self.starts] for _ in range(NUM_SUMS)]
+
+        def add_words(word: ir.Value, u: int, num_columns: int) -> None:
+            words = self.read_words(word)
+            for column in range(num_columns):
+                weights = self.widen(words, column)
+                k = builder.add(builder.mul(word, wide(size)), wide(column))
+                for total, start in zip(sums[u * size + column], self.starts, strict=True):
+                    state = self.repeat(self.read(states, builder.add(start, k)))
+                    self.add_product(total, weights, state)
+
+        full = builder.udiv(count, wide(size))
+        blocks = builder.mul(builder.udiv(full, wide(unroll)), wide(unroll))
+        with cgutils.for_range_slice(builder, wide(0), blocks, wide(unroll)) as (word, _):
+            for u in range(unroll):
+                add_words(builder.add(word, wide(u)), u, size)
+        with cgutils.for_range_slice(builder, blocks, full, wide(1)) as (word, _):
+            add_words(word, 0, size)
+        if size == 2:
+            odd = builder.icmp_unsigned("!=", builder.urem(count, wide(2)), wide(0))
+            with builder.if_then(odd):
+                add_words(full, 0, 1)
+        totals = []
+        for n in range(len(self.starts)):
+            parts = [builder.load(sums[u][n]) for u in range(NUM_SUMS)]
             while len(parts) > 1:
                 parts = [builder.fadd(*pair) for pair in zip(parts[::2], parts[1::2], strict=True)]
-            place = builder.add(at, wide(n * LANES))
-            builder.store(parts[0], vector_at(results, place), align=1)
-        return target.get_dummy_value()
+            totals.append(parts[0])
+        self.put(totals)
+
+    def add_integers(self, total: ir.Value, words: ir.Value, state: ir.Value) -> ir.Value:
+        """Adds four products of a byte, taken as unsigned, and a signed one."""
+        builder = self.builder
+        if "+avx512vnni" in self.target.codegen().magic_tuple()[2]:
+            kind = ir.FunctionType(self.words, [self.words] * 3)
+            multiply_add = cgutils.get_or_insert_function(builder.module, kind, VNNI)
+            return builder.call(multiply_add, [total, words, self.repeat(state)])
+        for column in range(self.size):
+            left, right = self.i32(24 - 8 * column), self.i32(24)
+            number = builder.ashr(builder.shl(state, left), right)
+            shift, byte = (ir.Constant(self.words, [n] * LANES) for n in (8 * column, 255))
+            weights = builder.and_(builder.lshr(words, shift), byte)
+            total = builder.add(total, builder.mul(weights, self.repeat(number)))
+        return total
+
+    def emit_integers(self) -> None:
+        """Sums of rounded numbers times rounded states: exact in each block, then scaled."""
+        builder, wide = self.builder, self.wide
+        numbers, scales, offsets = (
+            builder.extract_value(self.args[3], n) for n in range(len(self.kinds[3]))
+        )
+        make = [self.target.make_array(kind) for kind in self.kinds[3]]
+        numbers, scales, offsets = (
+            array(self.target, builder, value).data
+            for array, value in zip(make, (numbers, scales, offsets), strict=True)
+        )
+        numbers = builder.bitcast(numbers, self.i32.as_pointer())
+        totals = [self.new(self.floats) for _ in self.starts]
+        num_words = builder.udiv(builder.add(self.args[5], wide(3)), wide(4))
+        num_blocks = builder.udiv(builder.add(self.args[5], wide(BLOCK - 1)), wide(BLOCK))
+        with cgutils.for_range_slice(builder, wide(0), num_blocks, wide(1)) as (block, _):
+            sums = [self.new(self.words) for _ in self.starts]
+            places = [builder.add(builder.udiv(start, wide(BLOCK)), block) for start in self.starts]
+            for total, place in zip(sums, places, strict=True):
+                builder.store(self.repeat(self.read(offsets, place)), total)
+            first = builder.mul(block, wide(BLOCK // 4))
+            last = builder.add(first, wide(BLOCK // 4))
+            last = builder.select(builder.icmp_unsigned("<", last, num_words), last, num_words)
+            with cgutils.for_range_slice(builder, first, last, wide(1)) as (word, _):
+                words = self.read_words(word)
+                for total, start in zip(sums, self.starts, strict=True):
+                    place = builder.add(builder.udiv(start, wide(4)), word)
+                    state = self.read(numbers, place)
+                    builder.store(self.add_integers(builder.load(total), words, state), total)
+            for total, result, place in zip(sums, totals, places, strict=True):
+                number = builder.sitofp(builder.load(total), self.floats)
+                self.add_product(result, number, self.repeat(self.read(scales, place)))
+        self.put([builder.load(total) for total in totals])
+
+
+def _build_sums(num_states: int) -> Callable:
+    """`sum_columns` for so many states, whose results follow each other in `out`, LANES apart."""
 
     @intrinsic
-    def sums(context, a, i, x, places, count, out, at):  # noqa: ANN001, ANN202  numba reads the names
-        """Emits the sums."""
+    def sums(context, a, i, x, rounded, places, count, out, at):  # noqa: ANN001, ANN202
+        """Emits the sums; numba reads the names of the arguments."""
         index = types.int64
-        offsets = types.UniTuple(index, num_states)
-        return types.void(a, index, x, offsets, index, out, index), emit
+        kinds = a, index, x, rounded, types.UniTuple(index, num_states), index, out, index
+
+        def emit(target: object, builder: ir.IRBuilder, _: object, args: tuple) -> ir.Value:
+            emitter = _Emitter(target, builder, kinds, args)
+            if a.dtype == types.uint8:
+                emitter.emit_integers()
+            else:
+                emitter.emit_floats()
+            return target.get_dummy_value()
+
+        return types.void(*kinds), emit
 
     return sums
 
@@ -212,10 +383,11 @@ sum_columns_1, sum_columns_2, sum_columns_4 = map(_build_sums, (1, 2, 4))
 
 
 @njit(inline="always")
-def sum_columns(a: ndarray, i: int, x: ndarray, j: int, count: int, out: ndarray, at: int) -> None:
-    """Sums of a[i + LANES k + lane] x[j + k] over k, for all lanes, into out[at + lane].
+def sum_columns(
+    a: ndarray, i: int, x: ndarray, rounded: Rounded, j: int, count: int, out: ndarray, at: int
+) -> None:
+    """Sums of a[row, k] x[j + k] over k, for the LANES rows that start at a[i], into out[at + row].
 
-    So a matrix times a state, where LANES of its rows lie side by side in `a`: nothing is summed
-    within a vector, and memory is read from end to end. `a` may be stored in any type.
+    If `a` is rounded, x must be so too, at `rounded` from j on.
     """
-    sum_columns_1(a, i, x, (j,), count, out, at)
+    sum_columns_1(a, i, x, rounded, (j,), count, out, at)

@@ -12,7 +12,7 @@ from numba import njit
 from ..rendering.compilation import compile_kernel
 from .cpu_arithmetic import U, is_given_up, share_rows, wait
 from .cpu_depth import SLOTS, emit_slot, feed_point, share_point
-from .cpu_layers import SET, multiply, normalize, transform
+from .cpu_layers import SET, multiply, normalize, round_states, transform
 from .cpu_records import (
     DepthScratch,
     DepthSizes,
@@ -41,6 +41,7 @@ def _look_for_live(worker: Worker, rows: Rows) -> Worker:
         worker.own,
         worker.scores,
         worker.sums,
+        worker.rounded,
         worker.seen,
         worker.live[:count],
     )
@@ -54,6 +55,7 @@ def _score(
     head, start, count = len(weights.addresses) - 1, rules.firsts[slot], rules.counts[slot]
     first, last = share_rows(start, start + count, worker.thread, worker.num_threads)
     places = first, last, -start, rules.vocabulary
+    round_states(worker, weights, worker.own, D)
     multiply(worker, weights, head, worker.own, D, scratch.logits, places, SET)
     if worker.thread == worker.num_threads - 1:
         places = rules.end, rules.end + 1, count - rules.end, rules.vocabulary

@@ -24,7 +24,7 @@ from .cpu_arithmetic import (
     sum_columns,
     wait,
 )
-from .cpu_layers import ADD, LOWEST, SET, START, feed_forward, multiply, normalize
+from .cpu_layers import ADD, LOWEST, SET, START, feed_forward, multiply, normalize, round_states
 from .cpu_records import DepthScratch, DepthSizes, Rows, Scratch, Sizes, Weights, Worker
 from .tokenization_points import TOKENS_PER_POINT
 
@@ -62,6 +62,7 @@ def share_point(
     first, last = share_rows(0, depth.D2, worker.thread, worker.num_threads)
     rows = first, last, START, depth.D2
     matrix = depth.first_matrix + STATE_PROJ
+    round_states(worker, weights, worker.own, sizes.D)
     multiply(worker, weights, matrix, worker.own, sizes.D, kept.shared, rows, SET)
 
 
@@ -97,7 +98,8 @@ def _attend_to_slots(
         for h in range(H):
             top, total = LOWEST, ZERO
             at = b * D + h * P
-            sum_columns(kept.keys, (row * D + h * P) * LANES, queries, at, P, scores, 0)
+            first = (row * D + h * P) * LANES
+            sum_columns(kept.keys, first, queries, worker.rounded, at, P, scores, START)
             for t in range(slot + 1):
                 scores[t] *= scale
                 top = max(top, scores[t])
@@ -128,6 +130,7 @@ def _transform_slot(
         stored = first, last, (layer * sizes.B * SLOTS + slot) * D, SLOTS * D
         for b in live:
             normalize(hidden, norms, 2 * layer * D, own, D, sizes.eps, b)
+        round_states(worker, weights, own, D)
         multiply(worker, weights, base + DEPTH_QUERY, own, D, projected, rows, SET)
         multiply(worker, weights, base + DEPTH_KEY, own, D, projected, key_rows, SET)
         multiply(worker, weights, base + DEPTH_VALUE, own, D, kept.values, stored, SET)
@@ -138,6 +141,7 @@ def _transform_slot(
         wait(scratch.barrier, worker.num_threads)
         measures, place = (sizes.B, D, depth.H2), (layer, slot)
         _attend_to_slots(worker, measures, projected, kept, place)
+        round_states(worker, weights, own, D)
         multiply(worker, weights, base + DEPTH_OUT, own, D, hidden, rows, ADD)
         wait(scratch.barrier, worker.num_threads)
         for b in live:
@@ -162,6 +166,7 @@ def emit_slot(
     _transform_slot(worker, weights, sizes, depth, scratch, kept, slot)
     first, last = share_rows(0, sizes.D, worker.thread, worker.num_threads)
     out, places = depth.first_matrix + OUT_PROJ, (first, last, START, sizes.D)
+    round_states(worker, weights, scratch.hidden, depth.D2)
     multiply(worker, weights, out, scratch.hidden, depth.D2, kept.states, places, SET)
     wait(scratch.barrier, worker.num_threads)
     norm = weights.inputs.out_norm

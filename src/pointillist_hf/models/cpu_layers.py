@@ -17,16 +17,23 @@ from numpy import ndarray
 
 from ..rendering.exp2 import exp2
 from .cpu_arithmetic import (
+    BLOCK,
     F32,
     FAST_MATH,
     LANES,
+    LARGEST,
+    LEAST_SCALE,
     LOG2_E,
     ONE,
     ZERO,
     U,
     is_rounded,
     narrow,
+    packed,
+    pad,
+    place_in_group,
     pointer,
+    round_blocks,
     share,
     share_rows,
     sum_columns,
@@ -37,7 +44,6 @@ from .cpu_arithmetic import (
 from .cpu_records import CHUNK, Memory, Rows, Scratch, Sizes, Weights, Worker
 
 LOWEST, START = F32(-3e38), np.int64(0)
-LEAST_SCALE = F32(1e-30)
 # Matrices of a layer, in the order of their addresses.
 CROSS_QUERY, CROSS_OUT, QUERY, KEY, VALUE, OUT, GATE, UP, DOWN = range(9)
 NUM_MATRICES = 9
@@ -80,20 +86,33 @@ def _put(sums: tuple, scales: tuple, y: tuple, low: int, high: int, how: int) ->
 
 
 @njit
-def _sum_group(
-    matrix: ndarray, start: int, x: ndarray, size: int, live: ndarray, n: int, sums: ndarray
-) -> int:
+def round_states(worker: Worker, weights: Weights, x: ndarray, size: int) -> None:
+    """Rounds the states of the live sequences if that is how the matrices want them. [B size]"""
+    if is_rounded(weights.like):
+        for b in worker.live:
+            round_blocks(x, b * size, size, worker.rounded, b * _pad_blocks(size))
+
+
+@njit
+def _pad_blocks(size: int) -> int:
+    return (size + BLOCK - 1) // BLOCK * BLOCK
+
+
+@njit
+def _sum_group(worker: Worker, matrix: ndarray, start: int, x: ndarray, size: int, n: int) -> int:
     """A group of rows times the states of the live sequences from the n-th on: of how many."""
-    left, b0 = len(live) - n, live[n] * size
+    live, rounded, sums = worker.live, worker.rounded, worker.sums
+    step = _pad_blocks(size) if is_rounded(matrix) else size
+    left, b0 = len(live) - n, live[n] * step
     # The rows are read and widened once for four sequences.
     if left >= 4:
-        b1, b2, b3 = live[n + 1] * size, live[n + 2] * size, live[n + 3] * size
-        sum_columns_4(matrix, start, x, (b0, b1, b2, b3), size, sums, 0)
+        b1, b2, b3 = live[n + 1] * step, live[n + 2] * step, live[n + 3] * step
+        sum_columns_4(matrix, start, x, rounded, (b0, b1, b2, b3), size, sums, 0)
         return 4
     if left >= 2:
-        sum_columns_2(matrix, start, x, (b0, live[n + 1] * size), size, sums, 0)
+        sum_columns_2(matrix, start, x, rounded, (b0, live[n + 1] * step), size, sums, 0)
         return 2
-    sum_columns(matrix, start, x, b0, size, sums, 0)
+    sum_columns(matrix, start, x, rounded, b0, size, sums, 0)
     return 1
 
 
@@ -108,7 +127,7 @@ def multiply(
         worker: Who calls.
         weights: The network.
         which: Of all matrices.
-        x: States. [B size]
+        x: States; `round_states` must have seen them. [B size]
         size: Elements of a state.
         y: Gets the results.
         places: First row, and one past the last; where y starts, distance of the sequences in it.
@@ -116,13 +135,13 @@ def multiply(
     """
     first, last, offset, step = places
     live, sums, n = worker.live, worker.sums, 0
-    matrix = carray(pointer(weights.addresses[which], weights.like), (last + LANES) * size)
+    matrix = carray(pointer(weights.addresses[which], weights.like), (last + LANES) * pad(size))
     for group in range(first // LANES * LANES, last, LANES):
         low, high = max(first - group, 0), min(last - group, LANES)
         scales = weights.scales, weights.first_scales[which] + group
         n = 0
         while n < len(live):
-            count = _sum_group(matrix, group * size, x, size, live, n, sums)
+            count = _sum_group(worker, matrix, group * pad(size), x, size, n)
             for m in range(count):
                 place = y, offset + live[n + m] * step + group
                 if high - low == LANES:  # a loop whose length is known is quicker
@@ -134,17 +153,22 @@ def multiply(
 
 @njit(fastmath=FAST_MATH)
 def _attend(
-    query: tuple, keys: tuple, values: tuple, count: int, widths: tuple, scores: ndarray, out: tuple
+    worker: Worker, query: tuple, keys: tuple, values: tuple, count: int, widths: tuple, out: tuple
 ) -> None:
     """One head over one chunk of keys: sums of values, largest score, sum of weights.
 
     Queries and results are arrays with an offset; keys and values have another pair for scales.
     """
     P, V = widths
+    scores, rounded = worker.scores, worker.rounded
     scale, top, total = ONE / np.sqrt(F32(P)), LOWEST, ZERO
     key_scales, value_scales, place = keys[2], values[2], U(keys[3])
+    x, j = query
+    if is_rounded(keys[0]):
+        round_blocks(x, j, P, rounded, START)
+        j = START
     for t in range(0, count, LANES):
-        sum_columns(keys[0], keys[1] + t * P, query[0], query[1], P, scores, t)
+        sum_columns(keys[0], keys[1] + t * pad(P), x, rounded, j, P, scores, t)
     for t in range(U(count)):
         scores[t] *= scale * key_scales[place + t]
         top = max(top, scores[t])
@@ -152,9 +176,12 @@ def _attend(
         weight = exp2((scores[t] - top) * LOG2_E)
         total += weight
         scores[t] = weight * value_scales[place + t]
+    if is_rounded(keys[0]):
+        round_blocks(scores, START, count, rounded, START)
     result, at = out
     for d in range(0, V, LANES):
-        sum_columns(values[0], values[1] + d * CHUNK, scores, 0, count, result, at + d)
+        first = values[1] + d * CHUNK
+        sum_columns(values[0], first, scores, rounded, START, count, result, at + d)
     result[U(at + V)], result[U(at + V + 1)] = top, total
 
 
@@ -177,8 +204,8 @@ def _attend_all(worker: Worker, sizes: Sizes, layer: int, store: tuple, scratch:
             at = ((layer * sizes.B + b) * H + h) * step + chunk * CHUNK
             place = ((b * H + h) * num_chunks + chunk) * (V + 2)
             query = scratch.projected, (b * 3 * H + h) * P
-            key, value = (keys, at * P, key_scales, at), (values, at * V, value_scales, at)
-            _attend(query, key, value, count, (P, V), worker.scores, (scratch.partial, place))
+            key, value = (keys, at * pad(P), key_scales, at), (values, at * V, value_scales, at)
+            _attend(worker, query, key, value, count, (P, V), (scratch.partial, place))
 
 
 @njit(fastmath=FAST_MATH)
@@ -225,7 +252,7 @@ def _choose_scale(x: ndarray, at: int, P: int, like: ndarray) -> float:
     largest = LEAST_SCALE
     for d in range(U(P)):
         largest = max(largest, abs(x[U(at) + d]))
-    return largest / F32(127)
+    return largest / LARGEST
 
 
 @njit
@@ -259,14 +286,15 @@ def _store(x: ndarray, at: int, sizes: Sizes, memory: Memory, ring: tuple, is_ke
     factor = ONE / scale
     scales = memory.key_scales if is_key else memory.value_scales
     scales[start + place] = scale
-    chunk, inside, group, lane = place // CHUNK, place % CHUNK, place // LANES, place % LANES
+    size, width = packed(memory.keys), pad(sizes.P)
     for d in range(sizes.P):
         number = narrow(x[at + d] * factor, memory.keys)
         if is_key:
-            memory.keys[start * sizes.P + (group * sizes.P + d) * LANES + lane] = number
+            group = (start + place // LANES * LANES) * width
+            memory.keys[group + place_in_group(place % LANES, d, size)] = number
         else:
-            block = start * sizes.V + (chunk * sizes.V + d // LANES * LANES) * CHUNK
-            memory.values[block + inside * LANES + d % LANES] = number
+            group = start * sizes.V + (place // CHUNK * sizes.V + d // LANES * LANES) * CHUNK
+            memory.values[group + place_in_group(d % LANES, place % CHUNK, size)] = number
 
 
 @njit
@@ -280,11 +308,13 @@ def feed_forward(
     own, gated = worker.own, scratch.gated
     first, last = share_rows(0, F, worker.thread, worker.num_threads)
     places = first, last, START, F
+    round_states(worker, weights, own, D)
     multiply(worker, weights, first_matrix, own, D, gated, places, SET)
     multiply(worker, weights, first_matrix + 1, own, D, gated, places, SWIGLU)
     wait(scratch.barrier, worker.num_threads)
     first, last = share_rows(0, D, worker.thread, worker.num_threads)
     down, places = first_matrix + 2, (first, last, START, D)
+    round_states(worker, weights, gated, F)
     multiply(worker, weights, down, gated, F, scratch.hidden, places, ADD)
 
 
@@ -304,6 +334,7 @@ def transform(
         base = layer * NUM_MATRICES
         for b in live:
             normalize(hidden, norms, 3 * layer * D, own, D, sizes.eps, b)
+        round_states(worker, weights, own, D)
         multiply(worker, weights, base + CROSS_QUERY, own, D, projected, queries, SET)
         wait(scratch.barrier, worker.num_threads)
         cross = memory.cross_keys, memory.cross_values
@@ -312,11 +343,13 @@ def transform(
         _attend_all(worker, sizes, layer, store, scratch)
         wait(scratch.barrier, worker.num_threads)
         _join_chunks(worker, sizes, memory.cross_lengths, scratch.partial)
+        round_states(worker, weights, own, D)
         multiply(worker, weights, base + CROSS_OUT, own, D, hidden, sums, ADD)
         wait(scratch.barrier, worker.num_threads)
 
         for b in live:
             normalize(hidden, norms, (3 * layer + 1) * D, own, D, sizes.eps, b)
+        round_states(worker, weights, own, D)
         moment = step, position % sizes.window
         _project_and_store(worker, weights, sizes, memory, scratch, rows, layer, moment)
         wait(scratch.barrier, worker.num_threads)
@@ -324,6 +357,7 @@ def transform(
         _attend_all(worker, sizes, layer, (*ring, worker.seen, sizes.W), scratch)
         wait(scratch.barrier, worker.num_threads)
         _join_chunks(worker, sizes, worker.seen, scratch.partial)
+        round_states(worker, weights, own, D)
         multiply(worker, weights, base + OUT, own, D, hidden, sums, ADD)
         wait(scratch.barrier, worker.num_threads)
 

@@ -18,6 +18,8 @@ from typing import NamedTuple
 
 from numpy import ndarray
 
+from .cpu_arithmetic import Rounded
+
 CHUNK = 256  # keys that a thread attends to at a time
 
 
@@ -29,6 +31,7 @@ class Worker(NamedTuple):
     own: ndarray  # [B D] states that the thread works out for itself
     scores: ndarray  # [CHUNK]
     sums: ndarray  # [4 LANES]
+    rounded: Rounded  # of what meets matrices, keys or values next, if they are rounded
     seen: ndarray  # [B] keys in the ring
     live: ndarray  # [B] rows that have not ended
 
@@ -56,11 +59,11 @@ class DepthInputs(NamedTuple):
 
 
 class Weights(NamedTuple):
-    """The network. Of a matrix [n, k], LANES rows lie side by side: [n / LANES, k, LANES]."""
+    """The network. How matrices are stored is told in `cpu_arithmetic`."""
 
     addresses: ndarray  # [matrices] of the layers, then of the depth head, then the output
     first_scales: ndarray  # [matrices]
-    scales: ndarray  # [rows of all matrices] what an int8 row is multiplied by, otherwise 1
+    scales: ndarray  # [rows of all matrices] what a rounded row is multiplied by, otherwise 1
     norms: ndarray  # [layers 3 D]
     final_norm: ndarray  # [D]
     inputs: FlatInputs | DepthInputs
@@ -94,15 +97,15 @@ class DepthSizes(NamedTuple):
 
 
 class Memory(NamedTuple):
-    """Keys and values, stored so that both are met by `sum_columns`.
+    """Keys and values, stored as `cpu_arithmetic` tells: keys as rows, values as columns.
 
-    The scales are what a stored key or value is multiplied by: 1, unless they are int8.
+    The scales are what a stored key or value is multiplied by: 1, unless they are rounded.
     """
 
-    keys: ndarray  # [layers B H W P], LANES keys side by side: [P, LANES]
-    values: ndarray  # [layers B H W V], in chunks of [V / LANES, CHUNK, LANES]
-    cross_keys: ndarray  # [layers B H M P]
-    cross_values: ndarray  # [layers B H M V]
+    keys: ndarray  # [layers B H] matrices [W, P]
+    values: ndarray  # [layers B H W / CHUNK] matrices [V, CHUNK]
+    cross_keys: ndarray  # [layers B H] matrices [M, P]
+    cross_values: ndarray  # [layers B H M / CHUNK] matrices [V, CHUNK]
     key_scales: ndarray  # [layers B H W]
     value_scales: ndarray  # [layers B H W]
     cross_key_scales: ndarray  # [layers B H M]
@@ -125,7 +128,7 @@ class DepthScratch(NamedTuple):
     """What the small transformer keeps of the point that is being emitted."""
 
     shared: ndarray  # [B D2] the point's part of its inputs
-    keys: ndarray  # [L2 B D2 LANES] of which the first four are filled
+    keys: ndarray  # [L2 B H2] matrices of the first four rows alone, [LANES, P2]
     values: ndarray  # [L2 B 4 D2]
     states: ndarray  # [B D] its outputs
 

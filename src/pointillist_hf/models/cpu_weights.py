@@ -12,7 +12,7 @@ import torch
 from numpy import ndarray
 from torch import Tensor, nn
 
-from .cpu_arithmetic import LANES
+from .cpu_arithmetic import LANES, PADDING, pad
 from .cpu_records import DepthInputs, FlatInputs, Weights
 from .tokenization_points import TOKENS_PER_POINT
 
@@ -69,11 +69,11 @@ def _folded(model: PointGeneratorForCausalLM) -> list[nn.Module]:
     return [model.model.depth_head.point_proj, *model.model.depth_head.token_projs]
 
 
-def quantize_rows(matrix: Tensor) -> tuple[ndarray, ndarray]:
-    """Int8 numbers of a matrix, and what each row of them is multiplied by."""
-    matrix = matrix.float()
-    scales = matrix.abs().amax(1).clamp_min(torch.finfo(torch.float32).tiny) / 127
-    return (matrix / scales[:, None]).round().to(torch.int8).numpy(), scales.numpy()
+def quantize_rows(rows: Tensor) -> tuple[ndarray, ndarray]:
+    """Int8 numbers of rows [..., k], and what each of them is multiplied by [...]."""
+    rows = rows.float()
+    scales = rows.abs().amax(-1).clamp_min(torch.finfo(torch.float32).tiny) / 127
+    return (rows / scales[..., None]).round().to(torch.int8).numpy(), scales.numpy()
 
 
 def bfloat16_bits(tensor: Tensor) -> ndarray:
@@ -139,20 +139,24 @@ def allocate(count: int, kind: type[np.number]) -> ndarray:
     return array[start : start + count]
 
 
-def group_rows(matrix: ndarray) -> ndarray:
-    """A matrix [n, k] with rows side by side, zeros after the last: [n / LANES, k, LANES]."""
-    padded = np.pad(matrix, ((0, -len(matrix) % LANES), (0, 0)))
-    return padded.reshape(-1, LANES, matrix.shape[1]).swapaxes(1, 2)
+def group_rows(matrices: ndarray) -> ndarray:
+    """Matrices [..., n, k] as `cpu_arithmetic` tells, with zeros after the last row and column."""
+    *rest, n, k = matrices.shape
+    size = 4 // matrices.itemsize
+    padding = [(0, 0)] * len(rest) + [(0, -n % LANES), (0, -k % PADDING)]
+    padded = np.pad(matrices, padding).reshape(*rest, -1, LANES, pad(k) // size, size)
+    return padded.swapaxes(-2, -3)
 
 
-def _round(matrices: list[Tensor], weight_format: WeightFormat) -> tuple[list, list]:
-    """The numbers of matrices that are stored, and the scales of their rows."""
-    scales = [np.ones(len(matrix), np.float32) for matrix in matrices]
-    if weight_format == "int8":
-        return tuple(map(list, zip(*map(quantize_rows, matrices), strict=True)))
-    if weight_format == "bfloat16" or all(map(_fits_bfloat16, matrices)):
-        return [bfloat16_bits(matrix) for matrix in matrices], scales
-    return [matrix.float().numpy() for matrix in matrices], scales
+def store(numbers: Tensor, weight_format: WeightFormat) -> tuple[ndarray, ndarray]:
+    """Rows [..., k] as they are stored, and what each of them is multiplied by [...]."""
+    scales = np.ones(numbers.shape[:-1], np.float32)
+    if weight_format == "exact":
+        return numbers.float().numpy(), scales
+    if weight_format == "bfloat16":
+        return bfloat16_bits(numbers), scales
+    stored, scales = quantize_rows(numbers)
+    return (stored.astype(np.int16) + 128).astype(np.uint8), scales
 
 
 class PreparedWeights:
@@ -164,7 +168,9 @@ class PreparedWeights:
 
     def __init__(self, model: PointGeneratorForCausalLM, weight_format: WeightFormat) -> None:
         matrices = [matrix.weight.detach().contiguous() for matrix in _matrices(model)]
-        numbers, scales = _round(matrices, weight_format)
+        if weight_format == "exact" and all(map(_fits_bfloat16, matrices)):
+            weight_format = "bfloat16"
+        numbers, scales = zip(*(store(matrix, weight_format) for matrix in matrices), strict=True)
         grouped = [group_rows(matrix) for matrix in numbers]
         ends = np.cumsum([group.size for group in grouped])
         self.matrices = allocate(ends[-1], numbers[0].dtype)
