@@ -105,6 +105,18 @@ def _nearest(context: object, value: types.Type) -> tuple:
 
 
 @intrinsic
+def larger(context: object, first: types.Type, second: types.Type) -> tuple:
+    """The larger of two float32, neither of them NaN: loops with Python's `max` stay scalar."""
+
+    def emit(_: object, builder: ir.IRBuilder, __: object, args: tuple) -> ir.Value:
+        kind = ir.FunctionType(ir.FloatType(), [ir.FloatType()] * 2)
+        larger = builder.module.declare_intrinsic("llvm.maxnum", (ir.FloatType(),), kind)
+        return builder.call(larger, args, fastmath=("nnan", "nsz"))
+
+    return types.float32(types.float32, types.float32), emit
+
+
+@intrinsic
 def is_rounded(context: object, like: types.Type) -> tuple:
     """Whether an array holds integers that are to be scaled; known when compiling."""
 
@@ -193,24 +205,30 @@ class Rounded(NamedTuple):
     offsets: ndarray  # of each block, -128 times its sum: what the 128 of the matrix add
 
 
+@njit(fastmath=FAST_MATH, inline="always")
+def _round_block(x: ndarray, source: int, size: int, rounded: Rounded, target: int) -> None:
+    largest, total = LEAST_SCALE, np.int32(0)
+    for k in range(U(size)):
+        largest = larger(largest, abs(x[U(source) + k]))
+    scale = largest / LARGEST
+    factor = ONE / scale
+    for k in range(U(size)):
+        number = _nearest(x[U(source) + k] * factor)
+        rounded.numbers[U(target) + k] = number
+        total += number
+    block = target // BLOCK
+    rounded.scales[block], rounded.offsets[block] = scale, -128 * total
+
+
 @njit(fastmath=FAST_MATH)
 def round_blocks(x: ndarray, at: int, count: int, rounded: Rounded, place: int) -> None:
     """Rounds x[at], ... to integers, from a place on, which must be a multiple of BLOCK."""
-    for start in range(0, count, BLOCK):
-        size, largest, total = min(count - start, BLOCK), ZERO, np.int32(0)
-        source, target = U(at + start), U(place + start)
-        for k in range(U(size)):
-            largest = max(largest, abs(x[source + k]))
-        scale = max(largest, LEAST_SCALE) / LARGEST
-        factor = ONE / scale
-        for k in range(U(size)):
-            number = _nearest(x[source + k] * factor)
-            rounded.numbers[target + k] = number
-            total += number
-        for k in range(U(size), U(BLOCK)):
-            rounded.numbers[target + k] = 0
-        block = U((place + start) // BLOCK)
-        rounded.scales[block], rounded.offsets[block] = scale, -128 * total
+    full = count // BLOCK * BLOCK
+    for start in range(0, full, BLOCK):
+        _round_block(x, at + start, BLOCK, rounded, place + start)
+    if full < count:
+        _round_block(x, at + full, count - full, rounded, place + full)
+        rounded.numbers[place + count : place + full + BLOCK] = 0
 
 
 class _Emitter:

@@ -20,6 +20,7 @@ from .cpu_arithmetic import (
     ONE,
     ZERO,
     U,
+    larger,
     share_rows,
     sum_columns,
     wait,
@@ -102,7 +103,7 @@ def _attend_to_slots(
             sum_columns(kept.keys, first, queries, worker.rounded, at, P, scores, START)
             for t in range(slot + 1):
                 scores[t] *= scale
-                top = max(top, scores[t])
+                top = larger(top, scores[t])
             for k in range(U(P)):
                 own[U(at) + k] = ZERO
             for t in range(slot + 1):

@@ -28,6 +28,7 @@ from .cpu_arithmetic import (
     ZERO,
     U,
     is_rounded,
+    larger,
     narrow,
     packed,
     pad,
@@ -171,7 +172,7 @@ def _attend(
         sum_columns(keys[0], keys[1] + t * pad(P), x, rounded, j, P, scores, t)
     for t in range(U(count)):
         scores[t] *= scale * key_scales[place + t]
-        top = max(top, scores[t])
+        top = larger(top, scores[t])
     for t in range(U(count)):
         weight = exp2((scores[t] - top) * LOG2_E)
         total += weight
@@ -218,7 +219,7 @@ def _join_chunks(worker: Worker, sizes: Sizes, lengths: ndarray, partial: ndarra
             start, at = (b * H + h) * num_chunks * (V + 2), U((b * H + h) * P)
             top, total = LOWEST, ZERO
             for chunk in range(chunks):
-                top = max(top, partial[U(start + chunk * (V + 2) + V)])
+                top = larger(top, partial[U(start + chunk * (V + 2) + V)])
             for d in range(U(P)):
                 worker.own[at + d] = ZERO
             for chunk in range(chunks):
@@ -251,7 +252,7 @@ def _choose_scale(x: ndarray, at: int, P: int, like: ndarray) -> float:
         return ONE
     largest = LEAST_SCALE
     for d in range(U(P)):
-        largest = max(largest, abs(x[U(at) + d]))
+        largest = larger(largest, abs(x[U(at) + d]))
     return largest / LARGEST
 
 
