@@ -78,7 +78,7 @@ class CompiledDecoder:
         config, batch = model.config, len(encoder_hidden_states)
         self.model, self.rules = model, rules
         self.tokens_per_step = TOKENS_PER_POINT if config.point_head == "depth" else 1
-        self.prepared = prepare_weights(model, weight_format)
+        self.weights = prepare_weights(model, weight_format)
         contexts = list(encoder_hidden_states.float())
         if encoder_attention_mask is not None:
             kept = encoder_attention_mask.bool()
@@ -261,8 +261,8 @@ class CompiledDecoder:
 
         def work(worker: Worker) -> int:
             if self.depth is not None:
-                return decode_points(worker, self.prepared.weights, *shared, self.depth)
-            return decode_tokens(worker, self.prepared.weights, *shared)
+                return decode_points(worker, self.weights, *shared, self.depth)
+            return decode_tokens(worker, self.weights, *shared)
 
         return _run_together(pool, [lambda w=w: work(w) for w in workers], self.scratch.barrier)
 

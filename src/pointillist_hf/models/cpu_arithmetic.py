@@ -127,17 +127,6 @@ def is_rounded(context: object, like: types.Type) -> tuple:
 
 
 @intrinsic
-def pointer(context: object, address: types.Type, like: types.Type) -> tuple:
-    """An address as a pointer to elements of the type of `like`."""
-    kind = types.CPointer(like.dtype)
-
-    def emit(target: object, builder: ir.IRBuilder, __: object, args: tuple) -> ir.Value:
-        return builder.inttoptr(args[0], target.get_value_type(kind))
-
-    return kind(types.int64, like), emit
-
-
-@intrinsic
 def _arrive(context: object, barrier: types.Type) -> tuple:
     """Adds one to the arrivals; those before."""
 

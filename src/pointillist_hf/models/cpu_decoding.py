@@ -27,7 +27,7 @@ from .cpu_records import (
 from .cpu_sampling import Draws, Rules, choose
 
 
-@njit
+@njit(inline="always")
 def _look_for_live(worker: Worker, rows: Rows) -> Worker:
     """The worker with the rows that have not ended."""
     count = 0
@@ -52,7 +52,7 @@ def _score(
     worker: Worker, weights: Weights, D: int, rules: Rules, scratch: Scratch, slot: int
 ) -> None:
     """Logits of the ids that a slot may hold, then that of the end, from the thread's states."""
-    head, start, count = len(weights.addresses) - 1, rules.firsts[slot], rules.counts[slot]
+    head, start, count = len(weights.starts) - 1, rules.firsts[slot], rules.counts[slot]
     first, last = share_rows(start, start + count, worker.thread, worker.num_threads)
     places = first, last, -start, rules.vocabulary
     round_states(worker, weights, worker.own, D)
@@ -79,7 +79,7 @@ def _draw(
             rows.ended[b] = token == rules.end
 
 
-@compile_kernel()
+@compile_kernel(_nrt=False)
 def decode_tokens(
     worker: Worker, weights: Weights, sizes: Sizes, memory: Memory, scratch: Scratch, rows: Rows,
     sampling: tuple[Rules, Draws], span: Span,
@@ -115,7 +115,7 @@ def decode_tokens(
     return span.num_steps
 
 
-@compile_kernel()
+@compile_kernel(_nrt=False)
 def decode_points(
     worker: Worker, weights: Weights, sizes: Sizes, memory: Memory, scratch: Scratch, rows: Rows,
     sampling: tuple[Rules, Draws], span: Span, depth: tuple[DepthSizes, DepthScratch],

@@ -12,7 +12,7 @@ edits in this file: delete `__pycache__` after one.
 from __future__ import annotations
 
 import numpy as np
-from numba import carray, njit
+from numba import njit
 from numpy import ndarray
 
 from ..rendering.exp2 import exp2
@@ -33,7 +33,6 @@ from .cpu_arithmetic import (
     packed,
     pad,
     place_in_group,
-    pointer,
     round_blocks,
     share,
     share_rows,
@@ -89,7 +88,7 @@ def _put(sums: tuple, scales: tuple, y: tuple, low: int, high: int, how: int) ->
 @njit
 def round_states(worker: Worker, weights: Weights, x: ndarray, size: int) -> None:
     """Rounds the states of the live sequences if that is how the matrices want them. [B size]"""
-    if is_rounded(weights.like):
+    if is_rounded(weights.matrices):
         for b in worker.live:
             round_blocks(x, b * size, size, worker.rounded, b * _pad_blocks(size))
 
@@ -100,20 +99,20 @@ def _pad_blocks(size: int) -> int:
 
 
 @njit
-def _sum_group(worker: Worker, matrix: ndarray, start: int, x: ndarray, size: int, n: int) -> int:
+def _sum_group(worker: Worker, matrices: ndarray, start: int, x: ndarray, size: int, n: int) -> int:
     """A group of rows times the states of the live sequences from the n-th on: of how many."""
     live, rounded, sums = worker.live, worker.rounded, worker.sums
-    step = _pad_blocks(size) if is_rounded(matrix) else size
+    step = _pad_blocks(size) if is_rounded(matrices) else size
     left, b0 = len(live) - n, live[n] * step
     # The rows are read and widened once for four sequences.
     if left >= 4:
         b1, b2, b3 = live[n + 1] * step, live[n + 2] * step, live[n + 3] * step
-        sum_columns_4(matrix, start, x, rounded, (b0, b1, b2, b3), size, sums, 0)
+        sum_columns_4(matrices, start, x, rounded, (b0, b1, b2, b3), size, sums, 0)
         return 4
     if left >= 2:
-        sum_columns_2(matrix, start, x, rounded, (b0, live[n + 1] * step), size, sums, 0)
+        sum_columns_2(matrices, start, x, rounded, (b0, live[n + 1] * step), size, sums, 0)
         return 2
-    sum_columns(matrix, start, x, rounded, b0, size, sums, 0)
+    sum_columns(matrices, start, x, rounded, b0, size, sums, 0)
     return 1
 
 
@@ -136,13 +135,13 @@ def multiply(
     """
     first, last, offset, step = places
     live, sums, n = worker.live, worker.sums, 0
-    matrix = carray(pointer(weights.addresses[which], weights.like), (last + LANES) * pad(size))
+    start, matrices = weights.starts[which], weights.matrices
     for group in range(first // LANES * LANES, last, LANES):
         low, high = max(first - group, 0), min(last - group, LANES)
         scales = weights.scales, weights.first_scales[which] + group
         n = 0
         while n < len(live):
-            count = _sum_group(worker, matrix, group * pad(size), x, size, n)
+            count = _sum_group(worker, matrices, start + group * pad(size), x, size, n)
             for m in range(count):
                 place = y, offset + live[n + m] * step + group
                 if high - low == LANES:  # a loop whose length is known is quicker

@@ -61,13 +61,13 @@ class DepthInputs(NamedTuple):
 class Weights(NamedTuple):
     """The network. How matrices are stored is told in `cpu_arithmetic`."""
 
-    addresses: ndarray  # [matrices] of the layers, then of the depth head, then the output
+    matrices: ndarray  # of the layers, then of the depth head, then the output
+    starts: ndarray  # [matrices]
     first_scales: ndarray  # [matrices]
     scales: ndarray  # [rows of all matrices] what a rounded row is multiplied by, otherwise 1
     norms: ndarray  # [layers 3 D]
     final_norm: ndarray  # [D]
     inputs: FlatInputs | DepthInputs
-    like: ndarray  # of the type of the matrices
 
 
 class Sizes(NamedTuple):

@@ -82,7 +82,7 @@ def bfloat16_bits(tensor: Tensor) -> ndarray:
 
 
 def _fits_bfloat16(matrix: Tensor) -> bool:
-    return matrix.dtype == torch.bfloat16 or bool((matrix.view(torch.int32) & 0xFFFF == 0).all())
+    return matrix.dtype == torch.bfloat16 or bool((matrix.contiguous().view(torch.int32) & 0xFFFF == 0).all())
 
 
 def _flat(*tensors: Tensor) -> ndarray:
@@ -159,38 +159,36 @@ def store(numbers: Tensor, weight_format: WeightFormat) -> tuple[ndarray, ndarra
     return (stored.astype(np.int16) + 128).astype(np.uint8), scales
 
 
-class PreparedWeights:
-    """`Weights`, and the array that their addresses point into.
+def build_weights(model: PointGeneratorForCausalLM, weight_format: WeightFormat) -> Weights:
+    """The network as the kernels read it, with copies of its matrices.
 
     If bfloat16 holds all numbers, as after loading a checkpoint that was stored so, they are stored
     in it, which halves what a step reads.
     """
-
-    def __init__(self, model: PointGeneratorForCausalLM, weight_format: WeightFormat) -> None:
-        matrices = [matrix.weight.detach().contiguous() for matrix in _matrices(model)]
-        if weight_format == "exact" and all(map(_fits_bfloat16, matrices)):
-            weight_format = "bfloat16"
-        numbers, scales = zip(*(store(matrix, weight_format) for matrix in matrices), strict=True)
-        grouped = [group_rows(matrix) for matrix in numbers]
-        ends = np.cumsum([group.size for group in grouped])
-        self.matrices = allocate(ends[-1], numbers[0].dtype)
-        starts = ends - [group.size for group in grouped]
-        for start, group in zip(starts, grouped, strict=True):
-            self.matrices[start : start + group.size] = group.ravel()
-        norms = [
-            norm.weight
-            for layer in model.model.layers
-            for norm in (layer.cross_attn_norm, layer.self_attn_norm, layer.mlp_norm)
-        ]
-        self.weights = Weights(
-            addresses=self.matrices.ctypes.data + starts * self.matrices.itemsize,
-            first_scales=np.cumsum([0] + [len(rows) for rows in scales[:-1]]),
-            scales=np.concatenate(scales),
-            norms=_flat(*norms),
-            final_norm=_flat(model.model.norm.weight),
-            inputs=_build_inputs(model),
-            like=self.matrices[:1],
-        )
+    matrices = [matrix.weight.detach() for matrix in _matrices(model)]
+    if weight_format == "exact" and all(map(_fits_bfloat16, matrices)):
+        weight_format = "bfloat16"
+    numbers, scales = zip(*(store(matrix, weight_format) for matrix in matrices), strict=True)
+    grouped = [group_rows(matrix) for matrix in numbers]
+    ends = np.cumsum([group.size for group in grouped])
+    starts = ends - [group.size for group in grouped]
+    stored = allocate(ends[-1], numbers[0].dtype)
+    for start, end, group in zip(starts, ends, grouped, strict=True):
+        stored[start:end].reshape(group.shape)[:] = group
+    norms = [
+        norm.weight
+        for layer in model.model.layers
+        for norm in (layer.cross_attn_norm, layer.self_attn_norm, layer.mlp_norm)
+    ]
+    return Weights(
+        matrices=stored,
+        starts=starts,
+        first_scales=np.cumsum([0] + [len(rows) for rows in scales[:-1]]),
+        scales=np.concatenate(scales),
+        norms=_flat(*norms),
+        final_norm=_flat(model.model.norm.weight),
+        inputs=_build_inputs(model),
+    )
 
 
 def _sum_bits(tensor: Tensor) -> int:
@@ -203,8 +201,8 @@ _prepared: WeakKeyDictionary = WeakKeyDictionary()
 
 def prepare_weights(
     model: PointGeneratorForCausalLM, weight_format: WeightFormat
-) -> PreparedWeights:
-    """The weights of a model, prepared anew if they have changed since the last time."""
+) -> Weights:
+    """`build_weights`, anew if the model's have changed since the last time."""
     # A tensor counts what is done to it in place, but for fused optimizers and work on `.data`;
     # inference tensors count nothing.
     state = [
@@ -213,5 +211,5 @@ def prepare_weights(
     ]
     known = _prepared.setdefault(model, {})
     if weight_format not in known or known[weight_format][0] != state:
-        known[weight_format] = state, PreparedWeights(model, weight_format)
+        known[weight_format] = state, build_weights(model, weight_format)
     return known[weight_format][1]

@@ -37,13 +37,13 @@ _clock = _CompilationClock()
 event.register("numba:compile", _clock)
 
 
-def compile_kernel(*, fastmath: Collection[str] = ()) -> Callable[[Callable], Callable]:
+def compile_kernel(*, fastmath: Collection[str] = (), **more) -> Callable[[Callable], Callable]:
     """Decorator: a kernel that releases the GIL and is cached on disk where a folder is writable.
 
     Args:
         fastmath: LLVM's names of the liberties taken with floating point.
     """
-    options = {"fastmath": set(fastmath), "error_model": "numpy", "nogil": True}
+    options = {"fastmath": set(fastmath), "error_model": "numpy", "nogil": True, **more}
 
     def compile_function(function: Callable) -> Callable:
         try:
