@@ -45,7 +45,7 @@ from transformers.generation.streamers import BaseStreamer
 
 from pointillist_hf import AvatarPipeline, PointGeneratorConfig, PointGeneratorForCausalLM
 from pointillist_hf.models.compiled_decoder import CompiledDecoder, build_rules
-from pointillist_hf.models.cpu_records import Memory
+from pointillist_hf.models.cpu_records import Store
 from pointillist_hf.models.cpu_sampling import choose
 from pointillist_hf.models.cpu_weights import quantize_rows, store
 from pointillist_hf.models.depth_point_head import PointCache
@@ -209,16 +209,12 @@ def time_llama(
     return measure
 
 
-def fill_ring(memory: Memory) -> None:
+def fill_ring(ring: Store) -> None:
     """Normal numbers for keys and values."""
     numbers = torch.randn(1 << 10, 64)
     kinds = {np.dtype(np.float32): "exact", np.dtype(np.uint16): "bfloat16"}
-    stored, scales = store(numbers, kinds.get(memory.keys.dtype, "int8"))
-    for array, part in (
-        (memory.keys, stored),
-        (memory.values, stored),
-        (memory.key_scales, scales),
-        (memory.value_scales, scales),
+    for array, part in zip(
+        ring, store(numbers, kinds.get(ring.numbers.dtype, "int8")), strict=True
     ):
         for start in range(0, array.size, part.size):
             piece = array[start : start + part.size]
@@ -238,7 +234,7 @@ def time_compiled(
         seeds=range(batch),
         weight_format=weight_format,
     )
-    fill_ring(decoder.memory)
+    fill_ring(decoder.memory.own)
     pieces = decoder.decode()
     next(pieces), next(pieces)
 

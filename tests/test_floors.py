@@ -36,12 +36,15 @@ HOMES = {
     "numba": {
         "rendering",
         "models/cpu_arithmetic.py",
+        "models/cpu_attention.py",
         "models/cpu_decoding.py",
         "models/cpu_depth.py",
         "models/cpu_layers.py",
+        "models/cpu_products.py",
         "models/cpu_sampling.py",
     },
-    "llvmlite": {"rendering", "models/cpu_arithmetic.py"},  # comes with numba
+    # Comes with numba.
+    "llvmlite": {"rendering", "models/cpu_arithmetic.py", "models/cpu_products.py"},
     "gsplat": {"rendering/gsplat_backend.py"},
     "cv2": {"models/portrait_detection.py"},
     "imageio_ffmpeg": {"exporters/video.py"},

@@ -19,8 +19,9 @@ from numpy import ndarray
 from torch import Tensor, nn
 
 from . import cpu_layers
-from .cpu_arithmetic import BLOCK, LANES, Rounded, pad
+from .cpu_arithmetic import BLOCK, LANES, pad
 from .cpu_decoding import decode_points, decode_tokens
+from .cpu_products import Rounded
 from .cpu_records import (
     CHUNK,
     DepthScratch,
@@ -30,6 +31,7 @@ from .cpu_records import (
     Scratch,
     Sizes,
     Span,
+    Store,
     Worker,
 )
 from .cpu_sampling import WORDS, Draws, Rules
@@ -121,22 +123,14 @@ class CompiledDecoder:
                     projected = nn.functional.linear(context, weight)
                     heads = projected.unflatten(1, (s.H, s.P)).transpose(0, 1)
                     target[i, b, :, : len(context)] = heads
-        (keys, key_scales), (values, value_scales) = (
-            store(numbers, weight_format) for numbers in (keys, values)
+        numbers, scales = _build_blocks(keys, values, weight_format)
+        blocks = s.layers * s.B * (s.W // CHUNK) * s.H
+        own = Store(
+            allocate(blocks * (pad(s.P) + s.V) * CHUNK, numbers.dtype),
+            np.zeros(blocks * 2 * CHUNK if len(scales) else 0, np.float32),
         )
-        keys, values = group_rows(keys), _group_columns(values)
-        count = s.layers * s.B * s.H * s.W
-        return Memory(
-            keys=allocate(count * pad(s.P), keys.dtype),
-            values=allocate(count * s.V, values.dtype),
-            cross_keys=keys.reshape(-1),
-            cross_values=values.reshape(-1),
-            key_scales=np.zeros(count, np.float32),
-            value_scales=np.zeros(count, np.float32),
-            cross_key_scales=key_scales.reshape(-1),
-            cross_value_scales=value_scales.reshape(-1),
-            cross_lengths=np.array([len(context) for context in contexts]),
-        )
+        lengths = np.array([len(context) for context in contexts])
+        return Memory(own, Store(numbers, scales), lengths)
 
     def _build_scratch(self) -> Scratch:
         s, chunks = self.sizes, max(self.sizes.W, self.sizes.M) // CHUNK
@@ -323,10 +317,29 @@ def _round_up(count: int, step: int = CHUNK) -> int:
     return -(-count // step) * step
 
 
-def _group_columns(values: ndarray) -> ndarray:
-    """[..., M, P] as [..., M / CHUNK] matrices [V, CHUNK]."""
-    *rest, M, P = values.shape
-    return group_rows(values.reshape(*rest, M // CHUNK, CHUNK, P).swapaxes(-1, -2))
+def _build_blocks(
+    keys: Tensor, values: Tensor, weight_format: WeightFormat
+) -> tuple[ndarray, ndarray]:
+    """A `Store` of keys and values [layers, B, H, M, P]."""
+    blocks, scales = [], []
+    for rows in (keys, values):
+        numbers, factors = store(rows, weight_format)
+        blocks.append(_split_into_chunks(numbers))
+        scales.append(_split_into_chunks(factors))
+    blocks[1] = blocks[1].swapaxes(-1, -2)
+    grouped = [group_rows(block) for block in blocks]
+    joined = np.concatenate([group.reshape(*group.shape[:4], -1) for group in grouped], axis=-1)
+    numbers = allocate(joined.size, joined.dtype)
+    numbers[:] = joined.reshape(-1)
+    if weight_format != "int8":
+        return numbers, np.zeros(0, np.float32)
+    return numbers, np.stack(scales, axis=4).reshape(-1)
+
+
+def _split_into_chunks(rows: ndarray) -> ndarray:
+    """[layers, B, H, M, ...] as [layers, B, chunks, H, CHUNK, ...]."""
+    layers, B, H, _, *rest = rows.shape
+    return rows.reshape(layers, B, H, -1, CHUNK, *rest).swapaxes(2, 3)
 
 
 def seed_twister(seed: int) -> ndarray:

@@ -79,7 +79,7 @@ def _draw(
             rows.ended[b] = token == rules.end
 
 
-@compile_kernel(_nrt=False)
+@compile_kernel(counts_references=False)
 def decode_tokens(
     worker: Worker, weights: Weights, sizes: Sizes, memory: Memory, scratch: Scratch, rows: Rows,
     sampling: tuple[Rules, Draws], span: Span,
@@ -115,7 +115,7 @@ def decode_tokens(
     return span.num_steps
 
 
-@compile_kernel(_nrt=False)
+@compile_kernel(counts_references=False)
 def decode_points(
     worker: Worker, weights: Weights, sizes: Sizes, memory: Memory, scratch: Scratch, rows: Rows,
     sampling: tuple[Rules, Draws], span: Span, depth: tuple[DepthSizes, DepthScratch],

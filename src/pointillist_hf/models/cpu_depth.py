@@ -18,18 +18,20 @@ from .cpu_arithmetic import (
     LANES,
     LOG2_E,
     ONE,
+    START,
     ZERO,
     U,
     larger,
     share_rows,
-    sum_columns,
     wait,
 )
-from .cpu_layers import ADD, LOWEST, SET, START, feed_forward, multiply, normalize, round_states
+from .cpu_attention import LOWEST
+from .cpu_layers import ADD, SET, feed_forward, multiply, normalize, round_states
+from .cpu_products import sum_columns
 from .cpu_records import DepthScratch, DepthSizes, Rows, Scratch, Sizes, Weights, Worker
 from .tokenization_points import TOKENS_PER_POINT
 
-# Its matrices in the order of their addresses: two, then those of each layer.
+# Its matrices as `cpu_weights` orders them: two, then those of each layer.
 STATE_PROJ, OUT_PROJ, LAYERS = range(3)
 DEPTH_QUERY, DEPTH_KEY, DEPTH_VALUE, DEPTH_OUT, DEPTH_GATE = range(5)  # then up and down
 NUM_MATRICES = 7

@@ -21,30 +21,22 @@ from .cpu_arithmetic import (
     F32,
     FAST_MATH,
     LANES,
-    LARGEST,
-    LEAST_SCALE,
     LOG2_E,
     ONE,
+    START,
     ZERO,
     U,
     is_rounded,
-    larger,
-    narrow,
-    packed,
     pad,
-    place_in_group,
-    round_blocks,
     share,
     share_rows,
-    sum_columns,
-    sum_columns_2,
-    sum_columns_4,
     wait,
 )
+from .cpu_attention import attend, join_chunks, put
+from .cpu_products import round_blocks, sum_columns, sum_columns_2, sum_columns_4
 from .cpu_records import CHUNK, Memory, Rows, Scratch, Sizes, Weights, Worker
 
-LOWEST, START = F32(-3e38), np.int64(0)
-# Matrices of a layer, in the order of their addresses.
+# Matrices of a layer, as `cpu_weights` orders them.
 CROSS_QUERY, CROSS_OUT, QUERY, KEY, VALUE, OUT, GATE, UP, DOWN = range(9)
 NUM_MATRICES = 9
 # What a product does with what is there.
@@ -152,87 +144,6 @@ def multiply(
 
 
 @njit(fastmath=FAST_MATH)
-def _attend(
-    worker: Worker, query: tuple, keys: tuple, values: tuple, count: int, widths: tuple, out: tuple
-) -> None:
-    """One head over one chunk of keys: sums of values, largest score, sum of weights.
-
-    Queries and results are arrays with an offset; keys and values have another pair for scales.
-    """
-    P, V = widths
-    scores, rounded = worker.scores, worker.rounded
-    scale, top, total = ONE / np.sqrt(F32(P)), LOWEST, ZERO
-    key_scales, value_scales, place = keys[2], values[2], U(keys[3])
-    x, j = query
-    if is_rounded(keys[0]):
-        round_blocks(x, j, P, rounded, START)
-        j = START
-    for t in range(0, count, LANES):
-        sum_columns(keys[0], keys[1] + t * pad(P), x, rounded, j, P, scores, t)
-    for t in range(U(count)):
-        scores[t] *= scale * key_scales[place + t]
-        top = larger(top, scores[t])
-    for t in range(U(count)):
-        weight = exp2((scores[t] - top) * LOG2_E)
-        total += weight
-        scores[t] = weight * value_scales[place + t]
-    if is_rounded(keys[0]):
-        round_blocks(scores, START, count, rounded, START)
-    result, at = out
-    for d in range(0, V, LANES):
-        first = values[1] + d * CHUNK
-        sum_columns(values[0], first, scores, rounded, START, count, result, at + d)
-    result[U(at + V)], result[U(at + V + 1)] = top, total
-
-
-@njit
-def _attend_all(worker: Worker, sizes: Sizes, layer: int, store: tuple, scratch: Scratch) -> None:
-    """This thread's part of the heads and chunks.
-
-    The store: keys, values, their scales, the number of keys, W or M.
-    """
-    keys, values, key_scales, value_scales, lengths, step = store
-    H, P, V, num_chunks = sizes.H, sizes.P, sizes.V, max(sizes.W, sizes.M) // CHUNK
-    most = 0
-    for b in worker.live:
-        most = max(most, (lengths[b] + CHUNK - 1) // CHUNK)
-    first, last = share(len(worker.live) * H * most, worker.thread, worker.num_threads)
-    for unit in range(first, last):
-        b, h, chunk = worker.live[unit // (H * most)], unit // most % H, unit % most
-        count = min(lengths[b] - chunk * CHUNK, CHUNK)
-        if count > 0:
-            at = ((layer * sizes.B + b) * H + h) * step + chunk * CHUNK
-            place = ((b * H + h) * num_chunks + chunk) * (V + 2)
-            query = scratch.projected, (b * 3 * H + h) * P
-            key, value = (keys, at * pad(P), key_scales, at), (values, at * V, value_scales, at)
-            _attend(worker, query, key, value, count, (P, V), (scratch.partial, place))
-
-
-@njit(fastmath=FAST_MATH)
-def _join_chunks(worker: Worker, sizes: Sizes, lengths: ndarray, partial: ndarray) -> None:
-    """The attention of all heads, from their chunks, into the thread's own states."""
-    H, P, V, num_chunks = sizes.H, sizes.P, sizes.V, max(sizes.W, sizes.M) // CHUNK
-    for b in worker.live:
-        chunks = (lengths[b] + CHUNK - 1) // CHUNK
-        for h in range(H):
-            start, at = (b * H + h) * num_chunks * (V + 2), U((b * H + h) * P)
-            top, total = LOWEST, ZERO
-            for chunk in range(chunks):
-                top = larger(top, partial[U(start + chunk * (V + 2) + V)])
-            for d in range(U(P)):
-                worker.own[at + d] = ZERO
-            for chunk in range(chunks):
-                source = U(start + chunk * (V + 2))
-                share_of_chunk = exp2((partial[source + U(V)] - top) * LOG2_E)
-                total += share_of_chunk * partial[source + U(V + 1)]
-                for d in range(U(P)):
-                    worker.own[at + d] += share_of_chunk * partial[source + d]
-            factor = ONE / total
-            for d in range(U(P)):
-                worker.own[at + d] *= factor
-
-
-@njit(fastmath=FAST_MATH)
 def _rotate(
     states: ndarray, at: int, cosines: ndarray, sines: ndarray, turn: int, half: int
 ) -> None:
@@ -242,17 +153,6 @@ def _rotate(
         first, second, cos, sin = states[i], states[j], cosines[U(turn) + k], sines[U(turn) + k]
         states[i] = first * cos - second * sin
         states[j] = second * cos + first * sin
-
-
-@njit(fastmath=FAST_MATH)
-def _choose_scale(x: ndarray, at: int, P: int, like: ndarray) -> float:
-    """What stored numbers of a head are multiplied by: 1, or what int8 needs."""
-    if not is_rounded(like):
-        return ONE
-    largest = LEAST_SCALE
-    for d in range(U(P)):
-        largest = larger(largest, abs(x[U(at) + d]))
-    return largest / LARGEST
 
 
 @njit
@@ -274,27 +174,9 @@ def _project_and_store(
             if which < 2:
                 _rotate(scratch.projected, at, rows.cosines, rows.sines, step * (P // 2), P // 2)
             if which:
-                ring = ((layer * sizes.B + b) * H + h) * sizes.W
-                _store(scratch.projected, at, sizes, memory, (ring, place), which == 1)
-
-
-@njit
-def _store(x: ndarray, at: int, sizes: Sizes, memory: Memory, ring: tuple, is_key: bool) -> None:
-    """A key, or a value, at a place of a head's ring."""
-    start, place = ring
-    scale = _choose_scale(x, at, sizes.P, memory.keys)
-    factor = ONE / scale
-    scales = memory.key_scales if is_key else memory.value_scales
-    scales[start + place] = scale
-    size, width = packed(memory.keys), pad(sizes.P)
-    for d in range(sizes.P):
-        number = narrow(x[at + d] * factor, memory.keys)
-        if is_key:
-            group = (start + place // LANES * LANES) * width
-            memory.keys[group + place_in_group(place % LANES, d, size)] = number
-        else:
-            group = start * sizes.V + (place // CHUNK * sizes.V + d // LANES * LANES) * CHUNK
-            memory.values[group + place_in_group(d % LANES, place % CHUNK, size)] = number
+                chunk = (layer * sizes.B + b) * (sizes.W // CHUNK) + place // CHUNK
+                block = chunk * H + h, place % CHUNK
+                put(scratch.projected, at, sizes, memory.own, block, which == 2)
 
 
 @njit
@@ -337,12 +219,10 @@ def transform(
         round_states(worker, weights, own, D)
         multiply(worker, weights, base + CROSS_QUERY, own, D, projected, queries, SET)
         wait(scratch.barrier, worker.num_threads)
-        cross = memory.cross_keys, memory.cross_values
-        cross_scales = memory.cross_key_scales, memory.cross_value_scales
-        store = *cross, *cross_scales, memory.cross_lengths, sizes.M
-        _attend_all(worker, sizes, layer, store, scratch)
+        lengths = memory.cross_lengths
+        attend(worker, sizes, (layer, sizes.M // CHUNK), memory.cross, lengths, scratch)
         wait(scratch.barrier, worker.num_threads)
-        _join_chunks(worker, sizes, memory.cross_lengths, scratch.partial)
+        join_chunks(worker, sizes, lengths, scratch.partial)
         round_states(worker, weights, own, D)
         multiply(worker, weights, base + CROSS_OUT, own, D, hidden, sums, ADD)
         wait(scratch.barrier, worker.num_threads)
@@ -353,10 +233,9 @@ def transform(
         moment = step, position % sizes.window
         _project_and_store(worker, weights, sizes, memory, scratch, rows, layer, moment)
         wait(scratch.barrier, worker.num_threads)
-        ring = memory.keys, memory.values, memory.key_scales, memory.value_scales
-        _attend_all(worker, sizes, layer, (*ring, worker.seen, sizes.W), scratch)
+        attend(worker, sizes, (layer, sizes.W // CHUNK), memory.own, worker.seen, scratch)
         wait(scratch.barrier, worker.num_threads)
-        _join_chunks(worker, sizes, worker.seen, scratch.partial)
+        join_chunks(worker, sizes, worker.seen, scratch.partial)
         round_states(worker, weights, own, D)
         multiply(worker, weights, base + OUT, own, D, hidden, sums, ADD)
         wait(scratch.barrier, worker.num_threads)

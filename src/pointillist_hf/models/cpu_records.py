@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from numpy import ndarray
 
-from .cpu_arithmetic import Rounded
+from .cpu_products import Rounded
 
 CHUNK = 256  # keys that a thread attends to at a time
 
@@ -96,20 +96,18 @@ class DepthSizes(NamedTuple):
     first_matrix: int  # place of its matrices among all
 
 
+class Store(NamedTuple):
+    """Keys and values in blocks, one for each chunk of each head, in the order of attention."""
+
+    numbers: ndarray  # [layers B chunks H] blocks: keys as [CHUNK, P], then values as [V, CHUNK]
+    scales: ndarray  # [layers B chunks H 2 CHUNK] of keys and values that are rounded
+
+
 class Memory(NamedTuple):
-    """Keys and values, stored as `cpu_arithmetic` tells: keys as rows, values as columns.
+    """What attention looks at."""
 
-    The scales are what a stored key or value is multiplied by: 1, unless they are rounded.
-    """
-
-    keys: ndarray  # [layers B H] matrices [W, P]
-    values: ndarray  # [layers B H W / CHUNK] matrices [V, CHUNK]
-    cross_keys: ndarray  # [layers B H] matrices [M, P]
-    cross_values: ndarray  # [layers B H M / CHUNK] matrices [V, CHUNK]
-    key_scales: ndarray  # [layers B H W]
-    value_scales: ndarray  # [layers B H W]
-    cross_key_scales: ndarray  # [layers B H M]
-    cross_value_scales: ndarray  # [layers B H M]
+    own: Store  # the ring: W / CHUNK chunks
+    cross: Store  # the conditioning: M / CHUNK chunks
     cross_lengths: ndarray  # [B]
 
 

@@ -82,7 +82,9 @@ def bfloat16_bits(tensor: Tensor) -> ndarray:
 
 
 def _fits_bfloat16(matrix: Tensor) -> bool:
-    return matrix.dtype == torch.bfloat16 or bool((matrix.contiguous().view(torch.int32) & 0xFFFF == 0).all())
+    return matrix.dtype == torch.bfloat16 or bool(
+        (matrix.contiguous().view(torch.int32) & 0xFFFF == 0).all()
+    )
 
 
 def _flat(*tensors: Tensor) -> ndarray:
@@ -199,9 +201,7 @@ def _sum_bits(tensor: Tensor) -> int:
 _prepared: WeakKeyDictionary = WeakKeyDictionary()
 
 
-def prepare_weights(
-    model: PointGeneratorForCausalLM, weight_format: WeightFormat
-) -> Weights:
+def prepare_weights(model: PointGeneratorForCausalLM, weight_format: WeightFormat) -> Weights:
     """`build_weights`, anew if the model's have changed since the last time."""
     # A tensor counts what is done to it in place, but for fused optimizers and work on `.data`;
     # inference tensors count nothing.

@@ -37,13 +37,19 @@ _clock = _CompilationClock()
 event.register("numba:compile", _clock)
 
 
-def compile_kernel(*, fastmath: Collection[str] = (), **more) -> Callable[[Callable], Callable]:
+def compile_kernel(
+    *, fastmath: Collection[str] = (), counts_references: bool = True
+) -> Callable[[Callable], Callable]:
     """Decorator: a kernel that releases the GIL and is cached on disk where a folder is writable.
 
     Args:
         fastmath: LLVM's names of the liberties taken with floating point.
+        counts_references: Whether arrays may be made. If not, neither the kernel nor what it calls
+            counts who has them: locked instructions, which hold up what is read next.
     """
-    options = {"fastmath": set(fastmath), "error_model": "numpy", "nogil": True, **more}
+    options = {"fastmath": set(fastmath), "error_model": "numpy", "nogil": True}
+    if not counts_references:
+        options["_nrt"] = False
 
     def compile_function(function: Callable) -> Callable:
         try:

@@ -1,0 +1,254 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Products of stored matrices and states, in LLVM's vectors.
+
+In these and not in loops, because LLVM would sum in another order when other sums stand beside: a
+row of a batch would not have the bits that it has alone.
+
+A rounded matrix wants rounded states: so four products and their sums are one instruction where a
+processor has it, and memory is what limits. Sums of integers are exact, so there is but one result.
+
+numba's cache of `cpu_decoding` notices no edits in this file: delete `__pycache__` after one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from llvmlite import ir
+from numba import njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic
+from numpy import ndarray
+
+from .cpu_arithmetic import (
+    BLOCK,
+    FAST_MATH,
+    LANES,
+    LARGEST,
+    LEAST_SCALE,
+    ONE,
+    U,
+    count_packed,
+    larger,
+    round_to_integer,
+)
+
+NUM_SUMS = 4  # that are under way at a time, because an addition takes as long as four begin
+FUSED = ("contract",)  # a product and its sum in one instruction, where there is one
+VNNI = "llvm.x86.avx512.vpdpbusd.512"
+
+
+class Rounded(NamedTuple):
+    """States, or weights of values, as they meet a rounded matrix: in blocks, each with a scale."""
+
+    numbers: ndarray  # int8, zeros up to the end of a block
+    scales: ndarray  # of each block
+    offsets: ndarray  # of each block, -128 times its sum: what the 128 of the matrix add
+
+
+@njit(fastmath=FAST_MATH, inline="always")
+def _round_block(x: ndarray, source: int, size: int, rounded: Rounded, target: int) -> None:
+    largest, total = LEAST_SCALE, np.int32(0)
+    for k in range(U(size)):
+        largest = larger(largest, abs(x[U(source) + k]))
+    scale = largest / LARGEST
+    factor = ONE / scale
+    for k in range(U(size)):
+        number = round_to_integer(x[U(source) + k] * factor)
+        rounded.numbers[U(target) + k] = number
+        total += number
+    block = target // BLOCK
+    rounded.scales[block], rounded.offsets[block] = scale, -128 * total
+
+
+@njit(fastmath=FAST_MATH)
+def round_blocks(x: ndarray, at: int, count: int, rounded: Rounded, place: int) -> None:
+    """Rounds x[at], ... to integers, from a place on, which must be a multiple of BLOCK."""
+    full = count // BLOCK * BLOCK
+    for start in range(0, full, BLOCK):
+        _round_block(x, at + start, BLOCK, rounded, place + start)
+    if full < count:
+        _round_block(x, at + full, count - full, rounded, place + full)
+        rounded.numbers[place + count : place + full + BLOCK] = 0
+
+
+class _Emitter:
+    """Writes the sums of one call of `sum_columns`: [unroll][states] vectors, and their results.
+
+    In vectors, because LLVM would sum in another order when other sums stand beside: a row of a
+    batch would not have the bits that it has alone.
+    """
+
+    def __init__(self, target: object, builder: ir.IRBuilder, kinds: tuple, args: tuple) -> None:
+        self.target, self.builder, self.args = target, builder, args
+        self.i32, self.wide = ir.IntType(32), ir.IntType(64)
+        self.words = ir.VectorType(self.i32, LANES)
+        self.floats = ir.VectorType(ir.FloatType(), LANES)
+        self.kinds, self.size = kinds, count_packed(kinds[0])
+        self.starts = [builder.extract_value(args[4], n) for n in range(len(kinds[4]))]
+
+    def data(self, n: int) -> ir.Value:
+        """Pointer to the elements of an argument."""
+        return self.target.make_array(self.kinds[n])(self.target, self.builder, self.args[n]).data
+
+    def read(self, data: ir.Value, place: ir.Value) -> ir.Value:
+        return self.builder.load(self.builder.gep(data, [place]))
+
+    def repeat(self, value: ir.Value) -> ir.Value:
+        """A vector of one value."""
+        kind = ir.VectorType(value.type, LANES)
+        vector = self.builder.insert_element(ir.Constant(kind, ir.Undefined), value, self.i32(0))
+        everywhere = ir.Constant(self.words, [0] * LANES)
+        return self.builder.shuffle_vector(vector, vector, everywhere)
+
+    def read_words(self, word: ir.Value) -> ir.Value:
+        """Four bytes of each row."""
+        first = self.builder.mul(word, self.wide(LANES * self.size))
+        place = self.builder.add(self.args[1], first)
+        at = self.builder.gep(self.data(0), [place])
+        return self.builder.load(self.builder.bitcast(at, self.words.as_pointer()), align=1)
+
+    def widen(self, words: ir.Value, column: int) -> ir.Value:
+        """The float32 numbers of a column of words."""
+        if self.size == 2:
+            sixteen, high = (ir.Constant(self.words, [n] * LANES) for n in (16, 0xFFFF0000))
+            builder = self.builder
+            words = builder.and_(words, high) if column else builder.shl(words, sixteen)
+        return self.builder.bitcast(words, self.floats)
+
+    def new(self, kind: ir.Type) -> ir.Value:
+        return cgutils.alloca_once_value(self.builder, ir.Constant(kind, [0] * LANES))
+
+    def add_product(self, total: ir.Value, first: ir.Value, second: ir.Value) -> None:
+        product = self.builder.fmul(first, second, flags=FUSED)
+        total_now = self.builder.load(total)
+        self.builder.store(self.builder.fadd(total_now, product, flags=FUSED), total)
+
+    def put(self, totals: list[ir.Value]) -> None:
+        """Sums of each state to where they go, LANES apart."""
+        out, kind = self.data(6), self.floats.as_pointer()
+        for n, total in enumerate(totals):
+            place = self.builder.add(self.args[7], self.wide(n * LANES))
+            at = self.builder.bitcast(self.builder.gep(out, [place]), kind)
+            self.builder.store(total, at, align=1)
+
+    def emit_floats(self) -> None:
+        """Sums of stored float32 or bfloat16 numbers times states."""
+        builder, wide, size = self.builder, self.wide, self.size
+        states, count, unroll = self.data(2), self.args[5], NUM_SUMS // size
+        sums = [[self.new(self.floats) for _ in self.starts] for _ in range(NUM_SUMS)]
+
+        def add_words(word: ir.Value, u: int, num_columns: int) -> None:
+            words = self.read_words(word)
+            for column in range(num_columns):
+                weights = self.widen(words, column)
+                k = builder.add(builder.mul(word, wide(size)), wide(column))
+                for total, start in zip(sums[u * size + column], self.starts, strict=True):
+                    state = self.repeat(self.read(states, builder.add(start, k)))
+                    self.add_product(total, weights, state)
+
+        full = builder.udiv(count, wide(size))
+        blocks = builder.mul(builder.udiv(full, wide(unroll)), wide(unroll))
+        with cgutils.for_range_slice(builder, wide(0), blocks, wide(unroll)) as (word, _):
+            for u in range(unroll):
+                add_words(builder.add(word, wide(u)), u, size)
+        with cgutils.for_range_slice(builder, blocks, full, wide(1)) as (word, _):
+            add_words(word, 0, size)
+        if size == 2:
+            odd = builder.icmp_unsigned("!=", builder.urem(count, wide(2)), wide(0))
+            with builder.if_then(odd):
+                add_words(full, 0, 1)
+        totals = []
+        for n in range(len(self.starts)):
+            parts = [builder.load(sums[u][n]) for u in range(NUM_SUMS)]
+            while len(parts) > 1:
+                parts = [builder.fadd(*pair) for pair in zip(parts[::2], parts[1::2], strict=True)]
+            totals.append(parts[0])
+        self.put(totals)
+
+    def add_integers(self, total: ir.Value, words: ir.Value, state: ir.Value) -> ir.Value:
+        """Adds four products of a byte, taken as unsigned, and a signed one."""
+        builder = self.builder
+        if "+avx512vnni" in self.target.codegen().magic_tuple()[2]:
+            kind = ir.FunctionType(self.words, [self.words] * 3)
+            multiply_add = cgutils.get_or_insert_function(builder.module, kind, VNNI)
+            return builder.call(multiply_add, [total, words, self.repeat(state)])
+        for column in range(self.size):
+            left, right = self.i32(24 - 8 * column), self.i32(24)
+            number = builder.ashr(builder.shl(state, left), right)
+            shift, byte = (ir.Constant(self.words, [n] * LANES) for n in (8 * column, 255))
+            weights = builder.and_(builder.lshr(words, shift), byte)
+            total = builder.add(total, builder.mul(weights, self.repeat(number)))
+        return total
+
+    def emit_integers(self) -> None:
+        """Sums of rounded numbers times rounded states: exact in each block, then scaled."""
+        builder, wide = self.builder, self.wide
+        numbers, scales, offsets = (
+            builder.extract_value(self.args[3], n) for n in range(len(self.kinds[3]))
+        )
+        make = [self.target.make_array(kind) for kind in self.kinds[3]]
+        numbers, scales, offsets = (
+            array(self.target, builder, value).data
+            for array, value in zip(make, (numbers, scales, offsets), strict=True)
+        )
+        numbers = builder.bitcast(numbers, self.i32.as_pointer())
+        totals = [self.new(self.floats) for _ in self.starts]
+        num_words = builder.udiv(builder.add(self.args[5], wide(3)), wide(4))
+        num_blocks = builder.udiv(builder.add(self.args[5], wide(BLOCK - 1)), wide(BLOCK))
+        with cgutils.for_range_slice(builder, wide(0), num_blocks, wide(1)) as (block, _):
+            sums = [self.new(self.words) for _ in self.starts]
+            places = [builder.add(builder.udiv(start, wide(BLOCK)), block) for start in self.starts]
+            for total, place in zip(sums, places, strict=True):
+                builder.store(self.repeat(self.read(offsets, place)), total)
+            first = builder.mul(block, wide(BLOCK // 4))
+            last = builder.add(first, wide(BLOCK // 4))
+            last = builder.select(builder.icmp_unsigned("<", last, num_words), last, num_words)
+            with cgutils.for_range_slice(builder, first, last, wide(1)) as (word, _):
+                words = self.read_words(word)
+                for total, start in zip(sums, self.starts, strict=True):
+                    place = builder.add(builder.udiv(start, wide(4)), word)
+                    state = self.read(numbers, place)
+                    builder.store(self.add_integers(builder.load(total), words, state), total)
+            for total, result, place in zip(sums, totals, places, strict=True):
+                number = builder.sitofp(builder.load(total), self.floats)
+                self.add_product(result, number, self.repeat(self.read(scales, place)))
+        self.put([builder.load(total) for total in totals])
+
+
+def _build_sums(num_states: int) -> Callable:
+    """`sum_columns` for so many states, whose results follow each other in `out`, LANES apart."""
+
+    @intrinsic
+    def sums(context, a, i, x, rounded, places, count, out, at):  # noqa: ANN001, ANN202
+        """Emits the sums; numba reads the names of the arguments."""
+        index = types.int64
+        kinds = a, index, x, rounded, types.UniTuple(index, num_states), index, out, index
+
+        def emit(target: object, builder: ir.IRBuilder, _: object, args: tuple) -> ir.Value:
+            emitter = _Emitter(target, builder, kinds, args)
+            if a.dtype == types.uint8:
+                emitter.emit_integers()
+            else:
+                emitter.emit_floats()
+            return target.get_dummy_value()
+
+        return types.void(*kinds), emit
+
+    return sums
+
+
+sum_columns_1, sum_columns_2, sum_columns_4 = map(_build_sums, (1, 2, 4))
+
+
+@njit(inline="always")
+def sum_columns(
+    a: ndarray, i: int, x: ndarray, rounded: Rounded, j: int, count: int, out: ndarray, at: int
+) -> None:
+    """Sums of a[row, k] x[j + k] over k, for the LANES rows that start at a[i], into out[at + row].
+
+    If `a` is rounded, x must be so too, at `rounded` from j on.
+    """
+    sum_columns_1(a, i, x, rounded, (j,), count, out, at)
