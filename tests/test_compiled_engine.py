@@ -17,7 +17,11 @@ from pointillist_hf.models.compiled_decoder import seed_twister
 from pointillist_hf.models.cpu_arithmetic import wait
 from pointillist_hf.models.cpu_sampling import Draws, uniform
 from pointillist_hf.models.cpu_weights import quantize_rows
-from pointillist_hf.models.generation_point_generator import PointGrammar, SeededSampling
+from pointillist_hf.models.generation_point_generator import (
+    WEIGHT_FORMATS,
+    PointGrammar,
+    SeededSampling,
+)
 from pointillist_hf.rendering.compilation import compile_kernel
 
 TIE = 1e-4  # scores closer than this are decided by rounding
@@ -259,15 +263,19 @@ def test_rows_of_int8():
     assert abs(numbers).max(1).tolist() == [127] * 7 + [0] + [127] * 42
 
 
-def test_int8_is_near_and_valid(model, context):
+@pytest.mark.parametrize(
+    ("engine", "least", "most"),
+    [("compiled-bfloat16", 1e-8, 1e-4), ("compiled-int8", 1e-6, 1e-3)],
+)
+def test_rounded_engines_are_near_and_valid(model, context, engine, least, most):
     options = {"min_points": 12, "max_points": 12, "temperature": 0.0}
     exact = model.generate_points(context, engine="compiled", **options)
-    near = model.generate_points(context, engine="compiled-int8", **options)
+    near = model.generate_points(context, engine=engine, **options)
     with torch.no_grad():
         states = model.model(near.input_ids, context, use_cache=False).last_hidden_state
     forced = states[:, 4:-4].unflatten(1, (12, 4))
     error = (near.token_hidden_states - forced).square().mean() / forced.square().mean()
-    assert 1e-8 < error < 1e-3
+    assert least < error < most
     assert near.num_points.tolist() == exact.num_points.tolist() == [12] * 3
 
 
@@ -301,7 +309,7 @@ def test_what_the_kernels_cannot_do_is_refused(model, change, message):
     model = copy.deepcopy(model)
     change(model)
     assert model.choose_engine("auto") == "reference"
-    for engine in ("compiled", "compiled-int8"):
+    for engine in WEIGHT_FORMATS:
         with pytest.raises(ValueError, match=f"`engine` '{engine}' cannot serve.*{message}"):
             model.choose_engine(engine)
 

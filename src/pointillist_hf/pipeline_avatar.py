@@ -160,7 +160,7 @@ class AvatarPipeline(DiffusionPipeline):
             grammar: "types" or "full", see `PointGrammar`.
             temperature: Of the sampling.
             min_p: Of the sampling.
-            engine: "auto", "reference", "compiled" or "compiled-int8", see
+            engine: "auto", "reference", "compiled", "compiled-bfloat16" or "compiled-int8", see
                 `models.generation_point_generator.Engine`.
             num_return_sequences: Avatars of each portrait, one after the other.
             detect_face: False takes the largest centred square as the frame.

@@ -15,7 +15,7 @@ from transformers.generation.streamers import BaseStreamer
 from transformers.utils import ModelOutput
 
 from .compiled_decoder import CompiledDecoder, build_rules
-from .cpu_weights import find_obstacle
+from .cpu_weights import WeightFormat, find_obstacle
 from .graph_decoder import GraphDecoder
 from .point_streamers import StopOnEvent, stop_on_interrupt
 from .ring_cache import RingCache
@@ -31,8 +31,16 @@ Engine = Literal[
     # Kernels on the CPU, a recorded graph on CUDA (which nobody has run yet): the same tokens, but
     # for draws that rounding decides.
     "compiled",
-    "compiled-int8",  # the same with rounded weights and keys: other tokens, faster
+    # The same, but weights, keys and values are rounded: other tokens, faster. The states that meet
+    # them are rounded too in int8.
+    "compiled-bfloat16",
+    "compiled-int8",
 ]
+WEIGHT_FORMATS: dict[Engine, WeightFormat] = {
+    "compiled": "exact",
+    "compiled-bfloat16": "bfloat16",
+    "compiled-int8": "int8",
+}
 # Further arguments that the compiled engines know.
 COMPILED_OPTIONS = {"encoder_hidden_states", "encoder_attention_mask", "streamer", "stop"}
 
@@ -258,7 +266,7 @@ class PointGenerationMixin:
                         *conditioning,
                         rules=build_rules(layout, rules, sampling),
                         seeds=seeds,
-                        weight_format="int8" if engine == "compiled-int8" else "exact",
+                        weight_format=WEIGHT_FORMATS[engine],
                     )
                 prompt = torch.full((batch, TOKENS_PER_POINT), layout.bos_token_id, device=device)
                 pieces = decoder.decode()
