@@ -12,7 +12,7 @@ numba's cache of `cpu_decoding` notices no edits in this file: delete `__pycache
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -29,7 +29,6 @@ from .cpu_arithmetic import (
     LARGEST,
     LEAST_SCALE,
     ONE,
-    U,
     count_packed,
     larger,
     round_to_integer,
@@ -48,30 +47,97 @@ class Rounded(NamedTuple):
     offsets: ndarray  # of each block, -128 times its sum: what the 128 of the matrix add
 
 
-@njit(fastmath=FAST_MATH, inline="always")
-def _round_block(x: ndarray, source: int, size: int, rounded: Rounded, target: int) -> None:
-    largest, total = LEAST_SCALE, np.int32(0)
-    for k in range(U(size)):
-        largest = larger(largest, abs(x[U(source) + k]))
-    scale = largest / LARGEST
-    factor = ONE / scale
-    for k in range(U(size)):
-        number = round_to_integer(x[U(source) + k] * factor)
-        rounded.numbers[U(target) + k] = number
-        total += number
-    block = target // BLOCK
-    rounded.scales[block], rounded.offsets[block] = scale, -128 * total
+@intrinsic
+def _largest_of_block(context: object, x: types.Type, at: types.Type) -> tuple:
+    """The largest magnitude of BLOCK float32."""
+
+    def emit(target: object, builder: ir.IRBuilder, _: object, args: tuple) -> ir.Value:
+        vector = _read_block(target, builder, x, args)
+        call = _vector_caller(builder, vector)
+        bare = builder.call(call("fabs", vector.type), [vector])
+        return builder.call(call("vector.reduce.fmax", ir.FloatType()), [bare], fastmath=("nnan",))
+
+    return types.float32(x, types.int64), emit
+
+
+@intrinsic
+def _round_all_of_block(
+    context: object, x: types.Type, at: types.Type, factor: types.Type, numbers: types.Type,
+    place: types.Type,
+) -> tuple:  # fmt: skip
+    """Stores BLOCK float32 times a factor as the nearest integers; their sum."""
+
+    def emit(target: object, builder: ir.IRBuilder, _: object, args: tuple) -> ir.Value:
+        vector = _read_block(target, builder, x, args[:2])
+        call, integers = _vector_caller(builder, vector), ir.VectorType(ir.IntType(32), BLOCK)
+        factors = _repeat(builder, args[2], BLOCK)
+        nearest = builder.call(call("rint", vector.type), [builder.fmul(vector, factors)])
+        found = builder.fptosi(nearest, integers)
+        bytes_ = ir.VectorType(ir.IntType(8), BLOCK)
+        data = target.make_array(numbers)(target, builder, args[3]).data
+        at = builder.bitcast(builder.gep(data, [args[4]]), bytes_.as_pointer())
+        builder.store(builder.trunc(found, bytes_), at, align=1)
+        call = _vector_caller(builder, found)
+        return builder.call(call("vector.reduce.add", ir.IntType(32)), [found])
+
+    return types.int32(x, types.int64, types.float32, numbers, types.int64), emit
+
+
+def _read_block(
+    target: object, builder: ir.IRBuilder, kind: types.Type, args: Sequence[ir.Value]
+) -> ir.Value:
+    """BLOCK float32 of an array, from a place on."""
+    data = target.make_array(kind)(target, builder, args[0]).data
+    pointer = ir.VectorType(ir.FloatType(), BLOCK).as_pointer()
+    return builder.load(builder.bitcast(builder.gep(data, [args[1]]), pointer), align=1)
+
+
+def _vector_caller(builder: ir.IRBuilder, vector: ir.Value) -> Callable:
+    """Declares LLVM's functions of one vector, by name and result."""
+    kind = f"v{vector.type.count}{'f32' if vector.type.element == ir.FloatType() else 'i32'}"
+
+    def declare(name: str, result: ir.Type) -> ir.Function:
+        signature = ir.FunctionType(result, [vector.type])
+        return cgutils.get_or_insert_function(builder.module, signature, f"llvm.{name}.{kind}")
+
+    return declare
+
+
+def _repeat(builder: ir.IRBuilder, value: ir.Value, count: int) -> ir.Value:
+    """A vector of one value."""
+    i32, kind = ir.IntType(32), ir.VectorType(value.type, count)
+    vector = builder.insert_element(ir.Constant(kind, ir.Undefined), value, i32(0))
+    everywhere = ir.Constant(ir.VectorType(i32, count), [0] * count)
+    return builder.shuffle_vector(vector, vector, everywhere)
 
 
 @njit(fastmath=FAST_MATH)
+def _round_part(x: ndarray, at: int, size: int, rounded: Rounded, place: int) -> None:
+    """Rounds what does not fill a block, and fills it with zeros."""
+    block, largest, total = place // BLOCK, LEAST_SCALE, np.int32(0)
+    for k in range(at, at + size):
+        largest = larger(largest, abs(x[k]))
+    scale = largest / LARGEST
+    factor = ONE / scale
+    for k in range(size):
+        number = round_to_integer(x[at + k] * factor)
+        rounded.numbers[place + k] = number
+        total += number
+    rounded.numbers[place + size : place + BLOCK] = 0
+    rounded.scales[block], rounded.offsets[block] = scale, -128 * total
+
+
+@njit
 def round_blocks(x: ndarray, at: int, count: int, rounded: Rounded, place: int) -> None:
     """Rounds x[at], ... to integers, from a place on, which must be a multiple of BLOCK."""
     full = count // BLOCK * BLOCK
     for start in range(0, full, BLOCK):
-        _round_block(x, at + start, BLOCK, rounded, place + start)
+        source, target = at + start, place + start
+        scale = larger(_largest_of_block(x, source), LEAST_SCALE) / LARGEST
+        total = _round_all_of_block(x, source, ONE / scale, rounded.numbers, target)
+        rounded.scales[target // BLOCK], rounded.offsets[target // BLOCK] = scale, -128 * total
     if full < count:
-        _round_block(x, at + full, count - full, rounded, place + full)
-        rounded.numbers[place + count : place + full + BLOCK] = 0
+        _round_part(x, at + full, count - full, rounded, place + full)
 
 
 class _Emitter:
@@ -95,13 +161,6 @@ class _Emitter:
 
     def read(self, data: ir.Value, place: ir.Value) -> ir.Value:
         return self.builder.load(self.builder.gep(data, [place]))
-
-    def repeat(self, value: ir.Value) -> ir.Value:
-        """A vector of one value."""
-        kind = ir.VectorType(value.type, LANES)
-        vector = self.builder.insert_element(ir.Constant(kind, ir.Undefined), value, self.i32(0))
-        everywhere = ir.Constant(self.words, [0] * LANES)
-        return self.builder.shuffle_vector(vector, vector, everywhere)
 
     def read_words(self, word: ir.Value) -> ir.Value:
         """Four bytes of each row."""
@@ -146,7 +205,7 @@ class _Emitter:
                 weights = self.widen(words, column)
                 k = builder.add(builder.mul(word, wide(size)), wide(column))
                 for total, start in zip(sums[u * size + column], self.starts, strict=True):
-                    state = self.repeat(self.read(states, builder.add(start, k)))
+                    state = _repeat(builder, self.read(states, builder.add(start, k)), LANES)
                     self.add_product(total, weights, state)
 
         full = builder.udiv(count, wide(size))
@@ -174,13 +233,13 @@ class _Emitter:
         if "+avx512vnni" in self.target.codegen().magic_tuple()[2]:
             kind = ir.FunctionType(self.words, [self.words] * 3)
             multiply_add = cgutils.get_or_insert_function(builder.module, kind, VNNI)
-            return builder.call(multiply_add, [total, words, self.repeat(state)])
+            return builder.call(multiply_add, [total, words, _repeat(builder, state, LANES)])
         for column in range(self.size):
             left, right = self.i32(24 - 8 * column), self.i32(24)
             number = builder.ashr(builder.shl(state, left), right)
             shift, byte = (ir.Constant(self.words, [n] * LANES) for n in (8 * column, 255))
             weights = builder.and_(builder.lshr(words, shift), byte)
-            total = builder.add(total, builder.mul(weights, self.repeat(number)))
+            total = builder.add(total, builder.mul(weights, _repeat(builder, number, LANES)))
         return total
 
     def emit_integers(self) -> None:
@@ -202,7 +261,7 @@ class _Emitter:
             sums = [self.new(self.words) for _ in self.starts]
             places = [builder.add(builder.udiv(start, wide(BLOCK)), block) for start in self.starts]
             for total, place in zip(sums, places, strict=True):
-                builder.store(self.repeat(self.read(offsets, place)), total)
+                builder.store(_repeat(builder, self.read(offsets, place), LANES), total)
             first = builder.mul(block, wide(BLOCK // 4))
             last = builder.add(first, wide(BLOCK // 4))
             last = builder.select(builder.icmp_unsigned("<", last, num_words), last, num_words)
@@ -214,7 +273,7 @@ class _Emitter:
                     builder.store(self.add_integers(builder.load(total), words, state), total)
             for total, result, place in zip(sums, totals, places, strict=True):
                 number = builder.sitofp(builder.load(total), self.floats)
-                self.add_product(result, number, self.repeat(self.read(scales, place)))
+                self.add_product(result, number, _repeat(builder, self.read(scales, place), LANES))
         self.put([builder.load(total) for total in totals])
 
 
