@@ -30,7 +30,6 @@ from pathlib import Path
 import numpy as np
 import torch
 import transformers
-from numba import njit
 from torch import Tensor
 from transformers import (
     Cache,
@@ -58,6 +57,7 @@ from pointillist_hf.models.generation_point_generator import (
 from pointillist_hf.models.ring_cache import RingCache
 from pointillist_hf.models.slot_heads import typed_losses
 from pointillist_hf.models.tokenization_points import TOKENS_PER_POINT
+from pointillist_hf.rendering.compilation import compile_kernel
 
 CHECKPOINT = "model_cards/pointillist-tiny"
 CONTEXTS = (256, 12_000)
@@ -254,7 +254,7 @@ def time_compiled(
     return measure
 
 
-@njit
+@compile_kernel(counts_references=False)
 def _choose_many(rules: tuple, draws: tuple, logits: np.ndarray, count: int) -> int:
     token = 0
     for i in range(count):

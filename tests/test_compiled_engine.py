@@ -15,7 +15,7 @@ from pointillist_hf import PointTokenizer
 from pointillist_hf.models import compiled_decoder, cpu_weights
 from pointillist_hf.models.compiled_decoder import seed_twister
 from pointillist_hf.models.cpu_arithmetic import wait
-from pointillist_hf.models.cpu_sampling import Draws, uniform
+from pointillist_hf.models.cpu_sampling import Draws, find_words, uniform
 from pointillist_hf.models.cpu_weights import quantize_rows
 from pointillist_hf.models.generation_point_generator import (
     WEIGHT_FORMATS,
@@ -192,15 +192,15 @@ def test_return_sequences_are_rows(model, context):
 
 @pytest.mark.parametrize("vocabulary", [39, 624, 1001])
 def test_the_noise_is_that_of_torch(vocabulary):
-    draws = Draws(np.zeros((2, 2, 4), np.int64), np.zeros(2 * 624, np.uint32), None)
-    draws = draws._replace(words=np.zeros((2, 2), np.int64))
+    draws = Draws(None, None, np.zeros(2 * 624, np.uint32), np.zeros((2, 2), np.int64))
     draws.twister[:624], draws.twister[624:] = seed_twister(5), seed_twister(2**40 + 3)
     generators = [torch.Generator().manual_seed(seed) for seed in (5, 2**40 + 3)]
     for _ in range(4):
         for row, generator in enumerate(generators):
             expected = torch.rand(vocabulary, dtype=torch.float64, generator=generator)
             asked = range(row, vocabulary, 7)
-            assert [uniform(draws, row, token) for token in asked] == expected[asked].tolist()
+            found = [uniform(draws.twister, find_words(draws, row, token)[0]) for token in asked]
+            assert found == expected[asked].tolist()
             draws.words[row, 0] += 2 * vocabulary
 
 

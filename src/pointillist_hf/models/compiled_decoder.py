@@ -104,6 +104,7 @@ class CompiledDecoder:
         self.memory = self._build_memory(contexts, weight_format)
         self.scratch = self._build_scratch()
         self.draws = Draws(
+            marks=np.zeros(batch * WORDS, np.int32),
             points=np.zeros((batch, 2, TOKENS_PER_POINT), np.int64),
             twister=np.concatenate([seed_twister(seed) for seed in seeds]),
             words=np.zeros((batch, 2), np.int64),

@@ -15,13 +15,14 @@ from numba import njit
 from numpy import ndarray
 
 from ..rendering.exp2 import exp2
-from .cpu_arithmetic import F32, LOG2_E, U
+from .cpu_arithmetic import F32, LOG2_E, ZERO, U, larger
 
 WORDS = 624  # of the Mersenne twister's state
 u32 = np.uint32
 LEAST = F32(-3e38)
 # A draw is looked at when it might win; the margin covers the rounding of that estimate.
 MARGIN = F32(1.001)
+FEW = 16  # tokens that are looked at before there is a best score to speak of
 
 
 class Rules(NamedTuple):
@@ -42,26 +43,27 @@ class Rules(NamedTuple):
 class Draws(NamedTuple):
     """Of each row: its last and its current point, and its random stream."""
 
+    marks: ndarray  # [B WORDS]
     points: ndarray  # [B, 2, 4] in the order of the sort key; what is not known yet is the largest
     twister: ndarray  # [B WORDS]
-    words: ndarray  # [B, 2] words that earlier tokens had, and blocks of WORDS made so far
+    words: ndarray  # [B, 2] words that earlier tokens had, and words made so far
 
 
 @njit
-def _twist(state: ndarray, at: int) -> None:
+def _twist(twister: ndarray, at: int) -> None:
     """The next WORDS words of a Mersenne twister, not yet tempered."""
-    # Three loops, so that each has a fixed distance between what it reads and what it writes.
+    # Three loops, so that each has a fixed distance between what it reads and what it writes, on a
+    # part of the array that starts at zero: otherwise they stay scalar.
+    state = twister[at : at + WORDS]
     high, low, matrix, one = u32(0x80000000), u32(0x7FFFFFFF), u32(0x9908B0DF), u32(1)
-    start = U(at)
-    for k in range(start, start + U(227)):
+    for k in range(U(227)):
         y = (state[k] & high) | (state[k + U(1)] & low)
         state[k] = state[k + U(397)] ^ (y >> one) ^ ((y & one) * matrix)
-    for k in range(start + U(227), start + U(623)):
+    for k in range(U(227), U(623)):
         y = (state[k] & high) | (state[k + U(1)] & low)
         state[k] = state[k - U(227)] ^ (y >> one) ^ ((y & one) * matrix)
-    last = start + U(623)
-    y = (state[last] & high) | (state[start] & low)
-    state[last] = state[start + U(396)] ^ (y >> one) ^ ((y & one) * matrix)
+    y = (state[U(623)] & high) | (state[U(0)] & low)
+    state[U(623)] = state[U(396)] ^ (y >> one) ^ ((y & one) * matrix)
 
 
 @njit
@@ -73,16 +75,25 @@ def _temper(word: int) -> int:
 
 
 @njit
-def uniform(draws: Draws, b: int, token: int) -> float:
-    """What `torch.rand(vocabulary, dtype=float64)` has for a token; ask in ascending order."""
-    word = draws.words[b, 0] + 2 * token
-    while draws.words[b, 1] * WORDS <= word:
-        _twist(draws.twister, b * WORDS)
-        draws.words[b, 1] += 1
-    at = b * WORDS + word % WORDS
-    first, second = _temper(draws.twister[at]), _temper(draws.twister[at + 1])
+def uniform(twister: ndarray, at: int) -> float:
+    """What `torch.rand(vocabulary, dtype=float64)` has for a token, from where its words are."""
+    first, second = _temper(twister[at]), _temper(twister[at + 1])
     bits = (np.uint64(first) << np.uint64(32)) | np.uint64(second)
     return np.float64(bits & np.uint64((1 << 53) - 1)) * 2.0**-53
+
+
+@njit
+def find_words(draws: Draws, b: int, token: int) -> tuple[int, int]:
+    """Where the words of a token are, which are made now, and of how many tokens from it on.
+
+    Ask in ascending order.
+    """
+    word = draws.words[b, 0] + 2 * token
+    while draws.words[b, 1] <= word:
+        _twist(draws.twister, b * WORDS)
+        draws.words[b, 1] += WORDS
+    left = draws.words[b, 1] - word
+    return (b + 1) * WORDS - left, left // 2
 
 
 @njit
@@ -106,6 +117,48 @@ def _lowest(rules: Rules, points: ndarray, b: int, slot: int) -> int:
 
 
 @njit
+def _find_best(logits: ndarray, start: int, first: int, stop: int) -> int:
+    """Index of the likeliest token, the first of them if there are several."""
+    top, winner = LEAST, first
+    for i in range(first, stop):
+        if logits[start + i] > top:
+            top, winner = logits[start + i], i
+    return winner
+
+
+@njit
+def _scale(logits: ndarray, first: int, stop: int, temperature: float) -> float:
+    """Divides logits by the temperature; the largest quotient."""
+    top = LEAST
+    for i in range(U(first), U(stop)):
+        logits[i] /= temperature
+        top = larger(top, logits[i])
+    return top
+
+
+@njit
+def _find_rivals(
+    logits: ndarray, twister: ndarray, marks: ndarray, part: tuple, best: float, threshold: float
+) -> int:
+    """Notes the tokens of a part that might do better than the best score; their number."""
+    logit_at, word_at, size = part
+    for k in range(U(size)):
+        # At most 2^-21 less than the number that the second word completes.
+        word = _temper(twister[U(word_at) + U(2) * k])
+        value = F32(np.int32(word & u32((1 << 21) - 1))) * F32(2.0**-21)
+        # -log(-log1p(-u)) is at most -log(u): most draws lose without a logarithm.
+        logit = logits[U(logit_at) + k]
+        chance = exp2(-larger(best - logit, ZERO) * LOG2_E) * MARGIN
+        marks[k] = (value < chance) & (logit >= threshold)
+    count = 0
+    for k in range(size):  # without a branch that nobody could foretell
+        is_rival = marks[k]
+        marks[count] = k
+        count += is_rival
+    return count
+
+
+@njit
 def _draw(rules: Rules, draws: Draws, b: int, place: tuple, logits: ndarray) -> int:
     """Index of the token that wins among [low, count), and the end if it may come.
 
@@ -117,27 +170,24 @@ def _draw(rules: Rules, draws: Draws, b: int, place: tuple, logits: ndarray) -> 
         logits: [B vocabulary]
     """
     slot, low, count, stop = place
-    start, temperature = b * rules.vocabulary, F32(rules.temperature)
-    top = LEAST
-    winner = low if low < count else count
-    for i in range(winner, stop):
-        if logits[start + i] > top:
-            top, winner = logits[start + i], i
+    start, first = b * rules.vocabulary, min(low, count)
     if rules.temperature == 0:
-        return winner
-    threshold, best = top / temperature + F32(rules.log_min_p), LEAST
-    for i in range(low if low < count else count, stop):
-        logit = logits[start + i] / temperature
-        if logit < threshold:
-            continue
+        return _find_best(logits, start, first, stop)
+    top = _scale(logits, start + first, start + stop, F32(rules.temperature))
+    threshold, winner, best = top + F32(rules.log_min_p), first, LEAST
+    i, most, marks = first, FEW, draws.marks[b * WORDS : (b + 1) * WORDS]
+    while i < stop:
         token = rules.firsts[slot] + i if i < count else rules.end
-        value = uniform(draws, b, token)
-        # -log(-log1p(-u)) is at most -log(u): most draws lose without a logarithm.
-        if logit > best or value < exp2((logit - best) * LOG2_E) * MARGIN:
-            exponential = F32(-np.log1p(-value))
-            score = logit - np.log(exponential)
+        at, left = find_words(draws, b, token)
+        size = min(most, left, (count if i < count else stop) - i)
+        part = start + i, at, size
+        for n in range(_find_rivals(logits, draws.twister, marks, part, best, threshold)):
+            k = marks[n]
+            exponential = F32(-np.log1p(-uniform(draws.twister, at + 2 * k)))
+            score = logits[start + i + k] - np.log(exponential)
             if score > best:
-                best, winner = score, i
+                best, winner = score, i + k
+        i, most = i + size, 2 * most
     return winner
 
 
