@@ -9,14 +9,13 @@ import pytest
 import torch
 from numba import njit
 
-from pointillist_hf.models.cpu_arithmetic import BLOCK, LANES
+from pointillist_hf.models.cpu_arithmetic import LANES
 from pointillist_hf.models.cpu_products import (
-    Rounded,
-    round_blocks,
     sum_columns,
     sum_columns_2,
     sum_columns_4,
 )
+from pointillist_hf.models.cpu_rounding import BLOCK, Rounded, round_blocks
 from pointillist_hf.models.cpu_weights import WeightFormat, group_rows, quantize_rows, store
 
 FORMATS = WeightFormat.__args__

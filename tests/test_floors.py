@@ -41,10 +41,16 @@ HOMES = {
         "models/cpu_depth.py",
         "models/cpu_layers.py",
         "models/cpu_products.py",
+        "models/cpu_rounding.py",
         "models/cpu_sampling.py",
     },
     # Comes with numba.
-    "llvmlite": {"rendering", "models/cpu_arithmetic.py", "models/cpu_products.py"},
+    "llvmlite": {
+        "rendering",
+        "models/cpu_arithmetic.py",
+        "models/cpu_products.py",
+        "models/cpu_rounding.py",
+    },
     "gsplat": {"rendering/gsplat_backend.py"},
     "cv2": {"models/portrait_detection.py"},
     "imageio_ffmpeg": {"exporters/video.py"},

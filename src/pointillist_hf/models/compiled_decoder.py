@@ -19,9 +19,8 @@ from numpy import ndarray
 from torch import Tensor, nn
 
 from . import cpu_layers
-from .cpu_arithmetic import BLOCK, LANES, pad
+from .cpu_arithmetic import LANES, pad
 from .cpu_decoding import decode_points, decode_tokens
-from .cpu_products import Rounded
 from .cpu_records import (
     CHUNK,
     DepthScratch,
@@ -34,6 +33,7 @@ from .cpu_records import (
     Store,
     Worker,
 )
+from .cpu_rounding import BLOCK, Rounded
 from .cpu_sampling import WORDS, Draws, Rules
 from .cpu_weights import (
     WeightFormat,

@@ -25,7 +25,6 @@ ZERO, ONE, LOG2_E = F32(0), F32(1), F32(1.4426950408889634)
 START = np.int64(0)  # an offset that is typed like the others
 LANES = 16  # numbers of a vector
 PADDING = 4  # columns of a matrix are padded to a multiple, see above
-BLOCK = 32  # numbers that are rounded with one scale, where they meet a rounded matrix
 LARGEST = F32(127)
 LEAST_SCALE = F32(1e-30)
 SPINS = 2000  # looks at the barrier before a thread offers its core to others
@@ -178,3 +177,11 @@ def share_rows(first: int, last: int, thread: int, num_threads: int) -> tuple[in
     start = first // LANES
     low, high = share((last + LANES - 1) // LANES - start, thread, num_threads)
     return max(first, (start + low) * LANES), min(last, (start + high) * LANES)
+
+
+def repeat(builder: ir.IRBuilder, value: ir.Value, count: int) -> ir.Value:
+    """A vector of one value."""
+    i32, kind = ir.IntType(32), ir.VectorType(value.type, count)
+    vector = builder.insert_element(ir.Constant(kind, ir.Undefined), value, i32(0))
+    everywhere = ir.Constant(ir.VectorType(i32, count), [0] * count)
+    return builder.shuffle_vector(vector, vector, everywhere)

@@ -32,8 +32,9 @@ from .cpu_arithmetic import (
     place_in_group,
     share,
 )
-from .cpu_products import round_blocks, sum_columns
+from .cpu_products import sum_columns
 from .cpu_records import CHUNK, Scratch, Sizes, Store, Worker
+from .cpu_rounding import round_blocks
 
 LOWEST = F32(-3e38)
 

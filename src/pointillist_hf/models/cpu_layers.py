@@ -17,7 +17,6 @@ from numpy import ndarray
 
 from ..rendering.exp2 import exp2
 from .cpu_arithmetic import (
-    BLOCK,
     F32,
     FAST_MATH,
     LANES,
@@ -33,8 +32,9 @@ from .cpu_arithmetic import (
     wait,
 )
 from .cpu_attention import attend, join_chunks, put
-from .cpu_products import round_blocks, sum_columns, sum_columns_2, sum_columns_4
+from .cpu_products import sum_columns, sum_columns_2, sum_columns_4
 from .cpu_records import CHUNK, Memory, Rows, Scratch, Sizes, Weights, Worker
+from .cpu_rounding import BLOCK, round_blocks
 
 # Matrices of a layer, as `cpu_weights` orders them.
 CROSS_QUERY, CROSS_OUT, QUERY, KEY, VALUE, OUT, GATE, UP, DOWN = range(9)

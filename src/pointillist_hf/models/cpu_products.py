@@ -12,140 +12,24 @@ numba's cache of `cpu_decoding` notices no edits in this file: delete `__pycache
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable
 
-import numpy as np
 from llvmlite import ir
 from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 from numpy import ndarray
 
-from .cpu_arithmetic import (
-    BLOCK,
-    FAST_MATH,
-    LANES,
-    LARGEST,
-    LEAST_SCALE,
-    ONE,
-    count_packed,
-    larger,
-    round_to_integer,
-)
+from .cpu_arithmetic import LANES, count_packed, repeat
+from .cpu_rounding import BLOCK, Rounded
 
 NUM_SUMS = 4  # that are under way at a time, because an addition takes as long as four begin
 FUSED = ("contract",)  # a product and its sum in one instruction, where there is one
 VNNI = "llvm.x86.avx512.vpdpbusd.512"
 
 
-class Rounded(NamedTuple):
-    """States, or weights of values, as they meet a rounded matrix: in blocks, each with a scale."""
-
-    numbers: ndarray  # int8, zeros up to the end of a block
-    scales: ndarray  # of each block
-    offsets: ndarray  # of each block, -128 times its sum: what the 128 of the matrix add
-
-
-@intrinsic
-def _largest_of_block(context: object, x: types.Type, at: types.Type) -> tuple:
-    """The largest magnitude of BLOCK float32."""
-
-    def emit(target: object, builder: ir.IRBuilder, _: object, args: tuple) -> ir.Value:
-        vector = _read_block(target, builder, x, args)
-        call = _vector_caller(builder, vector)
-        bare = builder.call(call("fabs", vector.type), [vector])
-        return builder.call(call("vector.reduce.fmax", ir.FloatType()), [bare], fastmath=("nnan",))
-
-    return types.float32(x, types.int64), emit
-
-
-@intrinsic
-def _round_all_of_block(
-    context: object, x: types.Type, at: types.Type, factor: types.Type, numbers: types.Type,
-    place: types.Type,
-) -> tuple:  # fmt: skip
-    """Stores BLOCK float32 times a factor as the nearest integers; their sum."""
-
-    def emit(target: object, builder: ir.IRBuilder, _: object, args: tuple) -> ir.Value:
-        vector = _read_block(target, builder, x, args[:2])
-        call, integers = _vector_caller(builder, vector), ir.VectorType(ir.IntType(32), BLOCK)
-        factors = _repeat(builder, args[2], BLOCK)
-        nearest = builder.call(call("rint", vector.type), [builder.fmul(vector, factors)])
-        found = builder.fptosi(nearest, integers)
-        bytes_ = ir.VectorType(ir.IntType(8), BLOCK)
-        data = target.make_array(numbers)(target, builder, args[3]).data
-        at = builder.bitcast(builder.gep(data, [args[4]]), bytes_.as_pointer())
-        builder.store(builder.trunc(found, bytes_), at, align=1)
-        call = _vector_caller(builder, found)
-        return builder.call(call("vector.reduce.add", ir.IntType(32)), [found])
-
-    return types.int32(x, types.int64, types.float32, numbers, types.int64), emit
-
-
-def _read_block(
-    target: object, builder: ir.IRBuilder, kind: types.Type, args: Sequence[ir.Value]
-) -> ir.Value:
-    """BLOCK float32 of an array, from a place on."""
-    data = target.make_array(kind)(target, builder, args[0]).data
-    pointer = ir.VectorType(ir.FloatType(), BLOCK).as_pointer()
-    return builder.load(builder.bitcast(builder.gep(data, [args[1]]), pointer), align=1)
-
-
-def _vector_caller(builder: ir.IRBuilder, vector: ir.Value) -> Callable:
-    """Declares LLVM's functions of one vector, by name and result."""
-    kind = f"v{vector.type.count}{'f32' if vector.type.element == ir.FloatType() else 'i32'}"
-
-    def declare(name: str, result: ir.Type) -> ir.Function:
-        signature = ir.FunctionType(result, [vector.type])
-        return cgutils.get_or_insert_function(builder.module, signature, f"llvm.{name}.{kind}")
-
-    return declare
-
-
-def _repeat(builder: ir.IRBuilder, value: ir.Value, count: int) -> ir.Value:
-    """A vector of one value."""
-    i32, kind = ir.IntType(32), ir.VectorType(value.type, count)
-    vector = builder.insert_element(ir.Constant(kind, ir.Undefined), value, i32(0))
-    everywhere = ir.Constant(ir.VectorType(i32, count), [0] * count)
-    return builder.shuffle_vector(vector, vector, everywhere)
-
-
-@njit(fastmath=FAST_MATH)
-def _round_part(x: ndarray, at: int, size: int, rounded: Rounded, place: int) -> None:
-    """Rounds what does not fill a block, and fills it with zeros."""
-    block, largest, total = place // BLOCK, LEAST_SCALE, np.int32(0)
-    for k in range(at, at + size):
-        largest = larger(largest, abs(x[k]))
-    scale = largest / LARGEST
-    factor = ONE / scale
-    for k in range(size):
-        number = round_to_integer(x[at + k] * factor)
-        rounded.numbers[place + k] = number
-        total += number
-    rounded.numbers[place + size : place + BLOCK] = 0
-    rounded.scales[block], rounded.offsets[block] = scale, -128 * total
-
-
-@njit
-def round_blocks(x: ndarray, at: int, count: int, rounded: Rounded, place: int) -> None:
-    """Rounds x[at], ... to integers, from a place on, which must be a multiple of BLOCK."""
-    full = count // BLOCK * BLOCK
-    for start in range(0, full, BLOCK):
-        source, target = at + start, place + start
-        scale = larger(_largest_of_block(x, source), LEAST_SCALE) / LARGEST
-        total = _round_all_of_block(x, source, ONE / scale, rounded.numbers, target)
-        rounded.scales[target // BLOCK], rounded.offsets[target // BLOCK] = scale, -128 * total
-    if full < count:
-        _round_part(x, at + full, count - full, rounded, place + full)
-
-
 class _Emitter:
-    """Writes the sums of one call of `sum_columns`: [unroll][states] vectors, and their results.
-
-    In vectors, because LLVM would sum in another order when other sums stand beside: a row of a
-    batch would not have the bits that it has alone.
-    """
+    """Writes one call of `sum_columns`, whose arguments it is given, and their types."""
 
     def __init__(self, target: object, builder: ir.IRBuilder, kinds: tuple, args: tuple) -> None:
         self.target, self.builder, self.args = target, builder, args
@@ -158,6 +42,16 @@ class _Emitter:
     def data(self, n: int) -> ir.Value:
         """Pointer to the elements of an argument."""
         return self.target.make_array(self.kinds[n])(self.target, self.builder, self.args[n]).data
+
+    def member(self, n: int, m: int) -> ir.Value:
+        """Pointer to the elements of an array in an argument that is a tuple of arrays."""
+        array = self.builder.extract_value(self.args[n], m)
+        return self.target.make_array(self.kinds[n][m])(self.target, self.builder, array).data
+
+    def count_parts(self, count: ir.Value, size: int) -> ir.Value:
+        """Parts of a size that hold so many."""
+        more = self.builder.add(count, self.wide(size - 1))
+        return self.builder.udiv(more, self.wide(size))
 
     def read(self, data: ir.Value, place: ir.Value) -> ir.Value:
         return self.builder.load(self.builder.gep(data, [place]))
@@ -205,7 +99,7 @@ class _Emitter:
                 weights = self.widen(words, column)
                 k = builder.add(builder.mul(word, wide(size)), wide(column))
                 for total, start in zip(sums[u * size + column], self.starts, strict=True):
-                    state = _repeat(builder, self.read(states, builder.add(start, k)), LANES)
+                    state = repeat(builder, self.read(states, builder.add(start, k)), LANES)
                     self.add_product(total, weights, state)
 
         full = builder.udiv(count, wide(size))
@@ -233,35 +127,28 @@ class _Emitter:
         if "+avx512vnni" in self.target.codegen().magic_tuple()[2]:
             kind = ir.FunctionType(self.words, [self.words] * 3)
             multiply_add = cgutils.get_or_insert_function(builder.module, kind, VNNI)
-            return builder.call(multiply_add, [total, words, _repeat(builder, state, LANES)])
+            return builder.call(multiply_add, [total, words, repeat(builder, state, LANES)])
         for column in range(self.size):
             left, right = self.i32(24 - 8 * column), self.i32(24)
             number = builder.ashr(builder.shl(state, left), right)
             shift, byte = (ir.Constant(self.words, [n] * LANES) for n in (8 * column, 255))
             weights = builder.and_(builder.lshr(words, shift), byte)
-            total = builder.add(total, builder.mul(weights, _repeat(builder, number, LANES)))
+            total = builder.add(total, builder.mul(weights, repeat(builder, number, LANES)))
         return total
 
     def emit_integers(self) -> None:
         """Sums of rounded numbers times rounded states: exact in each block, then scaled."""
         builder, wide = self.builder, self.wide
-        numbers, scales, offsets = (
-            builder.extract_value(self.args[3], n) for n in range(len(self.kinds[3]))
-        )
-        make = [self.target.make_array(kind) for kind in self.kinds[3]]
-        numbers, scales, offsets = (
-            array(self.target, builder, value).data
-            for array, value in zip(make, (numbers, scales, offsets), strict=True)
-        )
+        numbers, scales, offsets = (self.member(3, n) for n in range(3))
         numbers = builder.bitcast(numbers, self.i32.as_pointer())
         totals = [self.new(self.floats) for _ in self.starts]
-        num_words = builder.udiv(builder.add(self.args[5], wide(3)), wide(4))
-        num_blocks = builder.udiv(builder.add(self.args[5], wide(BLOCK - 1)), wide(BLOCK))
+        num_words = self.count_parts(self.args[5], 4)
+        num_blocks = self.count_parts(self.args[5], BLOCK)
         with cgutils.for_range_slice(builder, wide(0), num_blocks, wide(1)) as (block, _):
-            sums = [self.new(self.words) for _ in self.starts]
             places = [builder.add(builder.udiv(start, wide(BLOCK)), block) for start in self.starts]
+            sums = [self.new(self.words) for _ in self.starts]
             for total, place in zip(sums, places, strict=True):
-                builder.store(_repeat(builder, self.read(offsets, place), LANES), total)
+                builder.store(repeat(builder, self.read(offsets, place), LANES), total)
             first = builder.mul(block, wide(BLOCK // 4))
             last = builder.add(first, wide(BLOCK // 4))
             last = builder.select(builder.icmp_unsigned("<", last, num_words), last, num_words)
@@ -273,7 +160,8 @@ class _Emitter:
                     builder.store(self.add_integers(builder.load(total), words, state), total)
             for total, result, place in zip(sums, totals, places, strict=True):
                 number = builder.sitofp(builder.load(total), self.floats)
-                self.add_product(result, number, _repeat(builder, self.read(scales, place), LANES))
+                scale = repeat(builder, self.read(scales, place), LANES)
+                self.add_product(result, number, scale)
         self.put([builder.load(total) for total in totals])
 
 

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from numpy import ndarray
 
-from .cpu_products import Rounded
+from .cpu_rounding import Rounded
 
 CHUNK = 256  # keys that a thread attends to at a time
 
