@@ -219,9 +219,8 @@ def fill_ring(ring: Store) -> None:
     """Normal numbers for keys and values."""
     numbers = torch.randn(1 << 10, 64)
     kinds = {np.dtype(np.float32): "exact", np.dtype(np.uint16): "bfloat16"}
-    for array, part in zip(
-        ring, store(numbers, kinds.get(ring.numbers.dtype, "int8")), strict=True
-    ):
+    parts = store(numbers, kinds.get(ring.numbers.dtype, "int8"))
+    for array, part in zip((ring.numbers, ring.scales), parts, strict=True):
         for start in range(0, array.size, part.size):
             piece = array[start : start + part.size]
             piece[:] = part.ravel()[: piece.size]
@@ -278,19 +277,23 @@ def time_sampling(model: PointGeneratorForCausalLM) -> float:
 
 
 def count_bytes(config: PointGeneratorConfig, context: int, weight: int, key: int) -> float:
-    """What a token of one row makes us read, with so many bytes per weight and per key."""
+    """What a token of one row makes us read, with so many bytes per weight and per key's number.
+
+    Keys and values of one byte have a scale each.
+    """
     width, inner, layout = config.hidden_size, config.intermediate_size, config.layout
     size = tokens_per_step(config)
     ranges = [layout.slot_range(slot) for slot in range(TOKENS_PER_POINT)]
     head = (sum(high - low for low, high in ranges) + 1) / TOKENS_PER_POINT
     layers = config.num_hidden_layers * (6 * width * width + 3 * width * inner)
-    keys = 2 * config.num_hidden_layers * (context // size + CONDITIONING) * width
+    keys = 2 * config.num_hidden_layers * (context // size + CONDITIONING)
+    scales = 4 * config.num_attention_heads if key == 1 else 0
     small = 0.0
     if config.point_head == "depth":
         width2, inner2 = config.depth_hidden_size, config.depth_intermediate_size
         layer = 4 * width2 * width2 + 3 * width2 * inner2
         small = config.depth_num_hidden_layers * layer + width * width2 * (1 + 1 / size)
-    return weight * (layers / size + small + head * width) + key * keys / size
+    return weight * (layers / size + small + head * width) + keys * (key * width + scales) / size
 
 
 def read_speed(rounds: int = 3) -> float:

@@ -13,7 +13,7 @@ from torch import nn
 
 from pointillist_hf import PointTokenizer
 from pointillist_hf.models import compiled_decoder, cpu_weights
-from pointillist_hf.models.compiled_decoder import seed_twister
+from pointillist_hf.models.compiled_decoder import CompiledDecoder, build_rules, seed_twister
 from pointillist_hf.models.cpu_arithmetic import wait
 from pointillist_hf.models.cpu_sampling import Draws, find_words, uniform
 from pointillist_hf.models.cpu_weights import quantize_rows
@@ -188,6 +188,20 @@ def test_return_sequences_are_rows(model, context):
         )
         rows = model.generate_points(context[[0, 0, 1, 1]], max_points=9, engine=engine)
         assert torch.equal(several.input_ids, rows.input_ids)
+
+
+def test_equal_conditioning_is_kept_once(model, context):
+    contexts = context[[2, 0, 2, 1]]
+    grammar = PointGrammar(model.config.layout, max_points=9)
+    rules = build_rules(model.config.layout, grammar, SeededSampling([]))
+    decoder = CompiledDecoder(model, contexts, rules=rules, seeds=[1, 2, 3, 4])
+    assert decoder.memory.cross.rows.tolist() == [0, 1, 0, 2]
+    assert decoder.memory.cross.num_rows == 3
+    found = model.generate_points(contexts, seeds=[1, 2, 3, 4], max_points=9)
+    for row, seed in enumerate([1, 2, 3, 4]):
+        alone = model.generate_points(contexts[[row]], seeds=[seed], max_points=9)
+        count = int(alone.num_points)
+        assert torch.equal(found.token_hidden_states[row, :count], alone.token_hidden_states[0])
 
 
 @pytest.mark.parametrize("vocabulary", [39, 624, 1001])

@@ -89,19 +89,14 @@ def _attend_to_block(
         j = START
     for t in range(0, count, LANES):
         sum_columns(numbers, keys + t * pad(P), x, rounded, j, P, scores, t)
-    if is_rounded(numbers):
-        for t in range(U(count)):
-            scores[t] *= scales[place + t]
     for t in range(U(count)):
-        scores[t] *= scale
+        scores[t] *= scale * (scales[place + t] if is_rounded(numbers) else ONE)
         top = larger(top, scores[t])
     for t in range(U(count)):
         weight = exp2((scores[t] - top) * LOG2_E)
         total += weight
-        scores[t] = weight
+        scores[t] = weight * (scales[place + U(CHUNK) + t] if is_rounded(numbers) else ONE)
     if is_rounded(numbers):
-        for t in range(U(count)):
-            scores[t] *= scales[place + U(CHUNK) + t]
         round_blocks(scores, START, count, rounded, START)
     result, at = out
     for d in range(0, V, LANES):
@@ -127,7 +122,8 @@ def attend(
         b, chunk, h = worker.live[unit // (H * most)], unit // H % most, unit % H
         count = min(lengths[b] - chunk * CHUNK, CHUNK)
         if count > 0:
-            block = ((layer * sizes.B + b) * room + chunk) * H + h
+            row = layer * store.num_rows + store.rows[b]
+            block = (row * room + chunk) * H + h
             out = scratch.partial, ((b * H + h) * num_chunks + chunk) * (V + 2)
             query = scratch.projected, (b * 3 * H + h) * sizes.P
             _attend_to_block(worker, sizes, query, store, block, count, out)

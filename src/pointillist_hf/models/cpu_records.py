@@ -99,8 +99,10 @@ class DepthSizes(NamedTuple):
 class Store(NamedTuple):
     """Keys and values in blocks, one for each chunk of each head, in the order of attention."""
 
-    numbers: ndarray  # [layers B chunks H] blocks: keys as [CHUNK, P], then values as [V, CHUNK]
-    scales: ndarray  # [layers B chunks H 2 CHUNK] of keys and values that are rounded
+    numbers: ndarray  # [layers R chunks H] blocks: keys as [CHUNK, P], then values as [V, CHUNK]
+    scales: ndarray  # [layers R chunks H 2 CHUNK] of keys and values that are rounded
+    rows: ndarray  # [B] where those of a sequence are among the R
+    num_rows: int  # R; less than B where sequences share their conditioning
 
 
 class Memory(NamedTuple):
