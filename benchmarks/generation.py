@@ -143,14 +143,13 @@ def tokens_per_step(config: PointGeneratorConfig) -> int:
     return TOKENS_PER_POINT if config.point_head == "depth" else 1
 
 
-def fill(
-    cache: Cache, config: LlamaConfig | PointGeneratorConfig, count: int, dtype: torch.dtype
-) -> Cache:
+def fill(cache: Cache, model: LlamaForCausalLM | PointGeneratorForCausalLM, count: int) -> Cache:
     """The cache as it is after so many tokens."""
+    config, place = model.config, {"dtype": model.dtype, "device": model.device}
     heads = config.num_attention_heads
     shape = (1, heads, count, config.hidden_size // heads)
     for layer in range(config.num_hidden_layers):
-        cache.update(torch.randn(shape, dtype=dtype), torch.randn(shape, dtype=dtype), layer)
+        cache.update(torch.randn(shape, **place), torch.randn(shape, **place), layer)
     return cache
 
 
@@ -158,14 +157,16 @@ def time_reference(model: PointGeneratorForCausalLM, context: int, tokens: int) 
     """Seconds per token of the plain path, round by round."""
     layout, network = model.config.layout, model.model
     steps = context // tokens_per_step(model.config)
-    cache = fill(RingCache(network.window_config), model.config, steps, torch.float32)
+    place = {"dtype": model.dtype, "device": model.device}
+    cache = fill(RingCache(network.window_config), model, steps)
     if model.config.point_head == "depth":
         cache = PointCache(cache, DynamicCache())
-        cache.point_state = torch.randn(1, 1, model.config.hidden_size)
-    states = torch.randn(1, CONDITIONING, CONDITIONING_SIZE)
+        cache.point_state = torch.randn(1, 1, model.config.hidden_size, **place)
+    states = torch.randn(1, CONDITIONING, CONDITIONING_SIZE, **place)
     rules = PointGrammar(layout, min_points=ENDLESS)
     body = torch.stack([torch.randint(*layout.slot_range(s), (context,)) for s in range(4)], 1)
-    ids = torch.cat([torch.full((4,), layout.bos_token_id), body.flatten()])[None]
+    ids = torch.cat([torch.full((4,), layout.bos_token_id), body.flatten()])[None].to(model.device)
+    stream = torch.Generator(model.device)
 
     def measure() -> float:
         clock, seen = Clock(), cache.get_seq_length()
@@ -174,7 +175,7 @@ def time_reference(model: PointGeneratorForCausalLM, context: int, tokens: int) 
             ids[:, : seen + 1],
             encoder_hidden_states=states,
             past_key_values=cache if is_whole else EncoderDecoderCache(cache, DynamicCache()),
-            logits_processor=[rules, SeededSampling([torch.Generator()], min_p=0.05)],
+            logits_processor=[rules, SeededSampling([stream], min_p=0.05)],
             do_sample=False,
             max_new_tokens=tokens,
             streamer=clock,
@@ -190,12 +191,13 @@ def time_llama(
     model: LlamaForCausalLM, context: int, tokens: int, rounds: int, *, is_static: bool
 ) -> Callable:
     """Seconds per token of transformers, round by round."""
-    count, dtype = context + CONDITIONING, model.dtype
+    count = context + CONDITIONING
     cache = DynamicCache(config=model.config)
     if is_static:
         cache = StaticCache(model.config, max_cache_len=count + rounds * tokens + 8)
-    fill(cache, model.config, count, dtype)
-    ids = torch.randint(model.config.vocab_size, (1, count + rounds * tokens + 8))
+    fill(cache, model, count)
+    size = (1, count + rounds * tokens + 8)
+    ids = torch.randint(model.config.vocab_size, size, device=model.device)
 
     def measure() -> float:
         clock = Clock()

@@ -10,12 +10,6 @@ from pointillist_hf.models.generation_point_generator import PointGrammar, Seede
 from pointillist_hf.models.graph_decoder import GraphDecoder
 
 
-@pytest.fixture(autouse=True)
-def fresh_compiler():
-    """Of one function torch keeps eight compiled forms at most, and each decoder has its own."""
-    torch.compiler.reset()
-
-
 def decode(model, context, recording, *, mask=None, level="types", max_points=9, min_points=1):
     layout = model.config.layout
     grammar = PointGrammar(layout, level=level, min_points=min_points, max_points=max_points)

@@ -4,9 +4,9 @@
 At batch 1 a GPU waits for Python and for the launching of kernels. So the network's step is
 recorded once and replayed for every token: all its tensors stay where they are, keys and values
 stand in rings of full size, and the place and the mask of a step follow from a tensor that counts
-positions. With the depth head there are four recordings, one for each slot of a point, and only the
-first runs the large transformer. Grammar and sampling are those of the reference, on the device,
-and the host looks at the result once per point.
+positions. There are four recordings, one for each slot of a point, because each computes the logits
+of its slot alone; with the depth head only the first runs the large transformer. Grammar and
+sampling are those of the reference, on the device, and the host looks at the result once per point.
 
 Written against the CPU, where the same step runs under `torch.compile`; it has not been run on a
 GPU yet.
@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin, DynamicCache, EncoderDecoderCache
 
+from .slot_heads import typed_logits
 from .tokenization_points import TOKENS_PER_POINT
 
 if TYPE_CHECKING:
@@ -126,9 +127,9 @@ class GraphDecoder:
         # The prompt, the points, and one end.
         self.ids = torch.full((batch, longest + 1), layout.pad_token_id, device=device)
         self.ids[:, :TOKENS_PER_POINT] = layout.bos_token_id
-        self.steps = [self.step] * TOKENS_PER_POINT
-        if config.point_head == "depth":
-            self.steps = [partial(self.step_slot, slot) for slot in range(TOKENS_PER_POINT)]
+        self.length = self.tokens_per_step  # of what has been fed or will be next
+        step = self.step_slot if config.point_head == "depth" else self.step
+        self.steps = [partial(step, slot) for slot in range(TOKENS_PER_POINT)]
 
     def _attention_mask(self, is_seen: Tensor) -> Tensor:
         """What is seen as the attention function wants it. [B or 1, keys] -> [B or 1, 1, 1, keys]
@@ -155,25 +156,35 @@ class GraphDecoder:
         )
         return output.last_hidden_state
 
-    def step(self) -> tuple[Tensor, Tensor]:
-        """Feeds a token: logits [B, V] and final hidden states [B, D]."""
-        states = self.run_layers(input_ids=self.fed)[:, -1]
-        return self.model.lm_head(states), states
+    def step(self, slot: int) -> tuple[Tensor, Tensor]:
+        """Feeds a token: logits of the slot that comes [B, V], final hidden states [B, D]."""
+        return self._predict(self.run_layers(input_ids=self.fed), slot)
 
     def step_slot(self, slot: int) -> tuple[Tensor, Tensor]:
-        """`step` with the depth head: what a slot is drawn from. The first one feeds the point."""
+        """`step` with the depth head, where the first slot feeds a point, and others nothing."""
         network = self.model.model
         embeddings, depth_head = network.embed_tokens(self.fed), network.depth_head
         if slot == 0:
             state = self.run_layers(inputs_embeds=depth_head.join_tokens(embeddings))
             self.point_state.copy_(state)
-        states = depth_head(self.point_state, embeddings, slot + 1)[:, 0, -1]
-        return self.model.lm_head(states), states
+        states = depth_head(self.point_state, embeddings, slot + 1)[:, 0]
+        return self._predict(states[:, -1:], slot)
+
+    def _predict(self, states: Tensor, slot: int) -> tuple[Tensor, Tensor]:
+        """Logits of a slot [B, V] and the states themselves [B, D], from states [B, 1, D]."""
+        weight, layout = self.model.lm_head.weight, self.model.config.layout
+        return typed_logits(states, weight, layout, slot)[:, -1], states[:, -1]
 
     def record(self, step: Callable[[], tuple[Tensor, Tensor]]) -> Callable:
         """A step in its fastest form. It must have run once, so that its caches are there."""
         if self.recording != "cuda-graph":
-            return torch.compile(step, backend=self.recording, fullgraph=True, dynamic=False)
+
+            def run() -> tuple[Tensor, Tensor]:
+                return step()
+
+            # torch keeps a few forms of a code only, and each recording is a form of its own.
+            run.__code__ = run.__code__.replace()
+            return torch.compile(run, backend=self.recording, fullgraph=True, dynamic=False)
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
@@ -203,9 +214,8 @@ class GraphDecoder:
         # Nobody asks for states within the prompt's point.
         hidden_size = self.model.config.hidden_size
         states = [self.context.new_zeros(len(self.ids), hidden_size)] * (size - 1)
-        length = size
         while True:
-            slot = length % TOKENS_PER_POINT
+            length, slot = self.length, self.length % TOKENS_PER_POINT
             step = self.steps[slot]
             logits, hidden = recorded.get(step, step)()
             if step not in recorded:
@@ -218,7 +228,7 @@ class GraphDecoder:
                 scores = self.sampling(seen, self.grammar(seen, logits.float()))
                 self.ids[:, length] = scores.argmax(-1)
             self.fed[:, length % size] = self.ids[:, length]
-            length += 1
+            self.length = length = length + 1
             # The first token of a point tells whether there is one: the host waits for it alone.
             if length > TOKENS_PER_POINT and length % TOKENS_PER_POINT == 1:
                 fresh = self.ids[:, max(length - TOKENS_PER_POINT, TOKENS_PER_POINT) : length]
