@@ -7,6 +7,7 @@ import threading
 
 import pytest
 import torch
+from test_compiled_engine import HEADS
 from test_ring_cache import build_model
 from transformers.generation.streamers import BaseStreamer
 
@@ -16,9 +17,9 @@ from pointillist_hf.models.point_streamers import PointIterator, PointStreamer, 
 engines = pytest.mark.parametrize("engine", ["reference", "compiled"])
 
 
-@pytest.fixture(scope="module")
-def model():
-    return build_model(window=64)
+@pytest.fixture(scope="module", params=HEADS)
+def model(request):
+    return build_model(window=64, **HEADS[request.param])
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +44,7 @@ def check_partial(output, model, tokenizer, context):
 def test_streamed_points_are_the_clouds(model, tokenizer, engine):
     context, found = torch.randn(3, 5, 24), [[], [], []]
     streamer = PointStreamer(tokenizer, lambda row, point: found[row].append(point))
-    output = model.generate_points(context, max_points=9, engine=engine, streamer=streamer)
+    output = model.generate_points(context, max_points=30, engine=engine, streamer=streamer)
     assert len(output.num_points.unique()) > 1
     assert output.is_finished.all()
     for ids, points in zip(output.input_ids, found, strict=True):
@@ -82,6 +83,7 @@ def test_a_stop_leaves_a_valid_cloud(model, tokenizer, engine):
         stop=stop,
     )
     assert 5 <= output.num_points.min() < 5000
+    assert output.num_points.tolist() == [seen.count(0), seen.count(1)]
     assert not output.is_finished.any()
     check_partial(output, model, tokenizer, context)
 
@@ -103,7 +105,7 @@ def test_an_interrupt_leaves_a_valid_cloud(model, tokenizer, engine, caplog):
         engine=engine,
         streamer=PointStreamer(tokenizer, look),
     )
-    assert 7 <= int(output.num_points) < 5000
+    assert 7 <= int(output.num_points) == len(seen) < 5000
     assert not output.is_finished.any()
     assert "the points so far are kept" in caplog.text
     assert signal.getsignal(signal.SIGINT) is handler

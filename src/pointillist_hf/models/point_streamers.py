@@ -22,7 +22,9 @@ logger = logging.getLogger(__name__)
 
 
 class PointStreamer(BaseStreamer):
-    """Calls back with every point once its four tokens are there.
+    """Calls back with every point once the token after it is there.
+
+    Until then a point may still be lost: if the generation is stopped, its last token has no state.
 
     Args:
         tokenizer: Tokens to points.
@@ -46,9 +48,9 @@ class PointStreamer(BaseStreamer):
             self._tokens = []
             return
         self._tokens.append(value)
-        if len(self._tokens) < TOKENS_PER_POINT:
+        if len(self._tokens) <= TOKENS_PER_POINT:
             return
-        ids, self._tokens = torch.stack(self._tokens, dim=1), []
+        ids, self._tokens = torch.stack(self._tokens[:-1], dim=1), [value]
         for row, point in enumerate(ids):
             if point[0] < self.tokenizer.layout.bos_token_id:
                 self.callback(row, self.tokenizer.decode_points(point))
@@ -89,6 +91,8 @@ class PointIterator(PointStreamer):
 class PointCounter(BaseStreamer):
     """Calls back with the number of points that have been completed, over all rows.
 
+    A point counts when the token after it is there, see `PointStreamer`.
+
     Args:
         callback: Gets the number since the last call.
         end_token_id: First id that is no part of a point.
@@ -96,16 +100,16 @@ class PointCounter(BaseStreamer):
 
     def __init__(self, callback: Callable[[int], None], end_token_id: int) -> None:
         self.callback, self.end_token_id = callback, end_token_id
-        self._length = 0
+        self._length, self._last = 0, None
 
     def put(self, value: Tensor) -> None:
         """Takes the next token of every row [B]; a prompt [B, L] is passed over."""
         if value.ndim == 2:
             self._length = 0
             return
-        self._length += 1
-        if self._length % TOKENS_PER_POINT == 0:
-            self.callback(int((value < self.end_token_id).sum()))
+        if self._length and self._length % TOKENS_PER_POINT == 0:
+            self.callback(int((self._last < self.end_token_id).sum()))
+        self._length, self._last = self._length + 1, value
 
     def end(self) -> None:
         """Nothing more will come."""
