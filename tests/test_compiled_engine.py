@@ -3,6 +3,9 @@
 
 import copy
 import multiprocessing
+import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -37,6 +40,7 @@ HEADS = {
     },
 }
 each_head = pytest.mark.parametrize("head", HEADS)
+each_format = pytest.mark.parametrize("engine", WEIGHT_FORMATS)
 
 
 @pytest.fixture(autouse=True)
@@ -159,24 +163,28 @@ def test_padded_conditioning_is_not_seen(model, context):
     assert torch.equal(alone.input_ids[0, :count], found.input_ids[2, :count])
 
 
-def test_any_number_of_threads_gives_the_same_bits(model):
+@each_format
+def test_any_number_of_threads_gives_the_same_bits(model, engine):
     context = torch.randn(3, 300, 24)  # two chunks of conditioning
+    options = {"min_points": 20, "max_points": 20, "engine": engine}
     outputs = []
     for num_threads in (1, 2, 3, 7):
         torch.set_num_threads(num_threads)
-        outputs.append(model.generate_points(context, min_points=20, max_points=20))
+        outputs.append(model.generate_points(context, **options))
     torch.set_num_threads(1)
     for output in outputs[1:]:
         assert torch.equal(output.input_ids, outputs[0].input_ids)
         assert torch.equal(output.token_hidden_states, outputs[0].token_hidden_states)
 
 
-def test_rows_of_a_batch_have_the_bits_that_they_have_alone(model):
+@each_format
+def test_rows_of_a_batch_have_the_bits_that_they_have_alone(model, engine):
     context = torch.randn(7, 5, 24)  # by fours, by twos, and alone
-    batch = model.generate_points(context, seeds=range(7), max_points=9)
+    options = {"max_points": 9, "engine": engine}
+    batch = model.generate_points(context, seeds=range(7), **options)
     assert len(batch.num_points.unique()) > 2
     for row in range(7):
-        alone = model.generate_points(context[row : row + 1], seeds=[row], max_points=9)
+        alone = model.generate_points(context[row : row + 1], seeds=[row], **options)
         count = int(alone.num_points)
         assert torch.equal(batch.token_hidden_states[row, :count], alone.token_hidden_states[0])
 
@@ -188,6 +196,25 @@ def test_return_sequences_are_rows(model, context):
         )
         rows = model.generate_points(context[[0, 0, 1, 1]], max_points=9, engine=engine)
         assert torch.equal(several.input_ids, rows.input_ids)
+
+
+def test_nothing_left_of_the_conditioning(model, context):
+    """Of all rows, and of one beside others."""
+    for kept in ([0, 0, 0], [5, 0, 3]):
+        mask = torch.arange(5) < torch.tensor(kept)[:, None]
+        options = {"encoder_attention_mask": mask.long(), "max_points": 9}
+        expected = model.generate_points(context, engine="reference", **options)
+        found = model.generate_points(context, engine="compiled", **options)
+        assert torch.equal(found.input_ids, expected.input_ids)
+
+
+def test_more_faces_than_the_twister_has_words():
+    model, context = build_model(num_faces=20_908), torch.randn(2, 5, 24)
+    options = {"max_points": 12, "seeds": [1, 2]}
+    expected = model.generate_points(context, engine="reference", **options)
+    found = model.generate_points(context, engine="compiled", **options)
+    assert (expected.input_ids > 18_000).any()
+    assert torch.equal(found.input_ids, expected.input_ids)
 
 
 def test_equal_conditioning_is_kept_once(model, context):
@@ -283,14 +310,34 @@ def test_rows_of_int8():
 )
 def test_rounded_engines_are_near_and_valid(model, context, engine, least, most):
     options = {"min_points": 12, "max_points": 12, "temperature": 0.0}
-    exact = model.generate_points(context, engine="compiled", **options)
     near = model.generate_points(context, engine=engine, **options)
     with torch.no_grad():
         states = model.model(near.input_ids, context, use_cache=False).last_hidden_state
     forced = states[:, 4:-4].unflatten(1, (12, 4))
     error = (near.token_hidden_states - forced).square().mean() / forced.square().mean()
     assert least < error < most
-    assert near.num_points.tolist() == exact.num_points.tolist() == [12] * 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("head", HEADS)
+def test_kernels_from_the_cache_have_the_bits_of_fresh_ones(tmp_path, head):
+    script = (
+        "import sys, hashlib, torch, test_compiled_engine as t\n"
+        "torch.manual_seed(0)\n"
+        f"model = t.build_model(**t.HEADS[{head!r}])\n"
+        "for engine in t.WEIGHT_FORMATS:\n"
+        "    cloud = model.generate_points(torch.randn(5, 300, 24), max_points=90, engine=engine)\n"
+        "    states = cloud.token_hidden_states.numpy().tobytes()\n"
+        "    print(hashlib.sha256(states).hexdigest())\n"
+    )
+    path = os.pathsep.join([*sys.path, os.path.dirname(__file__)])
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path), "PYTHONPATH": path}
+    found = [
+        subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True)
+        for _ in range(3)
+    ]
+    assert found[0].stdout.count(b"\n") == 3, found[0].stderr
+    assert found[0].stdout == found[1].stdout == found[2].stdout
 
 
 def test_auto_takes_what_can_serve(model):

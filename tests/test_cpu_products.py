@@ -11,6 +11,7 @@ from numba import njit
 
 from pointillist_hf.models.cpu_arithmetic import LANES
 from pointillist_hf.models.cpu_products import (
+    add_up,
     sum_columns,
     sum_columns_2,
     sum_columns_4,
@@ -117,22 +118,36 @@ def test_zeros_are_rounded_to_zeros():
     assert np.isfinite(rounded.scales).all()
 
 
-def print_products():
+def multiply_bytes():
     torch.manual_seed(1)
-    found = products(torch.randn(31, 77), torch.randn(4, 77), "int8")
-    sys.stdout.write(found.astype(np.float32).tobytes().hex())
+    matrix, states = torch.randn(31, 77), torch.randn(4, 77)
+    expected = rounded_states(states) @ stored(matrix, "int8")[LANES:].mT
+    return products(matrix, states, "int8").astype(np.float32), expected
 
 
 def test_processors_without_dot_products_of_bytes_find_the_same_sums():
     """Integers have but one sum; what is made of them differs by fused additions at most."""
-    script = "import test_cpu_products as t; t.print_products()"
-    found = {}
-    for name in ("generic", ""):
-        environment = {**os.environ, "NUMBA_CPU_NAME": name} if name else {**os.environ}
-        environment["NUMBA_CPU_FEATURES"] = "" if name else os.environ.get("NUMBA_CPU_FEATURES", "")
-        environment["PYTHONPATH"] = os.pathsep.join([*sys.path, os.path.dirname(__file__)])
-        done = subprocess.run(
-            [sys.executable, "-c", script], env=environment, capture_output=True, check=True
-        )
-        found[name] = np.frombuffer(bytes.fromhex(done.stdout.decode()), np.float32)
-    np.testing.assert_allclose(found["generic"], found[""], rtol=1e-6, atol=1e-6)
+    script = "import test_cpu_products as t; print(t.multiply_bytes()[0].tobytes().hex())"
+    environment = {**os.environ, "NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": ""}
+    environment["PYTHONPATH"] = os.pathsep.join([*sys.path, os.path.dirname(__file__)])
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, check=True
+    )
+    without = np.frombuffer(bytes.fromhex(done.stdout.decode().strip()), np.float32).reshape(10, -1)
+    found, expected = multiply_bytes()
+    np.testing.assert_allclose(without[:4], expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(without, found, rtol=1e-6, atol=1e-6)
+
+
+@njit
+def sum_from(x, at, count):
+    return add_up(x, at, count)
+
+
+@pytest.mark.parametrize("count", [0, 1, 15, 16, 63, 64, 65, 200])
+def test_sums_are_those_of_float64(count):
+    x = np.random.default_rng(0).standard_normal(210).astype(np.float32)
+    x[3 + count :] = np.nan
+    assert sum_from(x, 3, count) == pytest.approx(
+        x[3 : 3 + count].astype(np.float64).sum(), abs=1e-5
+    )

@@ -96,7 +96,7 @@ class CompiledDecoder:
             P=config.head_dim,
             V=_round_up(config.head_dim, LANES),
             W=_round_up(min(window, longest)),
-            M=_round_up(max(map(len, contexts))),
+            M=_round_up(max(1, *map(len, contexts))),
             window=window,
             eps=config.rms_norm_eps,
         )
@@ -104,7 +104,7 @@ class CompiledDecoder:
         self.memory = self._build_memory(contexts, weight_format)
         self.scratch = self._build_scratch()
         self.draws = Draws(
-            marks=np.zeros(batch * WORDS, np.int32),
+            marks=np.zeros(batch * WORDS // 2, np.int32),
             points=np.zeros((batch, 2, TOKENS_PER_POINT), np.int64),
             twister=np.concatenate([seed_twister(seed) for seed in seeds]),
             words=np.zeros((batch, 2), np.int64),
@@ -115,7 +115,7 @@ class CompiledDecoder:
     def _build_memory(self, contexts: list[Tensor], weight_format: WeightFormat) -> Memory:
         """An empty ring, and the keys and values of the conditioning."""
         s = self.sizes
-        # Avatars of one portrait have the same conditioning, which is kept, and read, once.
+        # Avatars of one portrait have the same conditioning, which is kept once.
         rows = _find_first_equal(contexts)
         first_rows = sorted(set(rows))
         shape = (s.layers, len(first_rows), s.H, s.M, s.P)
@@ -354,8 +354,8 @@ def _split_into_chunks(rows: ndarray) -> ndarray:
 def _find_first_equal(contexts: list[Tensor]) -> list[int]:
     """For each of them the first that equals it."""
     return [
-        next(i for i, other in enumerate(contexts) if torch.equal(context, other))
-        for context in contexts
+        next(i for i in range(row + 1) if i == row or torch.equal(context, contexts[i]))
+        for row, context in enumerate(contexts)
     ]
 
 

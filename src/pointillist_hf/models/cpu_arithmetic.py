@@ -28,7 +28,9 @@ PADDING = 4  # columns of a matrix are padded to a multiple, see above
 LARGEST = F32(127)
 LEAST_SCALE = F32(1e-30)
 SPINS = 2000  # looks at the barrier before a thread offers its core to others
-FAST_MATH = {"contract", "nnan", "ninf", "nsz", "arcp", "reassoc", "afn"}
+# What does not change numbers. The order of a sum, and whether products are fused, would be decided
+# anew wherever LLVM copies a function: kernels from the cache would not have the bits of fresh ones.
+FAST_MATH = {"nnan", "ninf", "nsz"}
 _yield_core = types.ExternalFunction(
     "SwitchToThread" if sys.platform == "win32" else "sched_yield", types.int32()
 )
@@ -167,7 +169,7 @@ def wait(barrier: ndarray, num_threads: int) -> None:
 
 @njit
 def share(count: int, thread: int, num_threads: int) -> tuple[int, int]:
-    """First and last but one of the things, out of so many, that are a thread's."""
+    """First, and one past the last, of the things out of so many that are a thread's."""
     return count * thread // num_threads, count * (thread + 1) // num_threads
 
 

@@ -32,7 +32,7 @@ from .cpu_arithmetic import (
     place_in_group,
     share,
 )
-from .cpu_products import sum_columns
+from .cpu_products import add_up, sum_columns
 from .cpu_records import CHUNK, Scratch, Sizes, Store, Worker
 from .cpu_rounding import round_blocks
 
@@ -54,19 +54,19 @@ def _choose_scale(x: ndarray, at: int, P: int, like: ndarray) -> float:
 def put(x: ndarray, at: int, sizes: Sizes, store: Store, place: tuple, is_value: bool) -> None:
     """Stores a head's key, or value, at a place of a block."""
     block, inside = place
-    P, V, size = pad(sizes.P), sizes.V, packed(store.numbers)
+    width, V, size = pad(sizes.P), sizes.V, packed(store.numbers)
     scale = _choose_scale(x, at, sizes.P, store.numbers)
     factor = ONE / scale
     if is_rounded(store.numbers):
         store.scales[(2 * block + is_value) * CHUNK + inside] = scale
-    keys = block * (P + V) * CHUNK
+    keys = block * (width + V) * CHUNK
     for d in range(sizes.P):
         number = narrow(x[at + d] * factor, store.numbers)
         if is_value:
-            values = keys + (P + d // LANES * LANES) * CHUNK
+            values = keys + (width + d // LANES * LANES) * CHUNK
             store.numbers[values + place_in_group(d % LANES, inside, size)] = number
         else:
-            group = keys + inside // LANES * LANES * P
+            group = keys + inside // LANES * LANES * width
             store.numbers[group + place_in_group(inside % LANES, d, size)] = number
 
 
@@ -82,7 +82,7 @@ def _attend_to_block(
     scores, rounded = worker.scores, worker.rounded
     keys = block * (pad(P) + V) * CHUNK
     values, place = keys + pad(P) * CHUNK, U(2 * block * CHUNK)
-    scale, top, total = ONE / np.sqrt(F32(P)), LOWEST, ZERO
+    scale, top = ONE / np.sqrt(F32(P)), LOWEST
     x, j = query
     if is_rounded(numbers):
         round_blocks(x, j, P, rounded, START)
@@ -93,10 +93,11 @@ def _attend_to_block(
         scores[t] *= scale * (scales[place + t] if is_rounded(numbers) else ONE)
         top = larger(top, scores[t])
     for t in range(U(count)):
-        weight = exp2((scores[t] - top) * LOG2_E)
-        total += weight
-        scores[t] = weight * (scales[place + U(CHUNK) + t] if is_rounded(numbers) else ONE)
+        scores[t] = exp2((scores[t] - top) * LOG2_E)
+    total = add_up(scores, START, count)
     if is_rounded(numbers):
+        for t in range(U(count)):
+            scores[t] *= scales[place + U(CHUNK) + t]
         round_blocks(scores, START, count, rounded, START)
     result, at = out
     for d in range(0, V, LANES):
@@ -148,6 +149,6 @@ def join_chunks(worker: Worker, sizes: Sizes, lengths: ndarray, partial: ndarray
                 total += share_of_chunk * partial[source + U(V + 1)]
                 for d in range(U(P)):
                     worker.own[at + d] += share_of_chunk * partial[source + d]
-            factor = ONE / total
+            factor = ONE / total if chunks else ZERO  # there may be no conditioning
             for d in range(U(P)):
                 worker.own[at + d] *= factor

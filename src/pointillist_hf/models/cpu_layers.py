@@ -32,7 +32,7 @@ from .cpu_arithmetic import (
     wait,
 )
 from .cpu_attention import attend, join_chunks, put
-from .cpu_products import sum_columns, sum_columns_2, sum_columns_4
+from .cpu_products import add_up, sum_columns, sum_columns_2, sum_columns_4
 from .cpu_records import CHUNK, Memory, Rows, Scratch, Sizes, Weights, Worker
 from .cpu_rounding import BLOCK, round_blocks
 
@@ -48,10 +48,10 @@ def normalize(
     x: ndarray, weight: ndarray, first: int, out: ndarray, D: int, eps: float, b: int
 ) -> None:
     """RMSNorm of a row's state, which is D wide; the weights start at `first`."""
-    width, at, total = U(D), U(b * D), ZERO
+    width, at = U(D), U(b * D)
     for k in range(width):
-        total += x[at + k] * x[at + k]
-    factor = ONE / np.sqrt(total / F32(D) + F32(eps))
+        out[at + k] = x[at + k] * x[at + k]
+    factor = ONE / np.sqrt(add_up(out, b * D, D) / F32(D) + F32(eps))
     for k in range(width):
         out[at + k] = x[at + k] * factor * weight[U(first) + k]
 

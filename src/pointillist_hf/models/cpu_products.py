@@ -24,7 +24,6 @@ from .cpu_arithmetic import LANES, count_packed, repeat
 from .cpu_rounding import BLOCK, Rounded
 
 NUM_SUMS = 4  # that are under way at a time, because an addition takes as long as four begin
-FUSED = ("contract",)  # a product and its sum in one instruction, where there is one
 VNNI = "llvm.x86.avx512.vpdpbusd.512"
 
 
@@ -75,9 +74,12 @@ class _Emitter:
         return cgutils.alloca_once_value(self.builder, ir.Constant(kind, [0] * LANES))
 
     def add_product(self, total: ir.Value, first: ir.Value, second: ir.Value) -> None:
-        product = self.builder.fmul(first, second, flags=FUSED)
-        total_now = self.builder.load(total)
-        self.builder.store(self.builder.fadd(total_now, product, flags=FUSED), total)
+        # Fused where the processor can do it, whatever stands beside.
+        kind = ir.FunctionType(self.floats, [self.floats] * 3)
+        name = f"llvm.fmuladd.v{LANES}f32"
+        multiply_add = cgutils.get_or_insert_function(self.builder.module, kind, name)
+        now = self.builder.load(total)
+        self.builder.store(self.builder.call(multiply_add, [first, second, now]), total)
 
     def put(self, totals: list[ir.Value]) -> None:
         """Sums of each state to where they go, LANES apart."""
@@ -113,13 +115,8 @@ class _Emitter:
             odd = builder.icmp_unsigned("!=", builder.urem(count, wide(2)), wide(0))
             with builder.if_then(odd):
                 add_words(full, 0, 1)
-        totals = []
-        for n in range(len(self.starts)):
-            parts = [builder.load(sums[u][n]) for u in range(NUM_SUMS)]
-            while len(parts) > 1:
-                parts = [builder.fadd(*pair) for pair in zip(parts[::2], parts[1::2], strict=True)]
-            totals.append(parts[0])
-        self.put(totals)
+        totals = zip(*([builder.load(total) for total in row] for row in sums), strict=True)
+        self.put([_add_pairs(builder, list(parts)) for parts in totals])
 
     def add_integers(self, total: ir.Value, words: ir.Value, state: ir.Value) -> ir.Value:
         """Adds four products of a byte, taken as unsigned, and a signed one."""
@@ -188,6 +185,41 @@ def _build_sums(num_states: int) -> Callable:
 
 
 sum_columns_1, sum_columns_2, sum_columns_4 = map(_build_sums, (1, 2, 4))
+
+
+@intrinsic
+def add_up(context: object, x: types.Type, at: types.Type, count: types.Type) -> tuple:
+    """Sum of so many float32 from a place on."""
+
+    def emit(target: object, builder: ir.IRBuilder, _: object, args: tuple) -> ir.Value:
+        wide, vector = ir.IntType(64), ir.VectorType(ir.FloatType(), LANES)
+        data = builder.gep(target.make_array(x)(target, builder, args[0]).data, [args[1]])
+        step = wide(NUM_SUMS * LANES)
+        blocks = builder.mul(builder.udiv(args[2], step), step)
+        nothing = ir.Constant(vector, [0.0] * LANES)
+        sums = [cgutils.alloca_once_value(builder, nothing) for _ in range(NUM_SUMS)]
+        with cgutils.for_range_slice(builder, wide(0), blocks, step) as (k, _):
+            for u, total in enumerate(sums):
+                place = builder.gep(data, [builder.add(k, wide(u * LANES))])
+                part = builder.load(builder.bitcast(place, vector.as_pointer()), align=1)
+                builder.store(builder.fadd(builder.load(total), part), total)
+        parts = [builder.load(total) for total in sums]
+        lanes = _add_pairs(builder, parts)
+        parts = [builder.extract_element(lanes, ir.IntType(32)(lane)) for lane in range(LANES)]
+        total = cgutils.alloca_once_value(builder, _add_pairs(builder, parts))
+        with cgutils.for_range_slice(builder, blocks, args[2], wide(1)) as (k, _):
+            rest = builder.load(builder.gep(data, [k]))
+            builder.store(builder.fadd(builder.load(total), rest), total)
+        return builder.load(total)
+
+    return types.float32(x, types.int64, types.int64), emit
+
+
+def _add_pairs(builder: ir.IRBuilder, parts: list[ir.Value]) -> ir.Value:
+    """Their sum: neighbours first, then the sums of neighbours."""
+    while len(parts) > 1:
+        parts = [builder.fadd(*pair) for pair in zip(parts[::2], parts[1::2], strict=True)]
+    return parts[0]
 
 
 @njit(inline="always")

@@ -97,9 +97,12 @@ class DepthSizes(NamedTuple):
 
 
 class Store(NamedTuple):
-    """Keys and values in blocks, one for each chunk of each head, in the order of attention."""
+    """Keys and values in blocks, one for each chunk of each head, in the order of attention.
 
-    numbers: ndarray  # [layers R chunks H] blocks: keys as [CHUNK, P], then values as [V, CHUNK]
+    Matrices as `cpu_arithmetic` tells, so P is padded.
+    """
+
+    numbers: ndarray  # [layers R chunks H] blocks: keys [CHUNK, P], then values [V, CHUNK]
     scales: ndarray  # [layers R chunks H 2 CHUNK] of keys and values that are rounded
     rows: ndarray  # [B] where those of a sequence are among the R
     num_rows: int  # R; less than B where sequences share their conditioning

@@ -41,9 +41,9 @@ class Rules(NamedTuple):
 
 
 class Draws(NamedTuple):
-    """Of each row: its last and its current point, and its random stream."""
+    """Of each row: its last and its current point, its random stream, and room for a draw."""
 
-    marks: ndarray  # [B WORDS]
+    marks: ndarray  # [B WORDS / 2] who may win, of the tokens whose words there are
     points: ndarray  # [B, 2, 4] in the order of the sort key; what is not known yet is the largest
     twister: ndarray  # [B WORDS]
     words: ndarray  # [B, 2] words that earlier tokens had, and words made so far
@@ -175,7 +175,7 @@ def _draw(rules: Rules, draws: Draws, b: int, place: tuple, logits: ndarray) -> 
         return _find_best(logits, start, first, stop)
     top = _scale(logits, start + first, start + stop, F32(rules.temperature))
     threshold, winner, best = top + F32(rules.log_min_p), first, LEAST
-    i, most, marks = first, FEW, draws.marks[b * WORDS : (b + 1) * WORDS]
+    i, most, marks = first, FEW, draws.marks[b * WORDS // 2 : (b + 1) * WORDS // 2]
     while i < stop:
         token = rules.firsts[slot] + i if i < count else rules.end
         at, left = find_words(draws, b, token)
@@ -187,7 +187,7 @@ def _draw(rules: Rules, draws: Draws, b: int, place: tuple, logits: ndarray) -> 
             score = logits[start + i + k] - np.log(exponential)
             if score > best:
                 best, winner = score, i + k
-        i, most = i + size, 2 * most
+        i, most = i + size, min(2 * most, WORDS)
     return winner
 
 
