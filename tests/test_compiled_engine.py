@@ -319,14 +319,14 @@ def test_rounded_engines_are_near_and_valid(model, context, engine, least, most)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("head", HEADS)
-def test_kernels_from_the_cache_have_the_bits_of_fresh_ones(tmp_path, head):
+def test_kernels_from_the_cache_have_the_bits_of_fresh_ones(tmp_path):
     script = (
-        "import sys, hashlib, torch, test_compiled_engine as t\n"
-        "torch.manual_seed(0)\n"
-        f"model = t.build_model(**t.HEADS[{head!r}])\n"
+        "import hashlib, torch, test_compiled_engine as t\n"
+        "sizes = {'hidden_size': 192, 'num_attention_heads': 3, 'intermediate_size': 512}\n"
+        "model = t.build_model(**sizes, **t.HEADS['depth'])\n"
         "for engine in t.WEIGHT_FORMATS:\n"
-        "    cloud = model.generate_points(torch.randn(5, 300, 24), max_points=90, engine=engine)\n"
+        "    options = {'min_points': 90, 'max_points': 90, 'engine': engine}\n"
+        "    cloud = model.generate_points(torch.randn(3, 300, 24), **options)\n"
         "    states = cloud.token_hidden_states.numpy().tobytes()\n"
         "    print(hashlib.sha256(states).hexdigest())\n"
     )
@@ -334,10 +334,10 @@ def test_kernels_from_the_cache_have_the_bits_of_fresh_ones(tmp_path, head):
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path), "PYTHONPATH": path}
     found = [
         subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True)
-        for _ in range(3)
+        for _ in range(2)
     ]
     assert found[0].stdout.count(b"\n") == 3, found[0].stderr
-    assert found[0].stdout == found[1].stdout == found[2].stdout
+    assert found[0].stdout == found[1].stdout
 
 
 def test_auto_takes_what_can_serve(model):

@@ -29,7 +29,7 @@ LARGEST = F32(127)
 LEAST_SCALE = F32(1e-30)
 SPINS = 2000  # looks at the barrier before a thread offers its core to others
 # What does not change numbers. The order of a sum, and whether products are fused, would be decided
-# anew wherever LLVM copies a function: kernels from the cache would not have the bits of fresh ones.
+# anew wherever LLVM copies a function: cached kernels would not have the bits of fresh ones.
 FAST_MATH = {"nnan", "ninf", "nsz"}
 _yield_core = types.ExternalFunction(
     "SwitchToThread" if sys.platform == "win32" else "sched_yield", types.int32()
