@@ -170,13 +170,16 @@ def build_weights(model: PointGeneratorForCausalLM, weight_format: WeightFormat)
     matrices = [matrix.weight.detach() for matrix in _matrices(model)]
     if weight_format == "exact" and all(map(_fits_bfloat16, matrices)):
         weight_format = "bfloat16"
-    numbers, scales = zip(*(store(matrix, weight_format) for matrix in matrices), strict=True)
-    grouped = [group_rows(matrix) for matrix in numbers]
-    ends = np.cumsum([group.size for group in grouped])
-    starts = ends - [group.size for group in grouped]
-    stored = allocate(ends[-1], numbers[0].dtype)
-    for start, end, group in zip(starts, ends, grouped, strict=True):
-        stored[start:end].reshape(group.shape)[:] = group
+    counts = [-(-len(matrix) // LANES) * LANES * pad(matrix.shape[1]) for matrix in matrices]
+    starts = np.cumsum([0, *counts])
+    kinds = {"exact": np.float32, "bfloat16": np.uint16, "int8": np.uint8}
+    stored, scales = allocate(starts[-1], kinds[weight_format]), []
+    # One after the other, so that besides the copies there is never more than one matrix.
+    for matrix, start, count in zip(matrices, starts, counts, strict=False):
+        numbers, factors = store(matrix, weight_format)
+        group = group_rows(numbers)
+        stored[start : start + count].reshape(group.shape)[:] = group
+        scales.append(factors)
     norms = [
         norm.weight
         for layer in model.model.layers
@@ -184,7 +187,7 @@ def build_weights(model: PointGeneratorForCausalLM, weight_format: WeightFormat)
     ]
     return Weights(
         matrices=stored,
-        starts=starts,
+        starts=starts[:-1],
         first_scales=np.cumsum([0] + [len(rows) for rows in scales[:-1]]),
         scales=np.concatenate(scales),
         norms=_flat(*norms),
