@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the decoding kernels are made of: stored numbers, shares of work, and a barrier.
+"""What the decoding kernels are made of: stored numbers, vectors, shares of work, and a barrier.
 
 Numbers are stored as float32, as bfloat16 in the bits of uint16, or as uint8, 128 more than the
 rounded number, which has a scale. Of a matrix, LANES rows lie side by side, and in each as many

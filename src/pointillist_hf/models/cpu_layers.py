@@ -126,7 +126,7 @@ def multiply(
         how: SET what is there, ADD to it, or take it for the gate of SWIGLU.
     """
     first, last, offset, step = places
-    live, sums, n = worker.live, worker.sums, 0
+    live, sums = worker.live, worker.sums
     start, matrices = weights.starts[which], weights.matrices
     for group in range(first // LANES * LANES, last, LANES):
         low, high = max(first - group, 0), min(last - group, LANES)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Products of stored matrices and states, in LLVM's vectors.
+"""Sums, and products of stored matrices and states, in LLVM's vectors.
 
 In these and not in loops, because LLVM would sum in another order when other sums stand beside: a
 row of a batch would not have the bits that it has alone.
