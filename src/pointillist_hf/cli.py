@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Floor 8. The command `pointillist-hf`: each subcommand is a call into the library.
+"""Floor 10. The command `pointillist-hf`: each subcommand is a call into the library.
 
 Commands import what they need themselves, so that `--help` answers at once: torch and diffusers
 take seconds to load.

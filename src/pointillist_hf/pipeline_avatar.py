@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Floor 4. One portrait in, one drivable avatar out: the figure of the paper, step by step."""
+"""Floor 6. One portrait in, one drivable avatar out: the figure of the paper, step by step."""
 
 from __future__ import annotations
 

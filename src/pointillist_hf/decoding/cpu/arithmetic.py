@@ -7,7 +7,7 @@ columns as fit into four bytes: [n / LANES, k / packed, LANES, packed]. So a vec
 for every type, memory is read from end to end, and nothing is summed within a vector. Arrays are
 flat, with unsigned offsets, because LLVM vectorises those.
 
-numba's cache of `cpu_decoding` notices no edits in this file: delete `__pycache__` after one.
+numba's cache of `points` notices no edits in this file: delete `__pycache__` after one.
 """
 
 from __future__ import annotations

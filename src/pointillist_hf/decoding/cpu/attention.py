@@ -2,7 +2,7 @@
 """Attention in the decoding kernels: what is kept of keys and values, and how it is met.
 
 A chunk of a head is what a thread attends to at a time; what the chunks give is joined afterwards.
-The letters of shapes (B, D, ...) stand in `cpu_records`. numba's cache of `cpu_decoding` notices no
+The letters of shapes (B, D, ...) stand in `records`. numba's cache of `points` notices no
 edits in this file: delete `__pycache__` after one.
 """
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The depth head in the decoding kernels: four slots from one step of the large transformer.
 
-As `cpu_layers` is for the large one. numba's cache of `cpu_decoding` notices no edits in this file:
+As `layers` is for the large one. numba's cache of `points` notices no edits in this file:
 delete `__pycache__` after one.
 """
 
@@ -31,7 +31,7 @@ from .layers import ADD, SET, feed_forward, multiply, normalize, round_states
 from .products import sum_columns
 from .records import DepthScratch, DepthSizes, Rows, Scratch, Sizes, Weights, Worker
 
-# Its matrices as `cpu_weights` orders them: two, then those of each layer.
+# Its matrices as `weights` orders them: two, then those of each layer.
 STATE_PROJ, OUT_PROJ, LAYERS = range(3)
 DEPTH_QUERY, DEPTH_KEY, DEPTH_VALUE, DEPTH_OUT, DEPTH_GATE = range(5)  # then up and down
 NUM_MATRICES = 7

@@ -5,7 +5,7 @@ Threads share out the rows of each matrix and the heads of each attention, and w
 before one reads what another has written. No sum is split between threads, so results have the same
 bits for any number of them, and a row of a batch has the bits that it has alone.
 
-The letters of shapes (B, D, ...) stand in `cpu_records`. numba's cache of `cpu_decoding` notices no
+The letters of shapes (B, D, ...) stand in `records`. numba's cache of `points` notices no
 edits in this file: delete `__pycache__` after one.
 """
 
@@ -36,7 +36,7 @@ from .products import add_up, sum_columns, sum_columns_2, sum_columns_4
 from .records import CHUNK, Memory, Rows, Scratch, Sizes, Weights, Worker
 from .rounding import BLOCK, round_blocks
 
-# Matrices of a layer, as `cpu_weights` orders them.
+# Matrices of a layer, as `weights` orders them.
 CROSS_QUERY, CROSS_OUT, QUERY, KEY, VALUE, OUT, GATE, UP, DOWN = range(9)
 NUM_MATRICES = 9
 # What a product does with what is there.

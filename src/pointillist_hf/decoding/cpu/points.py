@@ -2,7 +2,7 @@
 """The numba kernels of decoding on the CPU: from token to token without leaving them.
 
 Every thread of a run calls `decode_tokens`, or `decode_points` with the depth head. How they share
-the work is told in `cpu_layers`.
+the work is told in `layers`.
 """
 
 from __future__ import annotations

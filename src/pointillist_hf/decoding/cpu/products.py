@@ -7,7 +7,7 @@ row of a batch would not have the bits that it has alone.
 A rounded matrix wants rounded states: so four products and their sums are one instruction where a
 processor has it, and memory is what limits. Sums of integers are exact, so there is but one result.
 
-numba's cache of `cpu_decoding` notices no edits in this file: delete `__pycache__` after one.
+numba's cache of `points` notices no edits in this file: delete `__pycache__` after one.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ Legend of the short names:
 
 What the large transformer counts in, a step, is a token, or a point with the depth head.
 
-numba's cache of `cpu_decoding` notices no edits in this file: delete `__pycache__` after one.
+numba's cache of `points` notices no edits in this file: delete `__pycache__` after one.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class DepthInputs(NamedTuple):
 
 
 class Weights(NamedTuple):
-    """The network. How matrices are stored is told in `cpu_arithmetic`."""
+    """The network. How matrices are stored is told in `arithmetic`."""
 
     matrices: ndarray  # of the layers, then of the depth head, then the output
     starts: ndarray  # [matrices]
@@ -99,7 +99,7 @@ class DepthSizes(NamedTuple):
 class Store(NamedTuple):
     """Keys and values in blocks, one for each chunk of each head, in the order of attention.
 
-    Matrices as `cpu_arithmetic` tells, so P is padded.
+    Matrices as `arithmetic` tells, so P is padded.
     """
 
     numbers: ndarray  # [layers R chunks H] blocks: keys [CHUNK, P], then values [V, CHUNK]

@@ -3,7 +3,7 @@
 
 Blocks of a fixed length are rounded in LLVM's vectors: it makes single steps of such short loops.
 
-numba's cache of `cpu_decoding` notices no edits in this file: delete `__pycache__` after one.
+numba's cache of `points` notices no edits in this file: delete `__pycache__` after one.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 """Grammar and sampling inside the decoding kernels: `PointGrammar` and `SeededSampling` again.
 
 The noise is that of torch's CPU generator, number for number, but only the numbers that can decide
-a draw are made. numba's cache of `cpu_decoding` notices no edits in this file: delete `__pycache__`
+a draw are made. numba's cache of `points` notices no edits in this file: delete `__pycache__`
 after one.
 """
 

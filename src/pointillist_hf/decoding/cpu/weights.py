@@ -140,7 +140,7 @@ def allocate(count: int, kind: type[np.number]) -> ndarray:
 
 
 def group_rows(matrices: ndarray) -> ndarray:
-    """Matrices [..., n, k] as `cpu_arithmetic` tells, with zeros after the last row and column."""
+    """Matrices [..., n, k] as `arithmetic` tells, with zeros after the last row and column."""
     *rest, n, k = matrices.shape
     size = 4 // matrices.itemsize
     padding = [(0, 0)] * len(rest) + [(0, -n % LANES), (0, -k % PADDING)]

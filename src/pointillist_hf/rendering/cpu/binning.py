@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The numba kernels that order projected splats by depth and deal them out to tiles.
 
-Constants are repeated from `cpu_blending`, because numba's cache notices no edits in another file.
+Constants are repeated from `blending`, because numba's cache notices no edits in another file.
 
 Legend of the short names:
     W, H           image size, pixels
