@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
-from test_ring_cache import build_model
+from tiny_generators import HEADS, build_generator, each_head
 from torch import nn
 
 from pointillist_hf import PointTokenizer
@@ -26,18 +26,6 @@ from pointillist_hf.decoding.sampling import SeededSampling
 from pointillist_hf.rendering.cpu.compilation import compile_kernel
 
 TIE = 1e-4  # scores closer than this are decided by rounding
-HEADS = {
-    "flat": {},
-    "depth": {
-        "point_head": "depth",
-        "loss_head": "typed",
-        "depth_num_hidden_layers": 2,
-        "depth_hidden_size": 48,  # wider than the large transformer
-        "depth_num_attention_heads": 3,
-        "depth_intermediate_size": 72,
-    },
-}
-each_head = pytest.mark.parametrize("head", HEADS)
 each_format = pytest.mark.parametrize("engine", WEIGHT_FORMATS)
 
 
@@ -49,7 +37,7 @@ def many_threads(monkeypatch):
 
 @pytest.fixture(scope="module", params=HEADS)
 def model(request):
-    return build_model(**HEADS[request.param])
+    return build_generator(**HEADS[request.param])
 
 
 @pytest.fixture
@@ -113,7 +101,7 @@ def count_ties(model, context, seeds, **options):
 )
 @each_head
 def test_the_same_tokens(head, order, grammar, options, context):
-    model = build_model(token_order=order, **HEADS[head])
+    model = build_generator(token_order=order, **HEADS[head])
     options = {"max_points": 14, "grammar": grammar, **options}
     assert count_ties(model, context, [1, 2, 3], **options) == 0
 
@@ -123,8 +111,8 @@ def test_the_same_tokens(head, order, grammar, options, context):
 @each_head
 def test_the_same_tokens_at_the_size_of_the_paper_s_vocabulary(head, order):
     sizes = {"num_bins": 1024, "num_faces": 10144, "hidden_size": 128, "num_attention_heads": 4}
-    model = build_model(
-        token_order=order, window=256, intermediate_size=352, **sizes, **HEADS[head]
+    model = build_generator(
+        token_order=order, sliding_window=256, intermediate_size=352, **sizes, **HEADS[head]
     )
     context = torch.randn(8, 20, 24)
     for grammar in ("types", "full"):
@@ -140,13 +128,13 @@ def test_sizes_that_fill_no_vector(head, size, num_heads, context):
     sizes |= HEADS[head]
     if head == "depth":
         sizes |= {"depth_hidden_size": 40, "depth_num_attention_heads": num_heads}
-    model = build_model(**sizes, num_hidden_layers=3)
+    model = build_generator(**sizes, num_hidden_layers=3)
     assert count_ties(model, context, [1, 2, 3], max_points=8) == 0
 
 
 @pytest.mark.parametrize(("head", "window", "points"), [("flat", 600, 170), ("depth", 1200, 310)])
 def test_windows_longer_than_a_chunk(head, window, points, context):
-    model = build_model(window=window, num_hidden_layers=1, **HEADS[head])
+    model = build_generator(sliding_window=window, num_hidden_layers=1, **HEADS[head])
     assert count_ties(model, context[:1], [1], min_points=points, max_points=points) == 0
 
 
@@ -207,7 +195,7 @@ def test_nothing_left_of_the_conditioning(model, context):
 
 
 def test_more_faces_than_the_twister_has_words():
-    model, context = build_model(num_faces=20_908), torch.randn(2, 5, 24)
+    model, context = build_generator(num_faces=20_908), torch.randn(2, 5, 24)
     options = {"max_points": 12, "seeds": [1, 2]}
     expected = generate_points(model, context, engine="reference", **options)
     found = generate_points(model, context, engine="compiled", **options)
@@ -320,16 +308,19 @@ def test_rounded_engines_are_near_and_valid(model, context, engine, least, most)
 @pytest.mark.slow
 def test_kernels_from_the_cache_have_the_bits_of_fresh_ones(tmp_path):
     script = (
-        "import hashlib, torch, test_compiled_engine as t\n"
+        "import hashlib\n"
+        "import torch\n"
+        "from tiny_generators import HEADS, build_generator\n"
+        "from pointillist_hf.decoding.generation import WEIGHT_FORMATS, generate_points\n"
         "sizes = {'hidden_size': 192, 'num_attention_heads': 3, 'intermediate_size': 512}\n"
-        "model = t.build_model(**sizes, **t.HEADS['depth'])\n"
-        "for engine in t.WEIGHT_FORMATS:\n"
+        "model = build_generator(**sizes, **HEADS['depth'])\n"
+        "for engine in WEIGHT_FORMATS:\n"
         "    options = {'min_points': 90, 'max_points': 90, 'engine': engine}\n"
-        "    cloud = t.generate_points(model, torch.randn(3, 300, 24), **options)\n"
+        "    cloud = generate_points(model, torch.randn(3, 300, 24), **options)\n"
         "    states = cloud.token_hidden_states.numpy().tobytes()\n"
         "    print(hashlib.sha256(states).hexdigest())\n"
     )
-    path = os.pathsep.join([*sys.path, os.path.dirname(__file__)])
+    path = os.pathsep.join(sys.path)
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path), "PYTHONPATH": path}
     found = [
         subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True)
@@ -345,7 +336,7 @@ def test_auto_takes_what_can_serve(model):
 
 
 def test_caches_of_generate_want_the_reference(context):
-    model = build_model()
+    model = build_generator()
     assert choose_engine(model, "auto", {"cache_implementation": "static"}) == "reference"
     output = generate_points(model, context, max_points=5, cache_implementation="static")
     expected = generate_points(model, context, max_points=5)
@@ -375,7 +366,7 @@ def test_what_the_kernels_cannot_do_is_refused(model, change, message):
 
 
 def test_dropout_is_not_left_out_in_silence():
-    model = build_model(attention_dropout=0.1)
+    model = build_generator(attention_dropout=0.1)
     assert choose_engine(model, "auto") == "compiled"
     assert choose_engine(model.train(), "auto") == "reference"
 
@@ -457,7 +448,7 @@ def test_a_forked_child_can_decode(model, context):
 @pytest.mark.parametrize("order", ["xyzb", "yzxb"])
 def test_a_thousand_clouds_of_an_untrained_model_are_valid(order, grammar):
     tokenizer = PointTokenizer(num_bins=16, num_faces=20, token_order=order)
-    model = build_model(token_order=order, initializer_range=0.05)
+    model = build_generator(token_order=order, initializer_range=0.05)
     context = torch.randn(1000, 2, 24)
     output = generate_points(
         model, context, grammar=grammar, min_points=1, max_points=16, min_p=0.0

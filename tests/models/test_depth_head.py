@@ -4,7 +4,15 @@
 import pytest
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from test_point_generator import CONTEXT, build_config, feed, labelled, random_ids
+from tiny_generators import (
+    CONTEXT,
+    NARROW_DEPTH,
+    build_config,
+    build_generator,
+    feed,
+    label_tokens,
+    random_ids,
+)
 from torch.nn.functional import cross_entropy
 from transformers.cache_utils import DynamicCache, StaticCache
 
@@ -15,20 +23,11 @@ from pointillist_hf.decoding.sampling import SeededSampling
 from pointillist_hf.models.depth_point_head import PointCache
 from pointillist_hf.training.windows import cut_window
 
-DEPTH = {
-    "point_head": "depth",
-    "loss_head": "typed",
-    "depth_num_hidden_layers": 2,
-    "depth_hidden_size": 24,
-    "depth_num_attention_heads": 3,
-    "depth_intermediate_size": 40,
-}
 ORDERS = pytest.mark.parametrize("order", ["xyzb", "yzxb"])
 
 
 def build_depth(**changes):
-    torch.manual_seed(1)
-    return PointGeneratorForCausalLM(build_config(**{**DEPTH, **changes})).eval()
+    return build_generator(**{**NARROW_DEPTH, **changes})
 
 
 @pytest.fixture
@@ -78,7 +77,7 @@ def test_incremental_equals_the_full_forward_beyond_the_window(precise, context,
     ids = random_ids(precise.config)  # 12 points, three windows
     with torch.no_grad():
         expected = precise.model(ids, context.double(), use_cache=False).last_hidden_state
-    found = feed(precise, ids, context.double(), sizes)
+    found, _ = feed(precise, ids, context.double(), sizes)
     torch.testing.assert_close(found, expected, atol=1e-10, rtol=0)
 
 
@@ -142,7 +141,7 @@ def test_logits_are_those_of_the_slot_alone(order, context):
 def test_the_loss_is_the_masked_softmax(context):
     model = build_depth()
     ids = random_ids(model.config, num_points=6)
-    labels = labelled(ids, model.config.layout)
+    labels = label_tokens(ids, model.config.layout)
     loss = model(ids, context, labels=labels, use_cache=False).loss
     logits = model(ids, context, use_cache=False).logits
     expected = cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())
@@ -279,7 +278,7 @@ def test_every_parameter_gets_a_gradient_and_checkpointing_the_same(context):
 def test_gradients_are_those_of_differences():
     model = build_depth(num_hidden_layers=1, depth_num_hidden_layers=1).double()
     ids, context = random_ids(model.config, batch=1, num_points=1), torch.randn(1, 2, CONTEXT)
-    labels = labelled(ids, model.config.layout)
+    labels = label_tokens(ids, model.config.layout)
 
     def loss(weight, context):
         parameters = {"model.depth_head.point_proj.weight": weight}
@@ -294,7 +293,7 @@ def test_gradients_are_those_of_differences():
 def test_mixed_and_half_precision(context):
     model = build_depth().train()
     ids = random_ids(model.config)
-    labels = labelled(ids, model.config.layout)
+    labels = label_tokens(ids, model.config.layout)
     expected = model(ids, context, labels=labels, use_cache=False).loss
     with torch.autocast("cpu", torch.bfloat16):
         output = model.model(ids, context, use_cache=False).last_hidden_state
@@ -341,7 +340,7 @@ def test_sizes_default_to_those_of_the_layers():
 )
 def test_impossible_configurations_are_refused(changes, message):
     with pytest.raises(StrictDataclassError, match=message):
-        build_config(**{**DEPTH, **changes})
+        build_config(**{**NARROW_DEPTH, **changes})
 
 
 def test_what_the_head_cannot_use_is_refused(generator, context):
@@ -399,10 +398,10 @@ def test_the_cache_follows_its_rows(precise, context):
 @pytest.mark.parametrize("head", ["flat", "depth"])
 @pytest.mark.parametrize("implementation", ["sdpa", "eager"])
 def test_the_training_forward_is_one_graph(head, implementation, context):
-    model = build_depth() if head == "depth" else PointGeneratorForCausalLM(build_config()).eval()
-    model.set_attn_implementation(implementation)
+    build = build_depth if head == "depth" else build_generator
+    model = build(attention=implementation)
     ids = random_ids(model.config, num_points=2)
-    labels = labelled(ids, model.config.layout)
+    labels = label_tokens(ids, model.config.layout)
 
     def loss(ids, context, labels):
         return model(input_ids=ids, encoder_hidden_states=context, labels=labels, use_cache=False)[

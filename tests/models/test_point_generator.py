@@ -6,48 +6,21 @@ import copy
 import pytest
 import torch
 from huggingface_hub.errors import StrictDataclassError
+from tiny_generators import (
+    CONTEXT,
+    WINDOW,
+    build_config,
+    build_generator,
+    feed,
+    label_tokens,
+    random_ids,
+)
 from torch.nn.functional import cross_entropy
 
-from pointillist_hf import PointGeneratorConfig, PointGeneratorForCausalLM
+from pointillist_hf import PointGeneratorForCausalLM
 from pointillist_hf.decoding.generation import generate_points
 from pointillist_hf.decoding.grammar import PointGrammar
 from pointillist_hf.training.windows import cut_window
-
-WINDOW, CONTEXT = 16, 24
-SIZES = {
-    "num_bins": 16,
-    "num_faces": 20,
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 64,
-    "sliding_window": WINDOW,
-    "cross_attention_size": CONTEXT,
-    "initializer_range": 0.2,  # far from uniform, so that differences show
-}
-
-
-def build_config(**changes):
-    return PointGeneratorConfig(**{**SIZES, **changes})
-
-
-def build_generator(**changes):
-    torch.manual_seed(1)
-    return PointGeneratorForCausalLM(build_config(**changes)).eval()
-
-
-def random_ids(config, batch=2, num_points=10):
-    """Whole sequences with every token in its slot."""
-    layout = config.layout
-    columns = [torch.randint(*layout.slot_range(s), (batch, num_points)) for s in range(4)]
-    body = torch.stack(columns, dim=-1).flatten(1)
-    start, end = (torch.full((batch, 4), i) for i in (layout.bos_token_id, layout.eos_token_id))
-    return torch.cat([start, body, end], dim=1)
-
-
-def labelled(ids, layout):
-    rows = [cut_window(row, 0, ids.shape[1], layout) for row in ids]
-    return torch.stack([labels for _, labels in rows])
 
 
 @pytest.fixture
@@ -65,26 +38,12 @@ def precise():
     return build_generator().double()
 
 
-@torch.no_grad()
-def feed(model, ids, context, sizes):
-    """Final hidden states when the tokens come in portions, over the rolling cache."""
-    cache, states, start = None, [], 0
-    for size in sizes:
-        output = model.model(
-            ids[:, start : start + size], context, past_key_values=cache, use_cache=True
-        )
-        cache = output.past_key_values
-        states.append(output.last_hidden_state)
-        start += size
-    return torch.cat(states, dim=1)
-
-
 @pytest.mark.parametrize("sizes", [[1] * 48, [4] + [1] * 44, [16, 16, 16], [20, 7, 1, 20]])
 def test_rolling_cache_equals_the_windowed_forward(precise, context, sizes):
     ids = random_ids(precise.config)  # 48 tokens, three windows
     with torch.no_grad():
         expected = precise.model(ids, context.double(), use_cache=False).last_hidden_state
-    found = feed(precise, ids, context.double(), sizes)
+    found, _ = feed(precise, ids, context.double(), sizes)
     torch.testing.assert_close(found, expected, atol=1e-10, rtol=0)
 
 
@@ -263,7 +222,7 @@ def test_typed_loss_is_the_masked_softmax(context):
     model = build_generator(loss_head="typed")
     layout = model.config.layout
     ids = random_ids(model.config, num_points=6)
-    labels = labelled(ids, layout)
+    labels = label_tokens(ids, layout)
     assert (labels != -100).sum() == 2 * (4 * 6 + 1)
     loss = model(ids, context, labels=labels, use_cache=False).loss
     logits = model(ids, context, use_cache=False).logits
@@ -296,7 +255,7 @@ def test_typed_loss_of_windows_inside_a_cloud(context):
 def test_full_loss_is_the_plain_cross_entropy(context):
     model = build_generator(loss_head="full")
     ids = random_ids(model.config, num_points=6)
-    labels = labelled(ids, model.config.layout)
+    labels = label_tokens(ids, model.config.layout)
     output = model(ids, context, labels=labels, use_cache=False)
     log_likelihood = output.logits.log_softmax(-1)
     terms = [
@@ -311,7 +270,7 @@ def test_full_loss_is_the_plain_cross_entropy(context):
 def test_slot_losses_are_below_the_full_ones(context):
     """The typed softmax has fewer rivals."""
     ids = random_ids(build_config(), num_points=6)
-    labels = labelled(ids, build_config().layout)
+    labels = label_tokens(ids, build_config().layout)
     typed, full = (
         build_generator(loss_head=head)(ids, context, labels=labels).loss
         for head in ("typed", "full")
