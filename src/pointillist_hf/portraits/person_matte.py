@@ -36,9 +36,7 @@ def head_square(landmarks: FaceLandmarks) -> RotatedSquare:
     return RotatedSquare(center, side, turn, MATTE_SIZE)
 
 
-def find_matte(
-    networks: FaceNetworks, picture: np.ndarray, landmarks: FaceLandmarks
-) -> np.ndarray:
+def find_matte(networks: FaceNetworks, picture: np.ndarray, landmarks: FaceLandmarks) -> np.ndarray:
     """How much each pixel belongs to the person with this face. [H, W] float32 in [0, 1]
 
     Args:

@@ -39,7 +39,8 @@ class PortraitTracker(ConfigMixin):
         min_side: Smallest photograph that is taken, pixels.
 
     Example:
-        >>> tracker = PortraitTracker.from_pretrained("model_cards/pointillist-tiny/portrait_tracker")
+        >>> folder = "model_cards/pointillist-tiny/portrait_tracker"
+        >>> tracker = PortraitTracker.from_pretrained(folder)
         >>> portrait = tracker("examples/images/astronaut.jpg")[0]
         >>> portrait.landmarks.shape
         torch.Size([468, 3])
