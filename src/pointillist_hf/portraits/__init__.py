@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Floor 2: one photograph: the face in it, its landmarks, and what belongs to the person."""
+"""Floor 2: one photograph: reading, the face in it, landmarks, matte. The home of OpenCV."""

@@ -1,100 +1,124 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Faces in one square of a picture, by MediaPipe's short-range detector.
-
-The detector sees 128 x 128 pixels and finds faces that stand within 45 degrees of upright and fill
-at least an eighth of the square. `face_search` chooses the squares.
-"""
+"""Where the face is in a photograph, and what belongs to the person. The home of OpenCV."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 
+import cv2
 import numpy as np
 
-from .face_networks import FaceNetwork
-from .rotated_square import RotatedSquare
-
-DETECTION_SIZE = 128
-# Side of the network's grids, and how many boxes it proposes in each cell.
-GRIDS = ((16, 2), (8, 6))
-RIGHT_EYE, LEFT_EYE = 0, 1  # of the six keypoints
-SAME_FACE_OVERLAP = 0.3
-# Where a face must not be sought: sigmoid(100) is 1 in double precision already.
-LOGIT_LIMIT = 100.0
+# Faces are looked for in a copy of at most this size: the cascade needs no more, and its time
+# grows with the number of pixels.
+MAX_DETECTION_SIDE = 640
+MIN_NEIGHBORS = 5
 
 
 @dataclass(frozen=True)
 class FaceBox:
-    """A detected face: an upright square of its own frame from the brows to the chin."""
+    """A detected face: a square from about the hairline to the chin, pixels of the photograph."""
 
-    center: np.ndarray  # [2] pixels of the picture
-    side: float  # pixels of the picture
-    roll: float  # of the line of the eyes, radians
-    score: float  # in [0, 1]
+    x: float
+    y: float
+    side: float
 
-
-def detect_faces(
-    network: FaceNetwork, picture: np.ndarray, square: RotatedSquare, *, min_score: float
-) -> list[FaceBox]:
-    """Faces in a square of the picture, the surest first.
-
-    Args:
-        network: The detector.
-        picture: [H, W, 3] uint8
-        square: Of `DETECTION_SIZE` pixels.
-        min_score: Of a face.
-    """
-    pixels = square.sample(picture, beyond=0).astype(np.float32)
-    outputs = network(pixels / 127.5 - 1)
-    logits = outputs["classificators"].reshape(-1).astype(np.float64)
-    scores = 1 / (1 + np.exp(-logits.clip(-LOGIT_LIMIT, LOGIT_LIMIT)))
-    kept = scores > min_score
-    places = outputs["regressors"].reshape(len(scores), 8, 2)[kept].astype(np.float64)
-    places += DETECTION_SIZE * _anchors()[kept][:, None] * (np.arange(8) != 1)[:, None]
-    return [_face_box(face, score, square) for face, score in _merge(places, scores[kept])]
+    @property
+    def center(self) -> tuple[float, float]:
+        """Middle of the square, x and y in pixels."""
+        return self.x + self.side / 2, self.y + self.side / 2
 
 
 @lru_cache(maxsize=1)
-def _anchors() -> np.ndarray:
-    """Middles of the cells that propose boxes, in sides of the square. [896, 2]"""
-    grids = []
-    for cells, boxes in GRIDS:
-        middles = (np.arange(cells) + 0.5) / cells
-        y, x = np.meshgrid(middles, middles, indexing="ij")
-        grids.append(np.stack([x, y], axis=-1).reshape(-1, 2).repeat(boxes, axis=0))
-    return np.concatenate(grids)
+def _face_cascade() -> cv2.CascadeClassifier:
+    path = Path(cv2.data.haarcascades) / "haarcascade_frontalface_alt2.xml"
+    cascade = cv2.CascadeClassifier(str(path))
+    if cascade.empty():
+        raise FileNotFoundError(
+            f"The face detector's file {path} is missing. It comes with opencv-python-headless 4; "
+            'install it with: pip install "opencv-python-headless<5".'
+        )
+    return cascade
 
 
-def _merge(places: np.ndarray, scores: np.ndarray) -> list[tuple[np.ndarray, float]]:
-    """Proposals of one face as their mean, weighted by score: centre, extent, six keypoints."""
-    faces = []
-    left = np.argsort(-scores, kind="stable")
-    while len(left):
-        same = _overlaps(places[left[0]], places[left]) > SAME_FACE_OVERLAP
-        # A box without area overlaps nothing, not even itself.
-        same[0] = True
-        mean = np.average(places[left[same]], axis=0, weights=scores[left[same]])
-        faces.append((mean, float(scores[left[0]])))
-        left = left[~same]
-    return faces
+def detect_faces(image: np.ndarray) -> list[FaceBox]:
+    """Upright frontal faces, the largest first.
+
+    Args:
+        image: RGB. [H, W, 3] uint8
+    """
+    scale = min(1.0, MAX_DETECTION_SIDE / max(image.shape[:2]))
+    gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    if scale < 1:
+        gray = cv2.resize(gray, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    smallest = max(24, min(gray.shape) // 12)
+    boxes = _face_cascade().detectMultiScale(
+        cv2.equalizeHist(gray), 1.08, MIN_NEIGHBORS, minSize=(smallest, smallest)
+    )
+    faces = [FaceBox(x / scale, y / scale, side / scale) for x, y, side, _ in boxes]
+    return sorted(faces, key=lambda face: -face.side)
 
 
-def _overlaps(one: np.ndarray, many: np.ndarray) -> np.ndarray:
-    """Intersection over union of a box with others, each as centre and extent. -> [K]"""
-    low = np.maximum(one[0] - one[1] / 2, many[:, 0] - many[:, 1] / 2)
-    high = np.minimum(one[0] + one[1] / 2, many[:, 0] + many[:, 1] / 2)
-    shared = (high - low).clip(0).prod(axis=-1)
-    return shared / (one[1].prod() + many[:, 1].prod(axis=-1) - shared + 1e-9)
+def person_matte(image: np.ndarray, *, iterations: int = 4) -> np.ndarray:
+    """How much each pixel of a framed portrait belongs to the person, by GrabCut.
+
+    The start is drawn from the frame: an ellipse for the head and a block for the shoulders are
+    likely the person, the upper corners are background.
+
+    Args:
+        image: RGB, framed as `PortraitImageProcessor` does. [S, S, 3] uint8
+        iterations: Of GrabCut.
+
+    Returns:
+        In [0, 1]. [S, S] float32
+    """
+    side = image.shape[0]
+    rows, columns = (np.mgrid[0:side, 0:side] + 0.5) / side
+    head = ((columns - 0.5) / 0.26) ** 2 + ((rows - 0.40) / 0.34) ** 2
+    shoulders = (rows > 0.80) & (np.abs(columns - 0.5) < 0.42)
+    labels = np.full((side, side), cv2.GC_PR_BGD, np.uint8)
+    labels[(head < 1) | shoulders] = cv2.GC_PR_FGD
+    labels[(head < 0.35)] = cv2.GC_FGD
+    labels[(rows < 0.03) | ((rows < 0.6) & (np.abs(columns - 0.5) > 0.47))] = cv2.GC_BGD
+    background, foreground = np.zeros((1, 65)), np.zeros((1, 65))
+    # GrabCut starts from random clusters; a fixed seed gives a photograph one matte.
+    cv2.setRNGSeed(0)
+    bgr = np.ascontiguousarray(image[..., ::-1])
+    cv2.grabCut(bgr, labels, None, background, foreground, iterations, cv2.GC_INIT_WITH_MASK)
+    person = np.isin(labels, (cv2.GC_FGD, cv2.GC_PR_FGD)).astype(np.float32)
+    kept = _largest_component(person > 0.5)
+    return cv2.GaussianBlur(person * kept, (0, 0), side / 200)
 
 
-def _face_box(face: np.ndarray, score: float, square: RotatedSquare) -> FaceBox:
-    center, extent, keypoints = face[0], face[1], face[2:]
-    across = keypoints[LEFT_EYE] - keypoints[RIGHT_EYE]
-    return FaceBox(
-        center=square.to_picture(center),
-        side=float(extent.max()) * square.scale,
-        roll=square.angle + math.atan2(across[1], across[0]),
-        score=score,
+def _largest_component(mask: np.ndarray) -> np.ndarray:
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
+    if count < 2:
+        return np.ones_like(mask, np.float32)
+    largest = 1 + int(stats[1:, cv2.CC_STAT_AREA].argmax())
+    return (labels == largest).astype(np.float32)
+
+
+def crop_square(image: np.ndarray, x: float, y: float, side: float, size: int) -> np.ndarray:
+    """A square of the image, resized; what lies beyond the border repeats it.
+
+    Args:
+        image: [H, W, 3] uint8
+        x: Left edge, pixels; may be negative.
+        y: Upper edge, pixels; may be negative.
+        side: Pixels of the image.
+        size: Pixels of the result.
+
+    Returns:
+        [size, size, 3] uint8
+    """
+    left, top = round(x), round(y)
+    right, bottom = left + max(round(side), 1), top + max(round(side), 1)
+    height, width = image.shape[:2]
+    pad = [max(-top, 0), max(bottom - height, 0), max(-left, 0), max(right - width, 0)]
+    padded = cv2.copyMakeBorder(image, *pad, borderType=cv2.BORDER_REPLICATE)
+    square = padded[top + pad[0] : bottom + pad[0], left + pad[2] : right + pad[2]]
+    shrinks = square.shape[0] > size
+    return cv2.resize(
+        square, (size, size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
     )

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .face_detection import FaceBox
 from .face_networks import FaceNetworks
+from .mediapipe_detection import DetectedFace
 from .portrait import (
     LEFT_INNER_CANTHUS,
     LEFT_OUTER_CANTHUS,
@@ -54,7 +54,9 @@ class FaceLandmarks:
         return RotatedSquare(center, FACE_MARGIN * (high - low).max(), self.roll, LANDMARK_SIZE)
 
 
-def find_landmarks(networks: FaceNetworks, picture: np.ndarray, face: FaceBox) -> FaceLandmarks:
+def find_landmarks(
+    networks: FaceNetworks, picture: np.ndarray, face: DetectedFace
+) -> FaceLandmarks:
     """Landmarks of a detected face.
 
     Detection places the square too loosely, so the network looks twice.

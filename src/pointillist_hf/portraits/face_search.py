@@ -14,9 +14,9 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
-from .face_detection import DETECTION_SIZE, FaceBox, detect_faces
 from .face_landmarks import FaceLandmarks, find_landmarks
 from .face_networks import FaceNetworks
+from .mediapipe_detection import DETECTION_SIZE, DetectedFace, detect_faces
 from .rotated_square import RotatedSquare
 
 # Faces are looked for in a copy of at most this size: in windows of an eighth of it, the detector
@@ -103,7 +103,7 @@ def _middles(extent: int, side: float) -> np.ndarray:
 def _verify(
     networks: FaceNetworks,
     picture: np.ndarray,
-    boxes: list[FaceBox],
+    boxes: list[DetectedFace],
     thresholds: SearchThresholds,
 ) -> list[FaceLandmarks]:
     """Faces of those boxes in which the landmark network sees one; scores are multiplied."""

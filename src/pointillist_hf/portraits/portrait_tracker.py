@@ -11,10 +11,10 @@ import torch
 from diffusers import ConfigMixin
 from PIL import Image
 
-from ..models.image_processing_portrait import PortraitInput, load_image
 from .face_landmarks import FaceLandmarks, find_irises
 from .face_networks import FaceNetworks
 from .face_search import SearchThresholds, search_faces
+from .image_processing_portrait import PortraitInput, load_image
 from .person_matte import find_matte, head_square
 from .portrait import Portrait
 from .portrait_quality import judge_portrait
