@@ -33,9 +33,10 @@ class PortraitTracker(ConfigMixin):
 
     Args:
         networks: Read from files.
-        min_detection: Score from which a detected place is looked at more closely.
+        min_detection: Score of detection from which a place is looked at more closely.
         min_presence: Score of the landmark network from which it is a face.
-        sure: Product of both from which the picture is not turned to look again.
+        min_score: Product of presence and detection from close up from which it is a face.
+        sure: The product from which the search may end without turning the picture.
         min_side: Smallest photograph that is taken, pixels.
 
     Example:
@@ -54,16 +55,18 @@ class PortraitTracker(ConfigMixin):
         *,
         min_detection: float = 0.5,
         min_presence: float = 0.9,
-        sure: float = 0.75,
+        min_score: float = 0.65,
+        sure: float = 0.8,
         min_side: int = 64,
     ) -> None:
         self.networks = networks
-        self.thresholds = SearchThresholds(min_detection, min_presence, sure)
+        self.thresholds = SearchThresholds(min_detection, min_presence, min_score, sure)
         self.min_side = min_side
         self.register_to_config(
             checksums=networks.checksums,
             min_detection=min_detection,
             min_presence=min_presence,
+            min_score=min_score,
             sure=sure,
             min_side=min_side,
         )
