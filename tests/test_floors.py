@@ -40,7 +40,7 @@ HOMES = {
     "gsplat": {"rendering"},
     "cv2": {"portraits"},
     "imageio_ffmpeg": {"exporters"},
-    "diffusers": {"rigs", "pipeline_avatar.py", "registration.py"},
+    "diffusers": {"rigs", "portraits", "pipeline_avatar.py", "registration.py"},
     "transformers": {"portraits", "models", "decoding", "training", "registration.py"},
     "huggingface_hub": {"models", "data/tokens"},
     "safetensors": {"rigs/flame", "avatar.py", "data/fitting", "training"},
