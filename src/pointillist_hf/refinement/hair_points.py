@@ -108,9 +108,7 @@ def unproject(pixels: Tensor, depths: Tensor, view: PortraitView) -> Tensor:
     return (rays * depths[:, None] - viewmat[:3, 3]) @ viewmat[:3, :3]
 
 
-def _hair_depth(
-    view: PortraitView, rig: HeadRig, mask: Tensor, surface: HairSurface
-) -> Tensor:
+def _hair_depth(view: PortraitView, rig: HeadRig, mask: Tensor, surface: HairSurface) -> Tensor:
     """Depth of the hair at every pixel of the mask, smooth, just in front of the skin. [H, W]"""
     camera = view.cameras
     skin = draw_depth(rig, view.rig_params, camera)

@@ -117,9 +117,7 @@ def smooth_step(x: Tensor) -> Tensor:
     return x * x * (3 - 2 * x)
 
 
-def _head_frame(
-    view: PortraitView, rig: HeadRig, face_kinds: FaceKinds
-) -> tuple[Tensor, Tensor]:
+def _head_frame(view: PortraitView, rig: HeadRig, face_kinds: FaceKinds) -> tuple[Tensor, Tensor]:
     """The middle of the skull [3] and the axes of the head, columns [3, 3], in the pose."""
     motion = rig.joint_motion(view.rig_params)
     axes = motion.transforms[0, 1, :, :3]  # of the neck: head and skull turn with it
