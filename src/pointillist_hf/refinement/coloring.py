@@ -44,12 +44,12 @@ def color_points(
         [N, 3]
     """
     samples = sample_picture(view.foreground, projected.pixels)
-    colors = _color_the_unseen(projected.fill(samples), samples, projected)
+    colors = color_the_unseen(projected.fill(samples), samples, projected)
     placement = place_points(cloud.points, rig, view.rig_params)
     for _ in range(num_rounds):
         samples = samples + CORRECTION * _residuals(cloud, colors, placement, projected, view)
         samples = samples.clamp(DARKEST, LIGHTEST)
-        colors = _color_the_unseen(projected.fill(samples), samples, projected)
+        colors = color_the_unseen(projected.fill(samples), samples, projected)
     return colors.clamp(DARKEST, LIGHTEST)
 
 
@@ -80,7 +80,7 @@ def draw_over_photograph(
     return drawn[0] + (1 - alphas[0]) * view.foreground
 
 
-def _color_the_unseen(filled: Tensor, samples: Tensor, projected: ProjectedPoints) -> Tensor:
+def color_the_unseen(filled: Tensor, samples: Tensor, projected: ProjectedPoints) -> Tensor:
     """What has colours of its own where no photograph shows it: whites, teeth, mouth."""
     visible, kinds = projected.is_visible, projected.kinds
     skin = samples[visible & (kinds == PointKind.SKIN)]
