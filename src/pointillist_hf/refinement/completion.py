@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -13,6 +15,7 @@ from .distance_maps import nearest_pixels
 from .face_kinds import FaceKinds, PointKind, find_face_kinds
 from .hair_points import grow_hair
 from .hair_surface import build_hair_surface
+from .kind_votes import recognise_points
 from .landmark_warp import LandmarkPlaces, unproject_shifts, warp_to_landmarks
 from .pixel_kinds import classify_pixels
 from .placement import place_points
@@ -54,17 +57,13 @@ def complete_points(
     placement = place_points(cover.points, rig, view.rig_params)
     if landmark_places is not None:
         means = warp_to_landmarks(cover, placement, view, rig, landmark_places)
-        cover = _moved(cover, means)
+        cover = replace(cover, means=means)
+    kinds = recognise_points(cover, placement, view, rig, pixel_kinds)
+    cover = replace(cover, kinds=kinds)
     skin = placement.pose_means(cover.means)[_is_outer(cover, face_kinds)]
     surface = build_hair_surface(view, rig, face_kinds, pixel_kinds, skin)
     hair = grow_hair(view, rig, face_kinds, pixel_kinds, surface, density)
     return _keep_in_matte(join_clouds([cover, hair]), view, rig)
-
-
-def _moved(cloud: SurfaceCloud, means: Tensor) -> SurfaceCloud:
-    return SurfaceCloud(
-        means, cloud.bindings, cloud.quats, cloud.scales, cloud.normals, cloud.kinds
-    )
 
 
 def _is_outer(cloud: SurfaceCloud, face_kinds: FaceKinds) -> Tensor:
@@ -91,4 +90,4 @@ def _keep_in_matte(cloud: SurfaceCloud, view: PortraitView, rig: HeadRig) -> Sur
     step = step + MARGIN * torch.nn.functional.normalize(step, dim=-1)
     shift = unproject_shifts(step, depths, view)
     means = torch.where(out[:, None], cloud.means + placement.rest_vectors(shift), cloud.means)
-    return _moved(cloud, means)
+    return replace(cloud, means=means)

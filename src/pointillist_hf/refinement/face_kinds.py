@@ -43,8 +43,8 @@ class FaceKinds(TensorRecord):
 
 
 # Where a point says little, points may be far apart.
-SPACINGS = {"scalp": 8e-3, "neck": 4e-3, "shoulders": 5e-3, "mouth": 4e-3, "ear": 3e-3}
-SKIN_SPACING, FEATURE_SPACING = 3e-3, 2e-3
+SPACINGS = {"scalp": 9e-3, "neck": 4.5e-3, "shoulders": 7e-3, "mouth": 5e-3, "ear": 3.5e-3}
+SKIN_SPACING, FEATURE_SPACING = 3.4e-3, 2.2e-3
 FEATURES = ("eye_region", "eyelids", "lips", "nose")
 
 

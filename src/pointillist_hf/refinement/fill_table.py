@@ -12,6 +12,7 @@ from .neighbors import nearest_points
 NUM_SOURCES = 8
 TOO_FEW = 10  # visible points of a kind that can stand for all of it
 FAR, THINNING = 8e-3, 8  # metres; beyond, one source in so many is asked
+MAIN_SHARE = 0.6  # of the one that a point of hair resembles
 SOFTNESS = 2e-3  # metres added to distances, so that the nearest does not take all
 # Whose points stand in where a kind is hardly seen. Nothing but itself can stand for cloth.
 STAND_INS = {
@@ -48,7 +49,8 @@ def build_fill_table(
         if not len(lacking) or not len(sources):
             continue
         share = own_shares[lacking, None]
-        found, strength = _weigh_nearest(means[lacking], means[sources])
+        weigh = _pick_nearby if kind == PointKind.HAIR else _weigh_nearest
+        found, strength = weigh(means[lacking], means[sources])
         ids[lacking, 1:] = sources[found]
         weights[lacking] = torch.cat([share, (1 - share) * strength], dim=1)
     return ids, weights
@@ -75,8 +77,24 @@ def _weigh_nearest(places: Tensor, sources: Tensor) -> tuple[Tensor, Tensor]:
     return found, weights / weights.sum(1, keepdim=True)
 
 
-def _find_nearest(places: Tensor, sources: Tensor) -> tuple[Tensor, Tensor]:
+def _pick_nearby(places: Tensor, sources: Tensor) -> tuple[Tensor, Tensor]:
+    """Sources of hair: mostly one of those near, by chance, so that it keeps its texture."""
+    # Around the head, hair of one height is alike.
+    stretch = places.new_tensor([0.5, 1.5, 0.35])
+    found, _ = _find_nearest(places * stretch, sources * stretch, 4 * NUM_SOURCES)
+    generator = torch.Generator().manual_seed(0)
+    chance = torch.rand(found.shape, generator=generator)
+    found = found.gather(1, chance.argsort(dim=1)[:, : NUM_SOURCES - 1])
+    rest = (1 - MAIN_SHARE) / (NUM_SOURCES - 2)
+    weights = torch.full(found.shape, rest).to(places)
+    weights[:, 0] = MAIN_SHARE
+    return found, weights
+
+
+def _find_nearest(
+    places: Tensor, sources: Tensor, count: int = NUM_SOURCES - 1
+) -> tuple[Tensor, Tensor]:
     both = torch.cat([sources, sources * sources.new_tensor([-1.0, 1.0, 1.0])])
-    distances, found = nearest_points(places, both, NUM_SOURCES - 1)
-    repeated = torch.arange(NUM_SOURCES - 1).clamp(max=found.shape[1] - 1)
+    distances, found = nearest_points(places, both, count)
+    repeated = torch.arange(count).clamp(max=found.shape[1] - 1)
     return (found % len(sources))[:, repeated], distances[:, repeated]

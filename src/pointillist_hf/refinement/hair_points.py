@@ -26,7 +26,8 @@ from .projection import draw_depth
 from .surface_cloud import SurfaceCloud, frames_along, join_clouds
 
 STRIDE = 2.1  # pixels between the points that the photograph shows
-SPACING = 5e-3  # metres between those around the head
+SPACING = 6e-3  # metres between those around the head
+STRAND = 1.9  # length of a disc around the head over its width
 SMALLEST_PART = 0.06  # of the squared distance of the outer canthi: less is no hair
 RISE, FIRST_RISE, MOST_RISE = 0.8, 2.5e-3, 0.03  # in front of the skin: per metre from its border
 STEEPEST = 2.5  # slope of the depth that discs follow
@@ -179,8 +180,8 @@ def _points_around(
     outside = ((pixels < 0) | (pixels >= frame)).any(-1)
     inside = outside | (nearest_depth(inner, pixels) > 0)
     keep = (hairiness + ragged > HALF) & hidden & inside & ~in_face
-    size = 0.78 * SPACING / math.sqrt(density)
-    discs = torch.stack([1.35 * size * torch.ones(len(places)), size * torch.ones(len(places))], -1)
+    size = 0.7 * SPACING / math.sqrt(density)
+    discs = torch.stack([STRAND * size * torch.ones(len(places)), size * torch.ones(len(places))], -1)
     return places[keep], normals[keep], discs[keep]
 
 

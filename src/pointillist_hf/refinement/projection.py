@@ -20,7 +20,6 @@ from ..rigs.head_rig import HeadRig
 from .distance_maps import signed_distances
 from .face_kinds import FaceKinds, PointKind, find_face_kinds
 from .fill_table import build_fill_table
-from .kind_votes import vote_kinds
 from .neighbors import nearest_points
 from .placement import Placement, place_points
 
@@ -75,7 +74,6 @@ def project_onto_portrait(
     *,
     normals: Tensor | None = None,
     kinds: Tensor | None = None,
-    pixel_kinds: Tensor | None = None,
 ) -> ProjectedPoints:
     """The points as the photograph shows them.
 
@@ -87,8 +85,6 @@ def project_onto_portrait(
         matte: 1 on the subject. [H, W]
         normals: At rest; by default those of the faces. [N, 3]
         kinds: `PointKind` of each; by default from its face and its height above it. [N]
-        pixel_kinds: `PointKind` of each pixel, -1 where it is none: what visible points of skin,
-            hair and cloth turn out to be, and the hidden ones next to them. [H, W]
     """
     face_kinds = find_face_kinds(rig)
     rest = rig.canonical_vertices(rig_params.betas)[0]
@@ -96,18 +92,16 @@ def project_onto_portrait(
     heights = ((points.means - centres) * frames[..., 1]).sum(-1)
     normals = frames[..., 1] if normals is None else normals
     kinds = _guess_kinds(points, heights, face_kinds) if kinds is None else kinds
+    small = face_kinds.is_lid[points.bindings] | (kinds == PointKind.TEETH)
     spacings, mirror_ids = _measure_cloud(points.means)
     placement = place_points(points, rig, rig_params)
-    seen = _look(points, placement, normals, cameras)
+    seen = look_at_points(points.means, placement, normals, cameras)
     depth = draw_depth(rig, rig_params, cameras)
     depth = _draw_discs(depth, seen, spacings, kinds)
-    gaps = seen.depths - _at(depth, seen.pixels)
-    distances = _at(signed_distances(matte > 0.5), seen.pixels)
-    in_frame = _is_inside(seen.pixels, cameras, margin=1)
-    small = face_kinds.is_lid[points.bindings] | (kinds == PointKind.TEETH)
-    is_visible = in_frame & (distances > RIM) & _is_in_front(gaps, seen.facing, kinds, small)
-    if pixel_kinds is not None:
-        kinds = vote_kinds(points.means, kinds, is_visible, _at(pixel_kinds, seen.pixels))
+    gaps = seen.depths - at_pixels(depth, seen.pixels)
+    distances = at_pixels(signed_distances(matte > 0.5), seen.pixels)
+    in_frame = is_in_frame(seen.pixels, cameras, margin=1)
+    is_visible = in_frame & (distances > RIM) & is_in_front(gaps, seen.facing, kinds, small)
     own_shares, is_source = _weigh_samples(is_visible, seen.facing, distances, kinds, small)
     fill_ids, fill_weights = build_fill_table(points.means, kinds, own_shares, is_source)
     return ProjectedPoints(
@@ -128,7 +122,9 @@ def project_onto_portrait(
 
 
 @dataclass(frozen=True)
-class _Sight:
+class Sight:
+    """Points in a camera, whatever lies before them."""
+
     pixels: Tensor  # [N, 2]
     depths: Tensor  # [N]
     normals: Tensor  # [N, 3] in the camera
@@ -136,16 +132,17 @@ class _Sight:
     focal: float
 
 
-def _look(
-    points: CanonicalPoints, placement: Placement, normals: Tensor, cameras: Cameras
-) -> _Sight:
-    posed = placement.pose_means(points.means)
+def look_at_points(
+    means: Tensor, placement: Placement, normals: Tensor, cameras: Cameras
+) -> Sight:
+    """Points at rest as one camera has them."""
+    posed = placement.pose_means(means)
     pixels, depths = project_points(posed, cameras)
     rotation, shift = cameras.viewmats[0, :3, :3], cameras.viewmats[0, :3, 3]
     turned = placement.pose_normals(normals)
     to_eye = normalize(-(shift @ rotation) - posed, dim=-1)
     facing = (turned * to_eye).sum(-1)
-    return _Sight(pixels[0], depths[0], turned @ rotation.T, facing, float(cameras.Ks[0, 0, 0]))
+    return Sight(pixels[0], depths[0], turned @ rotation.T, facing, float(cameras.Ks[0, 0, 0]))
 
 
 def _guess_kinds(points: CanonicalPoints, heights: Tensor, face_kinds: FaceKinds) -> Tensor:
@@ -164,7 +161,8 @@ def _measure_cloud(means: Tensor) -> tuple[Tensor, Tensor]:
     return around[:, 1:].mean(1).clamp(8e-4, 12e-3), mirror_ids[:, 0]
 
 
-def _is_in_front(gaps: Tensor, facing: Tensor, kinds: Tensor, small: Tensor) -> Tensor:
+def is_in_front(gaps: Tensor, facing: Tensor, kinds: Tensor, small: Tensor) -> Tensor:
+    """Points that nothing hides and that are turned to the camera. [N]"""
     hair = kinds == PointKind.HAIR
     near = gaps < torch.where(hair, TOLERANCES["hair"], TOLERANCES["surface"])
     least = torch.where(small, MIN_FACING["small"], MIN_FACING["surface"])
@@ -197,7 +195,7 @@ def draw_depth(rig: HeadRig, rig_params: RigParams, cameras: Cameras) -> Tensor:
     return torch.from_numpy(buffers.depth).float()
 
 
-def _draw_discs(depth: Tensor, seen: _Sight, spacings: Tensor, kinds: Tensor) -> Tensor:
+def _draw_discs(depth: Tensor, seen: Sight, spacings: Tensor, kinds: Tensor) -> Tensor:
     """The depth with every point as a disc that reaches its neighbours. [H, W]"""
     height, width = depth.shape
     radii = (0.75 * spacings * seen.focal / seen.depths).clamp(1, MAX_DISC)
@@ -218,13 +216,14 @@ def _draw_discs(depth: Tensor, seen: _Sight, spacings: Tensor, kinds: Tensor) ->
     return flat.reshape(height, width)
 
 
-def _at(picture: Tensor, pixels: Tensor) -> Tensor:
+def at_pixels(picture: Tensor, pixels: Tensor) -> Tensor:
     """The value of the pixel that each point falls on, or of the nearest one. [N]"""
     height, width = picture.shape
     places = pixels.floor().long()
     return picture[places[:, 1].clamp(0, height - 1), places[:, 0].clamp(0, width - 1)]
 
 
-def _is_inside(pixels: Tensor, cameras: Cameras, margin: float) -> Tensor:
+def is_in_frame(pixels: Tensor, cameras: Cameras, margin: float) -> Tensor:
+    """Points that fall into the picture, so many pixels from its edge. [N]"""
     limits = pixels.new_tensor([cameras.width, cameras.height]) - margin
     return ((pixels >= margin) & (pixels < limits)).all(-1)
