@@ -106,6 +106,6 @@ def _judge_score(score: float) -> str | None:
     if score >= MIN_SCORE:
         return None
     return (
-        f"The face was hard to find (score {score:.2f}, sure ones have {MIN_SCORE} and more): check "
-        "that the landmarks lie on it."
+        f"The face was hard to find: its score is {score:.2f}, and sure ones have {MIN_SCORE} or "
+        "more. Check that the landmarks lie on it."
     )

@@ -36,7 +36,7 @@ class PortraitTracker(ConfigMixin):
         min_detection: Score of detection from which a place is looked at more closely.
         min_presence: Score of the landmark network from which it is a face.
         min_score: Product of presence and detection from close up from which it is a face.
-        sure: The product from which the search may end without turning the picture.
+        sure: The product from which the search may end.
         min_side: Smallest photograph that is taken, pixels.
 
     Example:
@@ -56,7 +56,7 @@ class PortraitTracker(ConfigMixin):
         min_detection: float = 0.5,
         min_presence: float = 0.9,
         min_score: float = 0.65,
-        sure: float = 0.8,
+        sure: float = 0.77,
         min_side: int = 64,
     ) -> None:
         self.networks = networks
