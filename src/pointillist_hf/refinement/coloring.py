@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
-from ..geometry.structures import Cameras
+from ..geometry.structures import Cameras, CanonicalPoints, Gaussians
 from ..rendering import rasterize
 from ..rigs.head_rig import HeadRig
 from .face_kinds import PointKind
@@ -51,6 +53,37 @@ def color_points(
         samples = samples.clamp(DARKEST, LIGHTEST)
         colors = color_the_unseen(projected.fill(samples), samples, projected)
     return colors.clamp(DARKEST, LIGHTEST)
+
+
+@torch.no_grad()
+def correct_colors(
+    gaussians: Gaussians,
+    bindings: Tensor,
+    projected: ProjectedPoints,
+    view: PortraitView,
+    rig: HeadRig,
+    *,
+    num_rounds: int = 3,
+) -> Gaussians:
+    """Splats whose visible ones show what the photograph shows where they fall.
+
+    Args:
+        gaussians: Canonical, N of them.
+        bindings: The face of each. [N]
+        projected: Their points in the photograph.
+        view: The photograph.
+        rig: Of the bindings.
+        num_rounds: How often the picture is compared and its residual added.
+    """
+    placement = place_points(CanonicalPoints(gaussians.means, bindings), rig, view.rig_params)
+    inside = (view.matte > 0.5)[..., None]
+    for _ in range(num_rounds):
+        drawn, alphas = rasterize(placement.pose_gaussians(gaussians), view.cameras)
+        missing = (view.foreground * alphas[0] - drawn[0]) * inside
+        residuals = CORRECTION * sample_picture(missing, projected.pixels)
+        colors = gaussians.colors + torch.where(projected.is_visible[:, None], residuals, 0)
+        gaussians = replace(gaussians, colors=colors.clamp(DARKEST, LIGHTEST))
+    return gaussians
 
 
 def _residuals(

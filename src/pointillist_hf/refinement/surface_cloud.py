@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from ..geometry.rotations import matrix_to_quat
-from ..geometry.structures import CanonicalPoints, Gaussians, TensorRecord
+from ..geometry.structures import CanonicalPoints, Gaussians
 
 EDGE = 1.9  # longest side of a piece over the spacing: pieces have about one spacing squared
 REACH = 2.0  # radius of a disc over the standard deviation of its piece: neighbours blend
@@ -23,11 +23,9 @@ MAX_SPLITS = 24
 
 
 @dataclass(frozen=True)
-class SurfaceCloud(TensorRecord):
-    """N discs at rest."""
+class SurfaceCloud(CanonicalPoints):
+    """N canonical points, each with a disc at rest."""
 
-    means: Tensor  # [N, 3] metres
-    bindings: Tensor  # [N] face index
     quats: Tensor  # [N, 4] wxyz
     scales: Tensor  # [N, 3] metres
     normals: Tensor  # [N, 3] of the smooth surface below, which need not be those of the discs
