@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Floor 6. What the pipeline knows of its portraits, and what it makes of them."""
+"""Floor 6. What the pipeline makes of portraits."""
 
 from __future__ import annotations
 
@@ -11,29 +11,7 @@ from torch import Tensor
 from .avatar import Avatar
 from .geometry.structures import Cameras, CanonicalPoints, RigParams
 from .portraits.portrait import Portrait
-from .refinement.portrait_view import PortraitView, frame_portrait
-
-
-@dataclass(frozen=True)
-class TrackedPortrait:
-    """A photograph, the face in it, and the rig that lies on that face."""
-
-    portrait: Portrait
-    rig_params: RigParams  # one frame
-    cameras: Cameras  # one, in the pixels of the photograph
-
-    def view(self, size: int) -> PortraitView:
-        """The head of the photograph, upright in a square picture. size: Its side, pixels."""
-        portrait = self.portrait
-        return frame_portrait(
-            portrait.pixels,
-            portrait.landmarks,
-            portrait.irises,
-            portrait.matte,
-            self.cameras,
-            self.rig_params,
-            size=size,
-        )
+from .refinement.tracked_portrait import TrackedPortrait
 
 
 @dataclass

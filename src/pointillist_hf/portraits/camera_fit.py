@@ -51,10 +51,9 @@ def fit_camera(
         viewmat = torch.cat([upper, change.new_tensor([[0.0, 0.0, 0.0, 1.0]])])
         focal = CAMERA_DISTANCE * pose.scales[0] * change[5].exp()
         scale = torch.stack([focal, focal, focal.new_tensor(1.0)])
-        Ks = torch.diag(scale)
-        Ks = Ks + torch.nn.functional.pad(
-            change.new_tensor([[width / 2], [height / 2]]), (2, 0, 0, 1)
-        )
+        middle = torch.zeros(3, 3).to(change)
+        middle[:2, 2] = change.new_tensor([width / 2, height / 2])
+        Ks = torch.diag(scale) + middle
         return Cameras(viewmat[None], Ks[None], width, height)
 
     def residuals(change: Tensor) -> Tensor:
