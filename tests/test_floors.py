@@ -37,14 +37,15 @@ HOMES = {
     "torch": {*FLOOR} - FLOORS[-1] - {"registration.py"},
     "numpy": {*FLOOR} - {"geometry", "refinement", "training"} - FILES_OF_ROOT,
     "PIL": {"portraits", "exporters", "data", "evaluation"},
-    "tqdm": {"data", "training", "evaluation"},
+    "tqdm": {"refinement", "data", "training", "evaluation"},
     # The kernels that draw, and those that decode tokens on the CPU. llvmlite comes with numba.
     "numba": {"rendering", "decoding/cpu"},
     "llvmlite": {"rendering/cpu", "decoding/cpu"},
     "gsplat": {"rendering"},
     "cv2": {"portraits"},
     "imageio_ffmpeg": {"exporters"},
-    "diffusers": {"rigs", "portraits", "pipeline_avatar.py", "registration.py"},
+    "diffusers": {"rigs", "portraits"}
+    | {"pipeline_avatar.py", "pipeline_output.py", "registration.py"},
     "transformers": {"portraits", "models", "decoding", "training", "registration.py"},
     "huggingface_hub": {"models", "data/tokens"},
     "safetensors": {"rigs/flame", "avatar.py", "data/fitting", "training"},

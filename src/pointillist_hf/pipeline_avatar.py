@@ -176,13 +176,9 @@ class AvatarPipeline(PipelineSteps, DiffusionPipeline):
                 points as they are decoded, or `stop`.
         """
         images = image if isinstance(image, list) else [image]
-        sampling = {
-            "grammar": grammar or self.config.grammar,
-            "temperature": self.config.temperature if temperature is None else temperature,
-            "min_p": self.config.min_p if min_p is None else min_p,
-            "max_points": self.config.max_points if max_points is None else max_points,
-            "engine": engine,
-        }
+        sampling = {"grammar": grammar, "temperature": temperature, "min_p": min_p}
+        sampling |= {"max_points": max_points, "engine": engine, **generate_kwargs}
+        framing = {"detect_face": detect_face, "remove_background": remove_background}
         refine_steps = self.config.refine_steps if refine_steps is None else refine_steps
         seeds = self.check_inputs(images, rig_params, seed, cameras, refine_steps)
         copies = list_copies(len(images), num_return_sequences)
@@ -191,20 +187,11 @@ class AvatarPipeline(PipelineSteps, DiffusionPipeline):
         with _timed(timings, "track_portraits"):
             tracked = self.track_portraits(images, rig_params, cameras, face=face)
         with _timed(timings, "encode_image"):
-            rig_params, context = self.encode_image(
-                images,
-                rig_params,
-                tracked,
-                detect_face=detect_face,
-                remove_background=remove_background,
-            )
+            rig_params, context = self.encode_image(images, rig_params, tracked, **framing)
+            views = self.frame_portraits(tracked, copies)
         rig_params, context = rig_params[copies], context[copies]
-        views = None
-        if tracked is not None:
-            framed = [one.view(self.config.view_size) for one in tracked]
-            views = [framed[i] for i in copies.tolist()]
         with _timed(timings, "generate_tokens"):
-            generated = self.generate_tokens(context, seeds=seeds, **sampling, **generate_kwargs)
+            generated = self.generate_tokens(context, seeds=seeds, **sampling)
         with _timed(timings, "decode_points"):
             clouds = self.decode_points(generated.input_ids, rig_params, views)
         with _timed(timings, "decode_gaussians"):
@@ -214,19 +201,12 @@ class AvatarPipeline(PipelineSteps, DiffusionPipeline):
             for splats, cloud, betas in zip(gaussians, clouds, rig_params.betas, strict=True)
         ]
         with _timed(timings, "refine"):
-            if refine_steps:
-                avatars = [
-                    self.refine(avatar, [view], num_steps=refine_steps, seed=seed)
-                    for avatar, view, seed in zip(avatars, views, seeds, strict=True)
-                ]
+            for i in range(len(avatars) if refine_steps else 0):
+                options = {"num_steps": refine_steps, "seed": seeds[i]}
+                avatars[i] = self.refine(avatars[i], [views[i]], **options)
         self.maybe_free_model_hooks()
         return AvatarPipelineOutput(
-            avatars=avatars,
-            clouds=clouds,
-            input_ids=generated.input_ids,
-            rig_params=rig_params,
-            tracked=tracked,
-            timings=timings,
+            avatars, clouds, generated.input_ids, rig_params, tracked, timings
         )
 
 

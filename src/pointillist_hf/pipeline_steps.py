@@ -121,11 +121,29 @@ class PipelineSteps:
         rig_points = self.rig.sample_points(rig_params.betas, num_points)
         return rig_params, self.conditioner(pixel_values, rig_points.to(device, dtype))
 
+    def frame_portraits(
+        self, tracked: list[TrackedPortrait] | None, copies: Tensor
+    ) -> list[PortraitView] | None:
+        """The heads of the photographs for completion and refinement, one per avatar."""
+        if tracked is None:
+            return None
+        framed = [one.view(self.config.view_size) for one in tracked]
+        return [framed[i] for i in copies.tolist()]
+
     def generate_tokens(
         self, context: Tensor, *, seeds: Sequence[int], **sampling: object
     ) -> PointGenerationOutput:
-        """One token sequence per row of the context, with the hidden states of its tokens."""
-        most = sampling.get("max_points", self.config.max_points)
+        """One token sequence per row of the context, with the hidden states of its tokens.
+
+        Args:
+            context: [B, M, D]
+            seeds: One per row.
+            **sampling: Of `generate_points`; what is None or missing is the pipeline's.
+        """
+        for name in ("grammar", "temperature", "min_p", "max_points"):
+            if sampling.get(name) is None:
+                sampling[name] = self.config[name]
+        most = sampling["max_points"]
         with self.progress_bar(total=len(context) * most) as bar:
             bar.unit = " points"
             counter = PointCounter(bar.update, self.tokenizer.layout.bos_token_id)
