@@ -8,8 +8,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted(
-    [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
-    + [*ROOT.glob("docs/*.md"), *ROOT.glob("examples/*.md"), *ROOT.glob("model_cards/*/*.md")]
+    path
+    for pattern in ("*.md", "docs/*.md", "examples/*.md", "model_cards/*/*.md")
+    for path in ROOT.glob(pattern)
 )
 MARK = "Needs your files:"
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
@@ -31,7 +32,8 @@ class Block:
     @property
     def commands(self) -> list[list[str]]:
         """The words of each line of a shell block."""
-        lines = (shlex.split(line, comments=True) for line in self.code.splitlines())
+        code = self.code.replace("\\\n", " ")  # a line may go on in the next one
+        lines = (shlex.split(line, comments=True) for line in code.splitlines())
         return [words for words in lines if words]
 
 

@@ -24,6 +24,7 @@ from page_blocks import (
     read_links,
     read_prose,
 )
+from test_floors import FLOORS
 from transformers import HfArgumentParser
 from typer.testing import CliRunner
 
@@ -49,11 +50,10 @@ SMALL = {
 }
 # Scripts that take minutes at any size: their options are checked, and nothing is run.
 LONG_SCRIPTS = {"ablate_generator.py", *(path.name for path in ROOT.glob("benchmarks/*.py"))}
-# Pages whose blocks take more than ten seconds together.
-SLOW_PAGES = {"data.md", "training.md", "speed.md"}
 
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 blocks = [block for page in PAGES for block in read_blocks(page)]
+other_pages = sorted({b.page.relative_to(ROOT) for b in blocks if b.page != ROOT / "README.md"})
 needs_model = pytest.mark.skipif(
     not (ROOT / "model_cards" / "pointillist-tiny" / "model_index.json").is_file(),
     reason="model_cards/pointillist-tiny is not there; make checkpoint trains it",
@@ -178,25 +178,33 @@ def do_block(block, namespace, monkeypatch, *, is_run):
     elif block.language == "python":
         tree = ast.parse(block.code)
         if not is_run:
-            tree.body = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+            tree.body = [n for n in tree.body if isinstance(n, ast.Import | ast.ImportFrom)]
         exec(compile(tree, str(block), "exec"), namespace)
     else:
         assert block.language in NOT_RUN, f"nobody knows how to run {block.language!r}"
 
 
-page_cases = [
-    pytest.param(
-        page,
-        marks=[needs_model, *([pytest.mark.slow] if page.name in SLOW_PAGES else [])],
-        id=str(page.relative_to(ROOT)),
-    )
-    for page in PAGES
-    if read_blocks(page)
-]
+@every_page
+def test_blocks_are_known(page, monkeypatch):
+    """Commands, options and imports; quicker than running them."""
+    for block in read_blocks(page):
+        do_block(block, {}, monkeypatch, is_run=False)
 
 
-@pytest.mark.parametrize("page", page_cases)
+@needs_model
+def test_the_readme_runs(tmp_path, monkeypatch):
+    run_page(ROOT / "README.md", tmp_path, monkeypatch)
+
+
+@needs_model
+@pytest.mark.slow
+@pytest.mark.parametrize("page", other_pages, ids=str)
 def test_blocks_run(page, tmp_path, monkeypatch):
+    run_page(ROOT / page, tmp_path, monkeypatch)
+
+
+def run_page(page, tmp_path, monkeypatch):
+    """Runs the blocks of a page as its reader would, in a folder like the repository's root."""
     for name in ("model_cards", "examples"):
         (tmp_path / name).symlink_to(ROOT / name)
     monkeypatch.chdir(tmp_path)
@@ -226,7 +234,7 @@ def test_blocks_run(page, tmp_path, monkeypatch):
 )
 def test_unknown_commands_are_noticed(command, error, tmp_path, monkeypatch):
     page = tmp_path / "page.md"
-    page.write_text(f"{'Needs your files: `a.txt`.'}\n\n```bash\n{command}\n```\n")
+    page.write_text(f"Needs your files: `a.txt`.\n\n```bash\n{command}\n```\n")
     (block,) = read_blocks(page)
     assert block.needs == ("a.txt",)
     with pytest.raises((Exception, SystemExit), match=error):
@@ -294,6 +302,15 @@ def test_every_command_is_explained():
     assert shown == {*COMMANDS}
     for name in COMMANDS:
         assert f"`{name}" in prose, name
+
+
+def test_the_table_of_floors_is_the_law():
+    """Contributing names the rooms of each floor as the test of the floors does."""
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    rows = re.findall(r"^\| (\d+) \| ([^|]+) \|", text, flags=re.MULTILINE)
+    told = [{name.strip("/") for name in re.findall(r"`([^`]+)`", rooms)} for _, rooms in rows]
+    assert [int(number) for number, _ in rows] == [*range(len(FLOORS))]
+    assert told == [*FLOORS]
 
 
 def test_extras_in_the_prose_exist():
