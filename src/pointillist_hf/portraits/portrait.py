@@ -26,7 +26,7 @@ class Portrait(TensorRecord):
     """A photograph and one face in it. Left and right are the subject's."""
 
     pixels: Tensor  # [H, W, 3] sRGB, uint8, upright as the file says
-    matte: Tensor  # [H, W] in [0, 1], 1 on the person; 0 outside of `frame`
+    matte: Tensor  # [H, W] in [0, 1], 1 on the person; 0 far outside of `frame`
     landmarks: Tensor  # [468, 3] x and y; z in the same unit, smaller is nearer
     irises: Tensor  # [2, 5, 2] left, right; the centre, then four places on the rim
     box: Tensor  # [4] x0, y0, x1, y1 around the landmarks

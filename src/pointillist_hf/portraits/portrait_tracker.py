@@ -15,7 +15,7 @@ from .face_landmarks import FaceLandmarks, find_irises, settle_landmarks
 from .face_networks import FaceNetworks
 from .face_search import SearchThresholds, search_faces
 from .image_processing_portrait import PortraitInput, load_image
-from .person_matte import find_matte, head_square
+from .person_matte import find_matte, head_frame
 from .portrait import Portrait
 from .portrait_quality import judge_portrait
 
@@ -154,7 +154,7 @@ class PortraitTracker(ConfigMixin):
         landmarks: FaceLandmarks,
         warnings: tuple[str, ...],
     ) -> Portrait:
-        frame = head_square(landmarks)
+        frame = head_frame(landmarks)
         low, high = frame.center - frame.side / 2, frame.center + frame.side / 2
         irises = find_irises(self.networks, picture, landmarks)
         return Portrait(
