@@ -75,14 +75,16 @@ def fit_landmarks(
     config = config or LandmarkFitConfig()
     places = find_face_landmarks(rig) if places is None else places
     with torch.no_grad():
-        sizes = _num_fitted(rig, config)
-        basis = build_landmark_basis(rig, places, *sizes)
+        basis = build_landmark_basis(
+            rig,
+            places,
+            num_betas=min(rig.num_betas, config.max_betas),
+            num_expressions=min(rig.num_expressions, config.max_expressions),
+        )
         irises = None if irises is None else irises.to(rig.v_template).double()
         targets = select_targets(places, landmarks.to(rig.v_template).double(), irises)
         _check_sizes(targets)
-        start, targets = _start(
-            basis, targets, sizes, (width, height), config, one_camera=shared_shape
-        )
+        start, targets = _start(basis, targets, (width, height), config, one_camera=shared_shape)
         state = solve_landmarks(
             basis, targets, start, places, config=config, shared_shape=shared_shape
         )
@@ -96,11 +98,6 @@ def fit_landmarks(
             landmark_ids=places.ids,
             error=(offsets.norm(dim=-1).mean(1) / targets.units).to(rig.v_template),
         )
-
-
-def _num_fitted(rig: HeadRig, config: LandmarkFitConfig) -> tuple[int, int]:
-    num_betas = min(rig.num_betas, config.max_betas)
-    return num_betas, min(rig.num_expressions, config.max_expressions)
 
 
 def _check_detections(landmarks: Tensor, irises: Tensor | None) -> None:
@@ -129,7 +126,6 @@ def _check_sizes(targets: LandmarkTargets) -> None:
 def _start(
     basis: LandmarkBasis,
     targets: LandmarkTargets,
-    sizes: tuple[int, int],
     picture: tuple[int, int],
     config: LandmarkFitConfig,
     *,
@@ -148,8 +144,8 @@ def _start(
     across = across * across.new_tensor([1.0, -1.0])
     zeros = targets.centre.new_zeros
     state = HeadState(
-        betas=zeros(frames, sizes[0]),
-        expression=zeros(frames, sizes[1]),
+        betas=zeros(frames, basis.points.shapedirs.shape[-1]),
+        expression=zeros(frames, basis.points.exprdirs.shape[-1]),
         jaw=zeros(frames, 2),
         gaze=zeros(frames, 2),
         rotations=pose.rotations,

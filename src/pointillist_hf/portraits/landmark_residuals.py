@@ -7,7 +7,7 @@ distances between the outer corners of the eyes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -68,6 +68,7 @@ def build_landmark_basis(
     sizes = (num_betas, num_expressions)
     corners = build_vertex_basis(rig, rig.faces[places.faces].flatten(), *sizes)
     landmarks = interpolate_basis(corners, places.barycentric)
+    landmarks = replace(landmarks, means=landmarks.means + places.offsets.double())
     return LandmarkBasis(
         points=concatenate(landmarks, build_vertex_basis(rig, places.pupils, *sizes)),
         outline=build_vertex_basis(rig, places.outline_vertices, *sizes),

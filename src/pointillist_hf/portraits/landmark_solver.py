@@ -16,7 +16,7 @@ from ..geometry.structures import TensorRecord
 from ..rigs.face_landmarks import FaceLandmarks
 from .landmark_fit_config import LandmarkFitConfig
 from .landmark_residuals import LandmarkBasis, LandmarkTargets, normal_equations
-from .posed_points import NUM_POSE_UNKNOWNS, HeadState
+from .posed_points import HeadState
 
 FRAMES_AT_ONCE = 16  # bounds the memory of the Jacobians
 # The longest step: far from the solution the derivatives say little.

@@ -108,7 +108,7 @@ def build_vertex_basis(
 
 
 def interpolate_basis(corners: PointBasis, barycentric: Tensor) -> PointBasis:
-    """Points inside triangles from their corners, 3 for each. [1, 3 N, ...], [N, 3] -> [1, N, ...]"""
+    """Points inside triangles from their corners, 3 for each. [1, 3 N, ...] -> [1, N, ...]"""
     faces = torch.arange(3 * len(barycentric), device=barycentric.device).reshape(-1, 3)
     bindings = torch.arange(len(barycentric), device=barycentric.device)
     return PointBasis(
@@ -164,7 +164,7 @@ def pose_points(basis: PointBasis, joints: JointBasis, state: HeadState) -> Tens
 
 def place_in_head(basis: PointBasis, joints: JointBasis, state: HeadState) -> Tensor:
     """Positions in head space, metres. [T, N, 3]"""
-    rest, features = _rest_points(basis, state)
+    rest = _rest_points(basis, state)
     rotations, _ = joint_rotations(state)
     turned = rotations - torch.eye(3).to(rotations)
     weights = basis.lbs_weights[..., list(MOVING_JOINTS)]
@@ -176,8 +176,8 @@ def place_in_head(basis: PointBasis, joints: JointBasis, state: HeadState) -> Te
 
 
 def pose_jacobian(basis: PointBasis, joints: JointBasis, state: HeadState) -> tuple[Tensor, Tensor]:
-    """Positions [T, N, 3] in the world, metres, and their derivatives by the unknowns [T, N, 3, U]."""
-    rest, _ = _rest_points(basis, state)
+    """Positions in the world, metres [T, N, 3], and their derivatives [T, N, 3, U]."""
+    rest = _rest_points(basis, state)
     frames = len(rest)
     rotations, by_angle = joint_rotations(state)
     turned = rotations - torch.eye(3).to(rotations)
@@ -207,8 +207,8 @@ def pose_jacobian(basis: PointBasis, joints: JointBasis, state: HeadState) -> tu
     return turned_points + state.shift[:, None], jacobian
 
 
-def _rest_points(basis: PointBasis, state: HeadState) -> tuple[Tensor, Tensor]:
-    """Places before the joints turn, correctives included [T, N, 3], and the pose features."""
+def _rest_points(basis: PointBasis, state: HeadState) -> Tensor:
+    """Places before the joints turn, correctives included metres. [T, N, 3]"""
     frames = len(state.betas)
     rotations, _ = joint_rotations(state)
     turned = (rotations - torch.eye(3).to(rotations)).flatten(1)
@@ -222,7 +222,7 @@ def _rest_points(basis: PointBasis, state: HeadState) -> tuple[Tensor, Tensor]:
     ):
         directions = directions.expand(frames, -1, -1, -1)
         places = places + torch.einsum("tnck,tk->tnc", directions, coefficients)
-    return places, features
+    return places
 
 
 def _joint_positions(joints: JointBasis, state: HeadState) -> Tensor:

@@ -20,7 +20,8 @@ from .procedural_rig import ProceduralHeadRig
 
 NUM_LANDMARKS = 468
 TABLE_PATH = Path(__file__).parent / "procedural" / "face_landmarks.json"
-TABLE_SCALE = 1000  # barycentric coordinates are stored in thousandths
+# The table holds whole numbers: thousandths of barycentric coordinates, tenths of millimetres.
+TABLE_SCALE, OFFSET_SCALE = 1e-3, 1e-4
 
 OUTER_CANTHI = (33, 263)  # right, left
 # Corners of eyes and mouth, nose tip, chin: they are seen best and mean most.
@@ -68,6 +69,8 @@ class FaceLandmarks(TensorRecord):
     faces: Tensor  # [K] face of the rig
     barycentric: Tensor  # [K, 3]
     weights: Tensor  # [K] 1 is usual
+    # The detector does not put every landmark where it belongs: what it does on average.
+    offsets: Tensor  # [K, 3] metres, in the space of the head
     outline_ids: Tensor  # [O] which of the 468
     outline_vertices: Tensor  # [C] vertices that can be on the outline
     pupils: Tensor  # [2] vertices: left, right
@@ -82,6 +85,7 @@ class FaceLandmarks(TensorRecord):
         check_shape("faces", self.faces, (count,))
         check_shape("barycentric", self.barycentric, (count, 3))
         check_shape("weights", self.weights, (count,))
+        check_shape("offsets", self.offsets, (count, 3))
         check_shape("outline_ids", self.outline_ids, (None,))
         check_shape("outline_vertices", self.outline_vertices, (None,))
         check_shape("pupils", self.pupils, (2,))
@@ -132,6 +136,7 @@ def landmarks_from_ibug(rig: HeadRig) -> FaceLandmarks:
         faces=rig.landmark_faces[inside],
         barycentric=rig.landmark_barycentric[inside],
         weights=_weights(ids[inside], rig),
+        offsets=rig.v_template.new_zeros(len(ids) - NUM_JAW_LANDMARKS, 3),
         outline_ids=ids[jaw],
         outline_vertices=torch.nonzero(distances < JAW_BAND).flatten(),
         pupils=find_pupils(rig),
@@ -155,12 +160,13 @@ def _procedural_landmarks(rig: ProceduralHeadRig, resolution: str) -> FaceLandma
     rows = read_table()[resolution]
     like = rig.v_template
     ids, faces = (rig.faces.new_tensor(rows[name]) for name in ("ids", "faces"))
-    first, second = (like.new_tensor(rows[name]) / TABLE_SCALE for name in ("first", "second"))
+    first, second = (like.new_tensor(rows[name]) * TABLE_SCALE for name in ("first", "second"))
     return FaceLandmarks(
         ids=ids,
         faces=faces,
         barycentric=torch.stack([first, second, 1 - first - second], dim=-1),
         weights=_weights(ids, rig),
+        offsets=OFFSET_SCALE * like.new_tensor(rows["offsets"]).reshape(-1, 3),
         outline_ids=rig.faces.new_tensor(OUTLINE),
         outline_vertices=_outline_vertices(rig),
         pupils=find_pupils(rig),
