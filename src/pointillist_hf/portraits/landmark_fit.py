@@ -13,8 +13,10 @@ import torch
 from torch import Tensor
 
 from ..geometry.structures import Cameras, RigParams, TensorRecord, check_shape
-from ..rigs.face_landmarks import NUM_LANDMARKS, FaceLandmarks, find_face_landmarks
 from ..rigs.head_rig import HeadRig
+from ..rigs.landmark_places import NUM_LANDMARKS, LandmarkPlaces
+from ..rigs.landmark_sources import find_landmark_places
+from .head_state import HeadState, to_rig_params
 from .landmark_fit_config import LandmarkFitConfig
 from .landmark_residuals import (
     LandmarkBasis,
@@ -24,7 +26,7 @@ from .landmark_residuals import (
     select_targets,
 )
 from .landmark_solver import solve_landmarks
-from .posed_points import HeadState, pose_points, to_rig_params
+from .posed_points import pose_points
 from .weak_perspective import align_to_landmarks
 
 MIN_EYE_DISTANCE = 2.0  # pixels
@@ -49,19 +51,19 @@ def fit_landmarks(
     width: int,
     height: int,
     shared_shape: bool = False,
-    places: FaceLandmarks | None = None,
+    places: LandmarkPlaces | None = None,
     config: LandmarkFitConfig | None = None,
 ) -> LandmarkFit:
     """Identity, expression and pose of T faces, and the cameras they are seen by.
 
     Args:
-        rig: With landmarks, see `find_face_landmarks`.
+        rig: With landmarks, see `find_landmark_places`.
         landmarks: MediaPipe's, pixels; a smaller z is nearer. [T, 468, 3]
         irises: Five points of the left and of the right one, pixels. [T, 2, 5, 2]
         width: Of the photograph, pixels.
         height: Of the photograph, pixels.
         shared_shape: Whether all frames show one person through one camera.
-        places: Of the landmarks on the rig; by default `find_face_landmarks(rig)`.
+        places: Of the landmarks on the rig; by default `find_landmark_places(rig)`.
         config: Weights and limits.
 
     Raises:
@@ -73,7 +75,7 @@ def fit_landmarks(
     """
     _check_detections(landmarks, irises)
     config = config or LandmarkFitConfig()
-    places = find_face_landmarks(rig) if places is None else places
+    places = find_landmark_places(rig) if places is None else places
     with torch.no_grad():
         basis = build_landmark_basis(
             rig,
