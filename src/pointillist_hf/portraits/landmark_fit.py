@@ -13,8 +13,10 @@ import torch
 from torch import Tensor
 
 from ..geometry.structures import Cameras, RigParams, TensorRecord, check_shape
-from ..rigs.face_landmarks import NUM_LANDMARKS, FaceLandmarks, find_face_landmarks
 from ..rigs.head_rig import HeadRig
+from ..rigs.landmark_places import NUM_LANDMARKS, LandmarkPlaces
+from ..rigs.landmark_sources import find_landmark_places
+from .head_state import HeadState, to_rig_params
 from .landmark_fit_config import LandmarkFitConfig
 from .landmark_residuals import (
     LandmarkBasis,
@@ -24,7 +26,7 @@ from .landmark_residuals import (
     select_targets,
 )
 from .landmark_solver import solve_landmarks
-from .posed_points import HeadState, pose_points, to_rig_params
+from .posed_points import pose_points
 from .weak_perspective import align_to_landmarks
 
 MIN_EYE_DISTANCE = 2.0  # pixels
@@ -49,19 +51,19 @@ def fit_landmarks(
     width: int,
     height: int,
     shared_shape: bool = False,
-    places: FaceLandmarks | None = None,
+    places: LandmarkPlaces | None = None,
     config: LandmarkFitConfig | None = None,
 ) -> LandmarkFit:
     """Identity, expression and pose of T faces, and the cameras they are seen by.
 
     Args:
-        rig: With landmarks, see `find_face_landmarks`.
+        rig: With landmarks, see `find_landmark_places`.
         landmarks: MediaPipe's, pixels; a smaller z is nearer. [T, 468, 3]
         irises: Five points of the left and of the right one, pixels. [T, 2, 5, 2]
         width: Of the photograph, pixels.
         height: Of the photograph, pixels.
         shared_shape: Whether all frames show one person through one camera.
-        places: Of the landmarks on the rig; by default `find_face_landmarks(rig)`.
+        places: Of the landmarks on the rig; by default `find_landmark_places(rig)`.
         config: Weights and limits.
 
     Raises:
@@ -73,16 +75,18 @@ def fit_landmarks(
     """
     _check_detections(landmarks, irises)
     config = config or LandmarkFitConfig()
-    places = find_face_landmarks(rig) if places is None else places
+    places = find_landmark_places(rig) if places is None else places
     with torch.no_grad():
-        sizes = _num_fitted(rig, config)
-        basis = build_landmark_basis(rig, places, *sizes)
+        basis = build_landmark_basis(
+            rig,
+            places,
+            num_betas=min(rig.num_betas, config.max_betas),
+            num_expressions=min(rig.num_expressions, config.max_expressions),
+        )
         irises = None if irises is None else irises.to(rig.v_template).double()
         targets = select_targets(places, landmarks.to(rig.v_template).double(), irises)
         _check_sizes(targets)
-        start, targets = _start(
-            basis, targets, sizes, (width, height), config, one_camera=shared_shape
-        )
+        start, targets = _start(basis, targets, (width, height), config, one_camera=shared_shape)
         state = solve_landmarks(
             basis, targets, start, places, config=config, shared_shape=shared_shape
         )
@@ -96,11 +100,6 @@ def fit_landmarks(
             landmark_ids=places.ids,
             error=(offsets.norm(dim=-1).mean(1) / targets.units).to(rig.v_template),
         )
-
-
-def _num_fitted(rig: HeadRig, config: LandmarkFitConfig) -> tuple[int, int]:
-    num_betas = min(rig.num_betas, config.max_betas)
-    return num_betas, min(rig.num_expressions, config.max_expressions)
 
 
 def _check_detections(landmarks: Tensor, irises: Tensor | None) -> None:
@@ -129,7 +128,6 @@ def _check_sizes(targets: LandmarkTargets) -> None:
 def _start(
     basis: LandmarkBasis,
     targets: LandmarkTargets,
-    sizes: tuple[int, int],
     picture: tuple[int, int],
     config: LandmarkFitConfig,
     *,
@@ -148,8 +146,8 @@ def _start(
     across = across * across.new_tensor([1.0, -1.0])
     zeros = targets.centre.new_zeros
     state = HeadState(
-        betas=zeros(frames, sizes[0]),
-        expression=zeros(frames, sizes[1]),
+        betas=zeros(frames, basis.points.shapedirs.shape[-1]),
+        expression=zeros(frames, basis.points.exprdirs.shape[-1]),
         jaw=zeros(frames, 2),
         gaze=zeros(frames, 2),
         rotations=pose.rotations,

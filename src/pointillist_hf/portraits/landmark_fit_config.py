@@ -36,7 +36,7 @@ class LandmarkFitConfig:
         gaze_limit: Radians in each direction.
     """
 
-    num_iterations: int = 14
+    num_iterations: int = 12
     num_pose_iterations: int = 3
     camera_distance: float = 1.2
 
@@ -46,8 +46,8 @@ class LandmarkFitConfig:
     outline_weight: float = 1.0
     outline_reach: float = 0.35
 
-    shape_prior: float = 0.045
-    expression_prior: float = 0.11
+    shape_prior: float = 0.08
+    expression_prior: float = 0.14
     jaw_pitch_prior: float = 0.15
     jaw_yaw_prior: float = 2.0
     gaze_prior: float = 0.02

@@ -7,26 +7,25 @@ distances between the outer corners of the eyes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
 
 from ..geometry.structures import TensorRecord
-from ..rigs.face_landmarks import OUTER_CANTHI, FaceLandmarks
 from ..rigs.head_rig import HeadRig
+from ..rigs.landmark_places import OUTER_CANTHI, LandmarkPlaces
+from .head_state import HeadState
 from .landmark_fit_config import LandmarkFitConfig
 from .outline_matching import OutlineMatches, candidate_faces, match_outline
-from .posed_points import (
-    HeadState,
+from .posed_points import pose_jacobian, pose_points
+from .rig_basis import (
     JointBasis,
     PointBasis,
     build_joint_basis,
     build_vertex_basis,
     concatenate,
     interpolate_basis,
-    pose_jacobian,
-    pose_points,
 )
 
 
@@ -62,12 +61,13 @@ class LandmarkTargets(TensorRecord):
 
 
 def build_landmark_basis(
-    rig: HeadRig, places: FaceLandmarks, num_betas: int, num_expressions: int
+    rig: HeadRig, places: LandmarkPlaces, num_betas: int, num_expressions: int
 ) -> LandmarkBasis:
     """The landmarks of a rig with its first coefficients."""
     sizes = (num_betas, num_expressions)
     corners = build_vertex_basis(rig, rig.faces[places.faces].flatten(), *sizes)
     landmarks = interpolate_basis(corners, places.barycentric)
+    landmarks = replace(landmarks, means=landmarks.means + places.offsets.double())
     return LandmarkBasis(
         points=concatenate(landmarks, build_vertex_basis(rig, places.pupils, *sizes)),
         outline=build_vertex_basis(rig, places.outline_vertices, *sizes),
@@ -78,7 +78,7 @@ def build_landmark_basis(
 
 
 def select_targets(
-    places: FaceLandmarks, landmarks: Tensor, irises: Tensor | None
+    places: LandmarkPlaces, landmarks: Tensor, irises: Tensor | None
 ) -> LandmarkTargets:
     """Targets without cameras: focal lengths are nan. [T, 468, 3], [T, 2, 5, 2]"""
     frames = len(landmarks)

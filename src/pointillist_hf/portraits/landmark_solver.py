@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from ..geometry.structures import TensorRecord
-from ..rigs.face_landmarks import FaceLandmarks
+from ..rigs.landmark_places import LandmarkPlaces
+from .head_state import HeadState
 from .landmark_fit_config import LandmarkFitConfig
 from .landmark_residuals import LandmarkBasis, LandmarkTargets, normal_equations
-from .posed_points import NUM_POSE_UNKNOWNS, HeadState
 
 FRAMES_AT_ONCE = 16  # bounds the memory of the Jacobians
 # The longest step: far from the solution the derivatives say little.
@@ -38,7 +38,7 @@ def solve_landmarks(
     basis: LandmarkBasis,
     targets: LandmarkTargets,
     start: HeadState,
-    places: FaceLandmarks,
+    places: LandmarkPlaces,
     *,
     config: LandmarkFitConfig,
     shared_shape: bool,
@@ -81,7 +81,7 @@ def solve_landmarks(
     return state
 
 
-def build_priors(places: FaceLandmarks, start: HeadState, config: LandmarkFitConfig) -> Priors:
+def build_priors(places: LandmarkPlaces, start: HeadState, config: LandmarkFitConfig) -> Priors:
     """What is known before a landmark is seen."""
     shapes = config.shape_prior * places.shape_priors[: start.betas.shape[1]]
     expressions = config.expression_prior * places.expression_priors[: start.expression.shape[1]]
