@@ -15,29 +15,31 @@ from ..rigs.binding import bind_points
 from ..rigs.head_rig import HeadRig
 
 BLINK = "eyeBlink"
-LEAST_SHARE, LASHES = 0.2, 0.93  # of the widest way of a lid: beyond, its rim with the lashes
+# Of the widest way that a blink moves anything: lids go farther than the first, their rims with
+# the lashes farther than the second; what goes farther than the last is too near to lend colours.
+LID, RIM, NEAR = 0.2, 0.93, 0.08
 
 
 @torch.no_grad()
-def find_lid_points(points: CanonicalPoints, rig: HeadRig, betas: Tensor) -> Tensor:
-    """Points of skin that a blink draws over the eye, without the rims of the lids.
+def measure_blink(points: CanonicalPoints, rig: HeadRig, betas: Tensor) -> Tensor:
+    """How far a blink moves each point, over how far it moves the farthest. [N] in [0, 1]
 
     Args:
         points: N canonical points.
         rig: Of the bindings; one whose expressions have no names has no lids that are known.
         betas: Of the identity. [1, S]
-
-    Returns:
-        [N]
     """
-    names = rig.expression_names
-    blinks = [index for index, name in enumerate(names) if name.startswith(BLINK)]
-    found = torch.zeros(len(points), dtype=torch.bool)
+    blinks = [i for i, name in enumerate(rig.expression_names) if name.startswith(BLINK)]
+    share = points.means.new_zeros(len(points))
     if not blinks:
-        return found
+        return share
     bound = bind_points(points, rig, rig.canonical_vertices(betas)[0])
     for index in blinks:
         way = bound.exprdirs[..., index].norm(dim=-1)
-        widest = way.max()
-        found |= (way > LEAST_SHARE * widest) & (way < LASHES * widest)
-    return found
+        share = torch.maximum(share, way / way.max().clamp_min(1e-6))
+    return share
+
+
+def is_folded(blink: Tensor) -> Tensor:
+    """Points that a blink draws over the eye, without the rims of the lids. [N]"""
+    return (blink > LID) & (blink < RIM)

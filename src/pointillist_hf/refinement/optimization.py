@@ -20,7 +20,7 @@ from ..geometry.structures import CanonicalPoints, Gaussians
 from ..rigs.head_rig import HeadRig
 from .face_kinds import PointKind, find_face_kinds
 from .hair_surface import smooth_step
-from .lids import find_lid_points
+from .lids import is_folded, measure_blink
 from .pixel_kinds import classify_pixels
 from .placement import Placement, place_points
 from .portrait_view import PortraitView
@@ -103,7 +103,7 @@ def refine(
     scenes = _build_scenes(gaussians, bindings, views, rig, generator)
     trust = torch.stack([_weigh_points(gaussians, kinds, scene) for scene in scenes]).amax(0)
     points = CanonicalPoints(gaussians.means, bindings)
-    trust = trust * ~find_lid_points(points, rig, views[0].rig_params.betas)
+    trust = trust * ~is_folded(measure_blink(points, rig, views[0].rig_params.betas))
     change = _Change(gaussians, trust, kinds, settings)
     steps = tqdm(range(num_steps), desc="Refining", unit="step", disable=not show_progress)
     try:

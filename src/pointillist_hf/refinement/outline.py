@@ -24,7 +24,7 @@ from .projection import at_pixels, is_in_frame
 from .surface_cloud import SurfaceCloud
 
 MARGIN = 1.0  # pixels inside the border of the matte, where points beyond it are brought
-LEAST_RADIUS, LEAST_SHARE = 0.6, 0.3  # pixels; of its size that a disc keeps
+LEAST_RADIUS, LEAST_SHARE = 0.6, 0.1  # pixels; of its size that a disc keeps
 REACH = 1.3  # standard deviations of a disc that stay in the matte
 BARE = 0.5  # of alpha: below, a pixel of the subject is not covered
 STRIDE = 3.0  # pixels between the points that cover it
@@ -63,8 +63,11 @@ def _fit_discs(
     )
     focal = view.cameras.Ks[0, 0, 0] / depths
     across = torch.einsum("nij,ni->nj", axes, outward) * cloud.scales * focal[:, None]
-    factor = room / (REACH * across.norm(dim=-1)).clamp_min(1e-6)
-    return cloud.scales * factor.clamp(LEAST_SHARE, 1)[:, None]
+    extent = across.norm(dim=-1).clamp_min(1e-6)
+    factor = (room / (REACH * extent)).clamp(LEAST_SHARE, 1)
+    # Only the axes that point outwards become shorter.
+    outward_share = (across / extent[:, None]).square()
+    return cloud.scales * (1 - outward_share * (1 - factor[:, None]))
 
 
 def fill_outline(

@@ -10,10 +10,11 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from ..geometry.cameras import project_points
-from ..geometry.structures import CanonicalPoints
+from ..geometry.structures import CanonicalPoints, RigParams
 from ..geometry.triangles import triangle_frames
 from ..rigs.head_rig import HeadRig
 from .face_kinds import FaceKinds, PointKind
+from .lids import BLINK
 from .portrait_view import PortraitView
 from .projection import HAIR_HEIGHT, at_pixels
 from .surface_cloud import (
@@ -69,18 +70,23 @@ def choose_spacings(
 
 
 def find_stretch(rig: HeadRig, betas: Tensor) -> Tensor:
-    """How much longer each face becomes when the jaw opens; 1 for most. [F]
+    """How much longer each face becomes in an open mouth or a blink; 1 for most. [F]
 
     Discs do not stretch with their faces, so that a stretched face needs more of them.
     """
-    closed = rig.neutral(betas=betas)
-    opened = replace(closed, jaw_pose=closed.jaw_pose + closed.jaw_pose.new_tensor(OPEN_JAW))
-    lengths = []
-    for params in (closed, opened):
-        corners = rig(params)[0][rig.faces]
-        lengths.append((corners.roll(-1, 1) - corners).norm(dim=-1))
-    ratio = (lengths[1] / lengths[0].clamp_min(1e-6)).amax(1)
-    return ratio.clamp(1.0, MOST_STRETCH)
+    rest = rig.neutral(betas=betas)
+    opened = replace(rest, jaw_pose=rest.jaw_pose + rest.jaw_pose.new_tensor(OPEN_JAW))
+    blink = [float(name.startswith(BLINK)) for name in rig.expression_names]
+    closed = replace(rest, expression=rest.expression + rest.expression.new_tensor(blink))
+    before = _side_lengths(rig, rest).clamp_min(1e-5)
+    ratios = [_side_lengths(rig, params) / before for params in (opened, closed)]
+    return torch.stack(ratios).amax((0, 2)).clamp(1.0, MOST_STRETCH)
+
+
+def _side_lengths(rig: HeadRig, rig_params: RigParams) -> Tensor:
+    """[F, 3] metres"""
+    corners = rig(rig_params)[0][rig.faces]
+    return (corners.roll(-1, 1) - corners).norm(dim=-1)
 
 
 def adopt_points(
