@@ -45,21 +45,22 @@ from transformers.cache_utils import EncoderDecoderCache
 from transformers.generation.streamers import BaseStreamer
 
 from pointillist_hf import AvatarPipeline, PointGeneratorConfig, PointGeneratorForCausalLM
-from pointillist_hf.models.compiled_decoder import CompiledDecoder, build_rules
-from pointillist_hf.models.cpu_records import Store
-from pointillist_hf.models.cpu_rounding import BLOCK
-from pointillist_hf.models.cpu_sampling import choose
-from pointillist_hf.models.cpu_weights import quantize_rows, store
-from pointillist_hf.models.depth_point_head import PointCache
-from pointillist_hf.models.generation_point_generator import (
+from pointillist_hf.decoding.cpu.decoder import CompiledDecoder, build_rules
+from pointillist_hf.decoding.cpu.records import Store
+from pointillist_hf.decoding.cpu.rounding import BLOCK
+from pointillist_hf.decoding.cpu.sampling import choose
+from pointillist_hf.decoding.cpu.weights import quantize_rows, store
+from pointillist_hf.decoding.generation import (
     WEIGHT_FORMATS,
     PointGenerationOutput,
-    PointGrammar,
-    SeededSampling,
+    generate_points,
 )
+from pointillist_hf.decoding.grammar import PointGrammar
+from pointillist_hf.decoding.sampling import SeededSampling
+from pointillist_hf.models.depth_point_head import PointCache
 from pointillist_hf.models.ring_cache import RingCache
 from pointillist_hf.models.tokenization_points import TOKENS_PER_POINT
-from pointillist_hf.rendering.compilation import compile_kernel
+from pointillist_hf.rendering.cpu.compilation import compile_kernel
 
 CHECKPOINT = "model_cards/pointillist-tiny"
 CONTEXTS = (256, 12_000)
@@ -436,7 +437,7 @@ def check(num_clouds: int = 16) -> dict[str, object]:
     options = {"num_return_sequences": num_clouds, "max_points": 1400, "min_p": 0.0}
     states = context.repeat_interleave(num_clouds, 0)
     clouds = {
-        engine: model.generate_points(context, engine=engine, **options)
+        engine: generate_points(model, context, engine=engine, **options)
         for engine in ("reference", *WEIGHT_FORMATS)
     }
     reference, found = clouds["reference"], clouds["compiled"]

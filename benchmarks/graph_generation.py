@@ -35,8 +35,9 @@ from torch import Tensor
 from transformers import HfArgumentParser
 
 from pointillist_hf import PointGeneratorForCausalLM
-from pointillist_hf.models.generation_point_generator import PointGrammar, SeededSampling
-from pointillist_hf.models.graph_decoder import GraphDecoder
+from pointillist_hf.decoding.grammar import PointGrammar
+from pointillist_hf.decoding.graph_decoder import GraphDecoder
+from pointillist_hf.decoding.sampling import SeededSampling
 from pointillist_hf.models.tokenization_points import TOKENS_PER_POINT
 
 # Layers, width, width of the feed-forward network, bins, faces: as in `generation.py`.

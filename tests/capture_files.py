@@ -3,7 +3,7 @@
 
 from functools import lru_cache
 
-from pointillist_hf.data.synthetic_captures import SyntheticCaptureConfig, capture_person
+from pointillist_hf.data.captures.synthetic import SyntheticCaptureConfig, capture_person
 
 CONFIG = SyntheticCaptureConfig(
     resolution="low", image_size=32, num_timesteps=3, num_cameras=4, hair_density=0.05

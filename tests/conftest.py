@@ -16,8 +16,8 @@ import torch
 from PIL import Image
 
 from pointillist_hf.avatar import Avatar
+from pointillist_hf.data.population.photography import take_portraits
 from pointillist_hf.data.population.subject import build_subject
-from pointillist_hf.data.synthetic import take_portraits
 from pointillist_hf.geometry.structures import CanonicalPoints, Gaussians
 from pointillist_hf.models.modeling_conditioner import AvatarConditioner
 from pointillist_hf.models.modeling_gaussian_decoder import GaussianDecoder

@@ -11,7 +11,7 @@ from importlib import import_module
 __version__ = "0.1.0.dev0"
 
 _HOMES = {
-    "PortraitImageProcessor": "models.image_processing_portrait",
+    "PortraitImageProcessor": "portraits.image_processing_portrait",
     "RigRegressorConfig": "models.configuration_rig_regressor",
     "RigRegressor": "models.modeling_rig_regressor",
     "HeadRig": "rigs.head_rig",

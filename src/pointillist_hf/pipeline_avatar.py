@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Floor 4. One portrait in, one drivable avatar out: the figure of the paper, step by step."""
+"""Floor 6. One portrait in, one drivable avatar out: the figure of the paper, step by step."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ from diffusers.utils import BaseOutput
 from torch import Tensor
 
 from .avatar import Avatar
+from .decoding.generation import Engine, PointGenerationOutput, generate_points
+from .decoding.grammar import GrammarLevel
+from .decoding.streamers import PointCounter, StreamerGroup
 from .geometry.structures import CanonicalPoints, Gaussians, RigParams
-from .models.generation_point_generator import Engine, GrammarLevel, PointGenerationOutput
-from .models.image_processing_portrait import PortraitImageProcessor, PortraitInput
 from .models.modeling_conditioner import AvatarConditioner
 from .models.modeling_gaussian_decoder import GaussianDecoder
 from .models.modeling_point_generator import PointGeneratorForCausalLM
 from .models.modeling_rig_regressor import RigRegressor
-from .models.point_streamers import PointCounter, StreamerGroup
 from .models.tokenization_points import PointTokenizer
+from .portraits.image_processing_portrait import PortraitImageProcessor, PortraitInput
 from .registration import register_with_diffusers, register_with_transformers
 from .rigs.alignment import align_to_shape
 from .rigs.head_rig import HeadRig
@@ -161,7 +162,7 @@ class AvatarPipeline(DiffusionPipeline):
             temperature: Of the sampling.
             min_p: Of the sampling.
             engine: "auto", "reference", "compiled", "compiled-bfloat16" or "compiled-int8", see
-                `models.generation_point_generator.Engine`.
+                `decoding.generation.Engine`.
             num_return_sequences: Avatars of each portrait, one after the other.
             detect_face: False takes the largest centred square as the frame.
             remove_background: False keeps the background of the photograph.
@@ -279,8 +280,11 @@ class AvatarPipeline(DiffusionPipeline):
             counter = PointCounter(bar.update, self.tokenizer.layout.bos_token_id)
             streamer = sampling.pop("streamer", None)
             sampling["streamer"] = StreamerGroup([counter, streamer] if streamer else [counter])
-            generated = self.point_generator.generate_points(
-                context.to(self.point_generator.dtype), seeds=seeds, **sampling
+            generated = generate_points(
+                self.point_generator,
+                context.to(self.point_generator.dtype),
+                seeds=seeds,
+                **sampling,
             )
             # Clouds end where they are complete, and so does the bar.
             bar.total = bar.n

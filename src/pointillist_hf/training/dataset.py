@@ -11,8 +11,8 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ..data.rig_reference import open_saved_rig
-from ..data.token_dataset import load_token_dataset
-from ..data.token_row import picture_tensor, row_cameras, row_params
+from ..data.tokens.dataset import load_token_dataset
+from ..data.tokens.rows import picture_tensor, row_cameras, row_params
 from ..geometry.structures import Cameras, RigParams
 from ..models.tokenization_points import TOKENS_PER_POINT, PointTokenizer, TokenOrder
 from ..rigs.head_rig import HeadRig

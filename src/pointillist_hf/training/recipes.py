@@ -11,8 +11,8 @@ from ..models.configuration_conditioner import AvatarConditionerConfig
 from ..models.configuration_gaussian_decoder import GaussianDecoderConfig
 from ..models.configuration_point_generator import PointGeneratorConfig
 from ..models.configuration_rig_regressor import RigRegressorConfig
-from ..models.image_processing_portrait import PortraitImageProcessor
 from ..models.tokenization_points import PointTokenizer
+from ..portraits.image_processing_portrait import PortraitImageProcessor
 from ..rigs.head_rig import HeadRig
 
 

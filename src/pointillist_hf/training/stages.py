@@ -14,12 +14,12 @@ from pathlib import Path
 from accelerate import PartialState
 from transformers import PreTrainedModel, set_seed
 
-from ..models.image_processing_portrait import PortraitImageProcessor
 from ..models.modeling_conditioner import AvatarConditioner
 from ..models.modeling_gaussian_decoder import GaussianDecoder
 from ..models.modeling_point_generator import PointGeneratorForCausalLM
 from ..models.modeling_rig_regressor import RigRegressor
 from ..models.tokenization_points import PointTokenizer
+from ..portraits.image_processing_portrait import PortraitImageProcessor
 from .dataset import People, load_people
 from .generator_checks import generator_checks
 from .loop import LoopConfig
