@@ -8,22 +8,19 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ..geometry.cameras import project_points
 from ..geometry.structures import CanonicalPoints
 from ..rigs.head_rig import HeadRig
-from .distance_maps import nearest_pixels
 from .face_kinds import FaceKinds, PointKind, find_face_kinds
 from .hair_points import grow_hair
 from .hair_surface import build_hair_surface
 from .kind_votes import recognise_points
-from .landmark_warp import LandmarkPlaces, unproject_shifts, warp_to_landmarks
+from .landmark_warp import LandmarkPlaces, warp_to_landmarks
+from .outline import fill_outline, keep_in_matte
 from .pixel_kinds import classify_pixels
 from .placement import place_points
 from .portrait_view import PortraitView
 from .rig_points import adopt_points, choose_spacings, complete_faces, cover_faces
 from .surface_cloud import SurfaceCloud, join_clouds
-
-MARGIN = 1.0  # pixels inside the border of the matte, where points beyond it are brought
 
 
 @torch.no_grad()
@@ -47,9 +44,10 @@ def complete_points(
     """
     face_kinds = find_face_kinds(rig)
     pixel_kinds = classify_pixels(view, rig, face_kinds)
-    rest = rig.canonical_vertices(view.rig_params.betas)[0]
-    cover = cover_faces(rig, rest, face_kinds, choose_spacings(rig, view, face_kinds, density))
+    spacings = choose_spacings(rig, view, face_kinds, pixel_kinds, density)
+    cover = cover_faces(rig, view.rig_params.betas, face_kinds, spacings)
     if points is not None and len(points):
+        rest = rig.canonical_vertices(view.rig_params.betas)[0]
         own = adopt_points(points, rig, rest, face_kinds, density)
         lacking = complete_faces(own, cover, rig.num_faces)
         # The photograph knows better where hair is.
@@ -63,31 +61,12 @@ def complete_points(
     skin = placement.pose_means(cover.means)[_is_outer(cover, face_kinds)]
     surface = build_hair_surface(view, rig, face_kinds, pixel_kinds, skin)
     hair = grow_hair(view, rig, face_kinds, pixel_kinds, surface, density)
-    return _keep_in_matte(join_clouds([cover, hair]), view, rig)
+    cloud = keep_in_matte(join_clouds([cover, hair]), view, rig)
+    rim = fill_outline(cloud, view, rig, face_kinds, pixel_kinds, density)
+    return join_clouds([cloud, rim])
 
 
 def _is_outer(cloud: SurfaceCloud, face_kinds: FaceKinds) -> Tensor:
     """Points of the skin that hair may lie on. [N]"""
     skin = (cloud.kinds == PointKind.SKIN) | (cloud.kinds == PointKind.HAIR)
     return skin & ~face_kinds.is_ear[cloud.bindings] & ~face_kinds.is_lid[cloud.bindings]
-
-
-def _keep_in_matte(cloud: SurfaceCloud, view: PortraitView, rig: HeadRig) -> SurfaceCloud:
-    """The cloud within the subject's outline: what sticks out is brought to the border."""
-    placement = place_points(cloud.points, rig, view.rig_params)
-    pixels, depths = project_points(placement.pose_means(cloud.means), view.cameras)
-    pixels, depths = pixels[0], depths[0]
-    height, width = view.matte.shape
-    subject = (view.matte > 0.5) | ~view.inside
-    distances, nearest = nearest_pixels(subject)
-    places = pixels.floor().long()
-    in_frame = ((places >= 0) & (places < places.new_tensor([width, height]))).all(-1)
-    row, column = places[:, 1].clamp(0, height - 1), places[:, 0].clamp(0, width - 1)
-    out = in_frame & (distances[row, column] > 0)
-    target = nearest[row, column]
-    target = torch.stack([target % width, target // width], -1) + 0.5
-    step = target - pixels
-    step = step + MARGIN * torch.nn.functional.normalize(step, dim=-1)
-    shift = unproject_shifts(step, depths, view)
-    means = torch.where(out[:, None], cloud.means + placement.rest_vectors(shift), cloud.means)
-    return replace(cloud, means=means)

@@ -21,7 +21,7 @@ from .hair_surface import (
 )
 from .neighbors import nearest_points
 from .placement import rest_points
-from .portrait_view import BROWS, PortraitView
+from .portrait_view import BROWS, PortraitView, metres_per_pixel
 from .projection import draw_depth
 from .surface_cloud import SurfaceCloud, frames_along, join_clouds
 
@@ -51,7 +51,7 @@ def grow_hair(
         _points_around(view, rig, pixel_kinds, surface, density),
     ]
     places, normals, radii = (torch.cat(part) for part in zip(*parts, strict=True))
-    return _bring_to_rest(places, normals, radii, view, rig, face_kinds)
+    return bring_to_rest(places, normals, radii, view, rig, face_kinds)
 
 
 def empty_cloud() -> SurfaceCloud:
@@ -80,7 +80,7 @@ def _points_in_sight(
     """A layer of points over the pixels of hair."""
     depth = _hair_depth(view, rig, mask, surface)
     stride = STRIDE / math.sqrt(density) * len(mask) / 384
-    pixels = _lattice(mask, stride)
+    pixels = lay_lattice(mask, stride)
     slope = _slopes(depth, mask, view)[:, pixels[:, 1].long(), pixels[:, 0].long()]
     z = nearest_depth(depth, pixels)
     rotation = view.cameras.viewmats[0, :3, :3]
@@ -90,7 +90,7 @@ def _points_in_sight(
     return unproject(pixels, z, view), normals, radius[:, None].expand(-1, 2)
 
 
-def _lattice(mask: Tensor, stride: float) -> Tensor:
+def lay_lattice(mask: Tensor, stride: float) -> Tensor:
     """Places on the mask, in rows that are shifted against each other. [K, 2] pixels"""
     height, width = mask.shape
     rows = torch.arange(0.5, height, stride * math.sqrt(3) / 2)
@@ -127,7 +127,7 @@ def _hair_depth(view: PortraitView, rig: HeadRig, mask: Tensor, surface: HairSur
     _, known = nearest_pixels(depth.isfinite())
     depth = depth.flatten()[known]
     on_skin = skin.isfinite()
-    metres = float(view.cameras.viewmats[0, 2, 3]) / float(view.cameras.Ks[0, 0, 0])
+    metres = metres_per_pixel(view)
     from_edge, _ = nearest_pixels(~mask & (view.matte > 0.5))
     from_edge = from_edge.clamp(max=float(len(mask))) * metres
     rise = (FIRST_RISE + RISE * from_edge).clamp(max=MOST_RISE)
@@ -144,7 +144,7 @@ def _hair_depth(view: PortraitView, rig: HeadRig, mask: Tensor, surface: HairSur
 
 def _slopes(depth: Tensor, mask: Tensor, view: PortraitView) -> Tensor:
     """Slope of the depth to the right and down, metres per metre. [2, H, W]"""
-    metres = float(view.cameras.viewmats[0, 2, 3]) / float(view.cameras.Ks[0, 0, 0])
+    metres = metres_per_pixel(view)
     _, own = nearest_pixels(mask) if mask.any() else (None, torch.arange(mask.numel()))
     filled = depth.flatten()[own].reshape(depth.shape)
     filled = blur_picture(filled[..., None], 1.0)[..., 0]
@@ -216,7 +216,7 @@ def _surface_normals(surface: HairSurface, directions: Tensor) -> Tensor:
     return normalize(torch.linalg.cross(along, across), dim=-1)
 
 
-def _bring_to_rest(
+def bring_to_rest(
     places: Tensor,
     normals: Tensor,
     radii: Tensor,

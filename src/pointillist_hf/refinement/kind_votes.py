@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ..rigs.head_rig import HeadRig
 from .face_kinds import PointKind
+from .lids import LID, measure_blink
 from .neighbors import nearest_points
 from .placement import Placement
 from .portrait_view import PortraitView
@@ -44,7 +45,10 @@ def recognise_points(
     surface = torch.full_like(cloud.kinds, int(PointKind.SKIN))
     is_visible = is_in_front(gaps, seen.facing, surface, torch.zeros_like(seen.facing).bool())
     is_visible &= is_in_frame(seen.pixels, view.cameras, margin=1)
-    return vote_kinds(cloud.means, cloud.kinds, is_visible, at_pixels(pixel_kinds, seen.pixels))
+    kinds = vote_kinds(cloud.means, cloud.kinds, is_visible, at_pixels(pixel_kinds, seen.pixels))
+    # Lashes look like hair.
+    blink = measure_blink(cloud.points, rig, view.rig_params.betas)
+    return torch.where(blink > LID, cloud.kinds, kinds)
 
 
 def vote_kinds(means: Tensor, kinds: Tensor, is_visible: Tensor, seen_kinds: Tensor) -> Tensor:

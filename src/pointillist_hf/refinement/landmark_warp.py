@@ -21,7 +21,9 @@ from .placement import Placement
 from .portrait_view import PortraitView
 from .surface_cloud import SurfaceCloud
 
-REACH, RIDGE = 0.013, 0.15  # metres; share of a landmark's own weight
+# How far a landmark reaches, metres, and the weight of its own error: the head first, then what
+# lies so near together as two lips do.
+SCALES = ((0.013, 0.15), (0.004, 0.3))
 LARGE = 0.08  # of the distance of the outer canthi: beyond, a landmark is taken for wrong
 MAX_GAZE = 0.06  # likewise, for the eyeballs
 
@@ -46,16 +48,20 @@ def warp_to_landmarks(
     """Means of the cloud at rest, moved by what the landmarks miss. [N, 3] metres"""
     vertices = rig(view.rig_params)[0]
     marks = interpolate_corners(vertices, rig.faces, places.faces, places.barycentric)
-    wanted = _missing(marks, view.landmarks[places.ids], view)
-    own = _kernel(marks, marks) + RIDGE * torch.eye(len(marks))
     posed = placement.pose_means(cloud.means)
-    moved = _kernel(posed, marks) @ torch.linalg.solve(own, wanted)
+    moved, at_marks = torch.zeros_like(posed), torch.zeros_like(marks)
+    for reach, ridge in SCALES:
+        wanted = _missing(marks + at_marks, view.landmarks[places.ids], view)
+        own = _kernel(marks, marks, reach)
+        weights = torch.linalg.solve(own + ridge * torch.eye(len(marks)), wanted)
+        moved = moved + _kernel(posed, marks, reach) @ weights
+        at_marks = at_marks + own @ weights
     moved = _move_rigid_parts(moved, posed, cloud.kinds, view)
     return cloud.means + placement.rest_vectors(moved)
 
 
-def _kernel(a: Tensor, b: Tensor) -> Tensor:
-    return torch.exp(-torch.cdist(a, b).square() / (2 * REACH**2))
+def _kernel(a: Tensor, b: Tensor, reach: float) -> Tensor:
+    return torch.exp(-torch.cdist(a, b).square() / (2 * reach**2))
 
 
 def _missing(marks: Tensor, found: Tensor, view: PortraitView) -> Tensor:

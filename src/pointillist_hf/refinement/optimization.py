@@ -15,9 +15,12 @@ from torch import Tensor
 from torch.nn.functional import normalize
 from tqdm import tqdm
 
+from ..geometry.rotations import quat_to_matrix
 from ..geometry.structures import CanonicalPoints, Gaussians
 from ..rigs.head_rig import HeadRig
 from .face_kinds import PointKind, find_face_kinds
+from .hair_surface import smooth_step
+from .lids import is_folded, measure_blink
 from .pixel_kinds import classify_pixels
 from .placement import Placement, place_points
 from .portrait_view import PortraitView
@@ -35,6 +38,8 @@ from .refinement_losses import (
 logger = logging.getLogger(__name__)
 
 SEEN = 0.03  # pixels that a point must make: Adam moves the others at full speed, anywhere
+FULLY_SEEN = 1.0  # pixels from which a point may move as it likes
+FLATTEST, GRAZING = 0.2, 0.3  # facing from which a point moves at all, and over which in full
 
 
 @dataclass(frozen=True)
@@ -96,8 +101,10 @@ def refine(
     settings = settings or RefinementSettings()
     generator = torch.Generator().manual_seed(seed)
     scenes = _build_scenes(gaussians, bindings, views, rig, generator)
-    moved = _find_moved(gaussians, kinds, scenes)
-    change = _Change(gaussians, moved, kinds, settings)
+    trust = torch.stack([_weigh_points(gaussians, kinds, scene) for scene in scenes]).amax(0)
+    points = CanonicalPoints(gaussians.means, bindings)
+    trust = trust * ~is_folded(measure_blink(points, rig, views[0].rig_params.betas))
+    change = _Change(gaussians, trust, kinds, settings)
     steps = tqdm(range(num_steps), desc="Refining", unit="step", disable=not show_progress)
     try:
         for step in steps:
@@ -135,13 +142,21 @@ def _build_scenes(
     return scenes
 
 
-def _find_moved(gaussians: Gaussians, kinds: Tensor, scenes: Sequence[_Scene]) -> Tensor:
-    """Indices of the points that photographs show. What lies behind the lips stays. [K]"""
-    seen = torch.zeros(len(gaussians), dtype=torch.bool)
-    for scene in scenes:
-        posed = scene.placement.pose_gaussians(gaussians)
-        seen |= blending_weights(posed, scene.target) > SEEN
-    return (seen & (kinds != PointKind.MOUTH)).nonzero()[:, 0]
+def _weigh_points(gaussians: Gaussians, kinds: Tensor, scene: _Scene) -> Tensor:
+    """How far each point may follow a photograph: fully, or not at all if it is hidden. [N]"""
+    posed = scene.placement.pose_gaussians(gaussians)
+    made = blending_weights(posed, scene.target)
+    trust = torch.where(made > SEEN, (made / FULLY_SEEN).clamp(max=1), 0)
+    # At a slant a point makes few pixels, and would be painted for them at the cost of the side.
+    axes = quat_to_matrix(posed.quats).gather(
+        2, posed.scales.argmin(-1)[:, None, None].expand(-1, 3, 1)
+    )[..., 0]
+    rotation, shift = scene.target.cameras.viewmats[0, :3, :3], scene.target.cameras.viewmats[0, :3, 3]
+    to_eye = normalize(-(shift @ rotation) - posed.means, dim=-1)
+    slant = smooth_step(((axes * to_eye).sum(-1) - FLATTEST) / GRAZING)
+    trust = torch.where(kinds == PointKind.HAIR, trust, trust * slant)
+    # What lies behind the lips is seen dark and must not stay so.
+    return torch.where(kinds == PointKind.MOUTH, 0, trust)
 
 
 def _take_step(
@@ -169,15 +184,19 @@ class _Change:
     """The values that move, as unbounded parameters around where they started."""
 
     def __init__(
-        self, start: Gaussians, moved: Tensor, kinds: Tensor, settings: RefinementSettings
+        self, start: Gaussians, trust: Tensor, kinds: Tensor, settings: RefinementSettings
     ) -> None:
+        moved = trust.nonzero()[:, 0]
         self.start, self.moved, self.settings = start, moved, settings
+        self.trust = trust[moved, None]
         own = start[moved]
         hair = kinds[moved] == PointKind.HAIR
         limits = torch.where(hair, settings.max_hair_offset, settings.max_skin_offset)
         self.limits, self.own = limits[:, None], own
-        self.colors = torch.logit(own.colors.clamp(0.02, 0.98)).requires_grad_()
-        self.opacities = torch.logit(own.opacities.clamp(0.02, 0.95)).requires_grad_()
+        self.color_logits = torch.logit(own.colors.clamp(0.02, 0.98))
+        self.opacity_logits = torch.logit(own.opacities.clamp(0.02, 0.95))
+        self.colors = torch.zeros_like(own.colors).requires_grad_()
+        self.opacities = torch.zeros_like(own.opacities).requires_grad_()
         self.scales = torch.zeros_like(own.scales).requires_grad_()
         self.quats = own.quats.clone().requires_grad_()
         self.offsets = torch.zeros_like(own.means).requires_grad_()
@@ -193,13 +212,14 @@ class _Change:
 
     def apply(self, *, detached: bool = False) -> Gaussians:
         """All gaussians, changed where they move."""
-        growth = self.settings.max_log_scale * torch.tanh(self.scales)
+        growth = self.trust * self.settings.max_log_scale * torch.tanh(self.scales)
+        fading = self.trust[:, 0] * self.opacities
         values = {
-            "means": self.own.means + self.limits * torch.tanh(self.offsets),
+            "means": self.own.means + self.trust * self.limits * torch.tanh(self.offsets),
             "quats": normalize(self.quats, dim=-1),
             "scales": self.own.scales * torch.exp(growth),
-            "opacities": torch.sigmoid(self.opacities),
-            "colors": torch.sigmoid(self.colors),
+            "opacities": torch.sigmoid(self.opacity_logits + fading),
+            "colors": self._find_colors(),
         }
         if detached:
             values = {name: value.detach() for name, value in values.items()}
@@ -209,10 +229,13 @@ class _Change:
         }
         return replace(self.start, **whole)
 
+    def _find_colors(self) -> Tensor:
+        return torch.sigmoid(self.color_logits + self.trust * self.colors)
+
     def penalty(self) -> Tensor:
         """What speaks for staying: small offsets, scales and colours as they were."""
         settings = self.settings
-        drift = (torch.sigmoid(self.colors) - self.own.colors).square().mean()
+        drift = (self._find_colors() - self.own.colors).square().mean()
         return (
             settings.offset_weight * self.offsets.square().mean()
             + settings.scale_weight * self.scales.square().mean()

@@ -11,9 +11,10 @@ from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
 from ..geometry.structures import Cameras, RigParams, TensorRecord, check_shape
-from .distance_maps import carry_outwards
+from .distance_maps import carry_outwards, shrink_mask
 
 OUTER_CANTHI, BROWS, CHIN, FOREHEAD = (33, 263), (105, 334), 152, 10  # of the 468 landmarks
+EDGE = 2  # pixels along a border of the photograph that are left out
 FRAME = 4.6  # side of the frame over the distance of the outer canthi: hair and shoulders
 
 
@@ -77,7 +78,8 @@ def frame_portrait(
     framed = _resample(_cut(planes, left, top, side), size)
     image, matte = framed[..., :3], framed[..., 3]
     inside = _resample(_cut(torch.ones(height, width, 1), left, top, side, fill=0.0), size)
-    inside = inside[..., 0] > 0.5
+    # The last pixels of a photograph, and of a matte still more, are of no use.
+    inside = shrink_mask(inside[..., 0] > 0.5, EDGE)
     matte = matte * inside
     origin = landmarks.new_tensor([left, top])
     shift = torch.tensor([[scale, 0, -scale * left], [0, scale, -scale * top], [0, 0, 1]])
@@ -120,6 +122,13 @@ def _resample(square: Tensor, size: int) -> Tensor:
         square.permute(2, 0, 1)[None], (size, size), mode="bicubic", antialias=True
     )
     return planes[0].permute(1, 2, 0).clamp(0, 1)
+
+
+def metres_per_pixel(view: PortraitView) -> float:
+    """At the distance of the head."""
+    depth = view.cameras.viewmats[0, 2, :3] @ view.rig_params.transl[0]
+    depth = depth + view.cameras.viewmats[0, 2, 3]
+    return float(depth / view.cameras.Ks[0, 0, 0])
 
 
 def sample_picture(picture: Tensor, pixels: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from ..rigs.head_rig import HeadRig
 from .distance_maps import signed_distances
 from .face_kinds import FaceKinds, PointKind, find_face_kinds
 from .fill_table import build_fill_table
+from .lids import NEAR, is_folded, measure_blink
 from .neighbors import nearest_points
 from .placement import Placement, place_points
 
@@ -103,6 +104,8 @@ def project_onto_portrait(
     in_frame = is_in_frame(seen.pixels, cameras, margin=1)
     is_visible = in_frame & (distances > RIM) & is_in_front(gaps, seen.facing, kinds, small)
     own_shares, is_source = _weigh_samples(is_visible, seen.facing, distances, kinds, small)
+    blink = torch.where(kinds == PointKind.SKIN, measure_blink(points, rig, rig_params.betas), 0)
+    own_shares, is_source = own_shares * ~is_folded(blink), is_source & (blink < NEAR)
     fill_ids, fill_weights = build_fill_table(points.means, kinds, own_shares, is_source)
     return ProjectedPoints(
         pixels=seen.pixels,
