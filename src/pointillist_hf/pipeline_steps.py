@@ -20,7 +20,7 @@ from .refinement.dressing import dress_points
 from .refinement.portrait_view import PortraitView
 from .refinement.tracked_portrait import TrackedPortrait, fit_portrait
 from .rigs.alignment import align_to_shape
-from .rigs.face_landmarks import find_face_landmarks
+from .rigs.landmark_sources import find_landmark_places
 
 
 class PipelineSteps:
@@ -184,7 +184,7 @@ class PipelineSteps:
             ]
         if not self.config.complete_points or views is None:
             return clouds
-        places = find_face_landmarks(self.rig)
+        places = find_landmark_places(self.rig)
         return [
             complete_points(cloud, view, self.rig, landmark_places=places)
             for cloud, view in zip(clouds, views, strict=True)

@@ -10,7 +10,7 @@ from ..geometry.cameras import project_points
 from ..geometry.rotations import axis_angle_to_matrix
 from ..geometry.structures import Cameras, RigParams
 from ..geometry.triangles import interpolate_corners
-from ..rigs.face_landmarks import find_face_landmarks
+from ..rigs.landmark_sources import find_landmark_places
 from ..rigs.head_rig import HeadRig
 from .weak_perspective import align_to_landmarks
 
@@ -27,13 +27,13 @@ def fit_camera(
     """The camera that shows the posed head where the landmarks are.
 
     Args:
-        rig: With landmarks, see `find_face_landmarks`.
+        rig: With landmarks, see `find_landmark_places`.
         rig_params: One frame.
         landmarks: MediaPipe's, pixels; a smaller z is nearer. [468, 3]
         width: Of the photograph, pixels.
         height: Of the photograph, pixels.
     """
-    places = find_face_landmarks(rig)
+    places = find_landmark_places(rig)
     points = interpolate_corners(rig(rig_params)[0], rig.faces, places.faces, places.barycentric)
     found = landmarks[places.ids].to(points)
     pose = align_to_landmarks(points, found[None], places.weights.to(points))

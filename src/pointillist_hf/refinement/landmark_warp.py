@@ -7,15 +7,13 @@ regression with Gaussian kernels on the posed head.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
 from ..geometry.cameras import project_points
-from ..geometry.structures import TensorRecord
 from ..geometry.triangles import interpolate_corners
 from ..rigs.head_rig import HeadRig
+from ..rigs.landmark_places import LandmarkPlaces
 from .face_kinds import PointKind
 from .placement import Placement
 from .portrait_view import PortraitView
@@ -26,15 +24,6 @@ from .surface_cloud import SurfaceCloud
 SCALES = ((0.013, 0.15), (0.004, 0.3))
 LARGE = 0.08  # of the distance of the outer canthi: beyond, a landmark is taken for wrong
 MAX_GAZE = 0.06  # likewise, for the eyeballs
-
-
-@dataclass(frozen=True)
-class LandmarkPlaces(TensorRecord):
-    """Where landmarks lie on a rig."""
-
-    ids: Tensor  # [L] of the 468
-    faces: Tensor  # [L]
-    barycentric: Tensor  # [L, 3]
 
 
 @torch.no_grad()
