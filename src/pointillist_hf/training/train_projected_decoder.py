@@ -23,9 +23,9 @@ from ..refinement.portrait_view import BROWS, CHIN, FOREHEAD, OUTER_CANTHI, Port
 from ..refinement.projection import ProjectedPoints, project_onto_portrait
 from ..refinement.surface_cloud import SurfaceCloud
 from ..rendering import rasterize
+from ..rigs.head_rig import HeadRig
 from ..rigs.landmark_places import NUM_LANDMARKS
 from ..rigs.landmark_sources import IBUG
-from ..rigs.head_rig import HeadRig
 from .dataset import People, Person
 from .loop import Batch, LoopConfig, train
 from .losses import LossWeights, image_losses
