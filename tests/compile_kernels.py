@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compiles the kernels of one room into numba's cache, before tests need them.
+"""Compiles kernels into numba's cache, before tests need them.
 
 python tests/compile_kernels.py rendering flat depth
 
-The last two decode points, each with its head, and take most of the time.
-Test processes that find the cache empty would compile all of them, each for itself.
+The last two decode tokens, each with a head of the generator, and take most of the time. Test
+processes that find the cache empty would compile all of them, each for itself.
 """
 
 import argparse
