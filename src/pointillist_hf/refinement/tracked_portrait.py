@@ -9,8 +9,11 @@ from ..geometry.structures import Cameras, RigParams
 from ..portraits.camera_fit import fit_camera
 from ..portraits.landmark_fit import fit_landmarks
 from ..portraits.portrait import Portrait
+from ..portraits.upright import turn_upright
 from ..rigs.head_rig import HeadRig
 from .portrait_view import PortraitView, frame_portrait
+
+MAX_ROLL = 0.1  # radians; less needs no resampling
 
 
 @dataclass(frozen=True)
@@ -23,13 +26,15 @@ class TrackedPortrait:
 
     def view(self, size: int) -> PortraitView:
         """The head of the photograph, upright in a square picture. size: Its side, pixels."""
-        portrait = self.portrait
+        portrait, cameras = self.portrait, self.cameras
+        if abs(portrait.roll) > MAX_ROLL:
+            portrait, cameras = turn_upright(portrait, cameras)
         return frame_portrait(
             portrait.pixels,
             portrait.landmarks,
             portrait.irises,
             portrait.matte,
-            self.cameras,
+            cameras,
             self.rig_params,
             size=size,
         )
