@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From fits to a data set: points keep their places, people their rows, licences their word."""
+"""From fits to a data set: people keep their rows, licences their word, broken fits stay out."""
 
 import contextlib
 import dataclasses
@@ -15,10 +15,11 @@ from capture_files import tiny_capture
 from datasets import load_dataset
 from fake_flame import write_flame
 from PIL import Image
+from splat_scenes import scatter_on_faces
 
 from pointillist_hf.data.captures.pictures import cut_pictures
 from pointillist_hf.data.captures.writing import write_capture
-from pointillist_hf.data.fitting.canonicalization import PointFilter, canonicalize, point_keys
+from pointillist_hf.data.fitting.canonicalization import canonicalize
 from pointillist_hf.data.fitting.config import FitConfig
 from pointillist_hf.data.fitting.fits import FIT_FILE, read_fit
 from pointillist_hf.data.fitting.runner import fit_capture, fit_captures
@@ -29,8 +30,6 @@ from pointillist_hf.data.tokens.rows import FEATURES, row_cameras, row_params
 from pointillist_hf.data.tokens.tokenize_fits import choose_splits, find_fits, tokenize_fits
 from pointillist_hf.exporters.ply import read_bound_ply, write_bound_ply
 from pointillist_hf.geometry.cameras import project_points
-from pointillist_hf.geometry.structures import BoundSplats
-from pointillist_hf.geometry.triangles import triangle_frames
 from pointillist_hf.models.tokenization_points import PointTokenizer
 from pointillist_hf.motion.vhap_params import write_params
 from pointillist_hf.rigs.flame_rig import FlameHeadRig
@@ -38,6 +37,8 @@ from pointillist_hf.rigs.procedural_rig import ProceduralHeadRig
 from pointillist_hf.training.dataset import load_people
 
 FIT = FitConfig.preset("fast", num_steps=2)
+
+
 CONFIG = TokenizeConfig(
     num_bins=128, num_portraits=2, num_views=3, image_size=32, num_rig_points=20, num_test=1,
     identities_per_shard=1,
@@ -61,81 +62,6 @@ def dataset(fits, tmp_path_factory):
     folder = tmp_path_factory.mktemp("dataset") / "people"
     assert tokenize_fits([fits], folder, CONFIG, show_progress=False) == {}
     return folder
-
-
-def random_splats(rig, count=300, spread=0.5):
-    g = torch.Generator().manual_seed(0)
-    return BoundSplats(
-        means=spread * torch.randn(count, 3, generator=g),
-        log_scales=torch.zeros(count, 3),
-        quats=torch.randn(count, 4, generator=g),
-        opacity_logits=torch.randn(count, generator=g),
-        sh=torch.zeros(count, 1, 3),
-        bindings=torch.randint(rig.num_faces, (count,), generator=g),
-    )
-
-
-def test_canonical_points_lie_where_the_triangle_puts_them(tiny_rig, tiny_tokenizer):
-    splats, vertices = random_splats(tiny_rig), tiny_rig.v_template
-    points, statistics = canonicalize(splats, tiny_rig, vertices, tiny_tokenizer)
-    for n in range(0, len(splats), 37):
-        corners = vertices[tiny_rig.faces[splats.bindings[n]]]
-        rotation, centre, size = triangle_frames(corners)
-        expected = size * rotation @ splats.means[n] + centre
-        assert torch.allclose(points.means[n], expected, atol=1e-6)
-    assert torch.equal(points.bindings, splats.bindings)
-    assert statistics.num_points == statistics.num_splats == len(splats)
-
-
-def test_points_to_tokens_and_back_stay_within_half_a_bin(tiny_rig, tiny_tokenizer):
-    points, _ = canonicalize(random_splats(tiny_rig), tiny_rig, tiny_rig.v_template, tiny_tokenizer)
-    ids = tiny_tokenizer.encode_points(points)
-    decoded = tiny_tokenizer.decode_points(ids)
-    assert torch.equal(tiny_tokenizer.encode_points(decoded), ids)
-    distances = torch.cdist(points.means, decoded.means, p=torch.inf)
-    distances[points.bindings[:, None] != decoded.bindings] = torch.inf
-    assert float(distances.min(1).values.max()) <= tiny_tokenizer.bin_size / 2 * 1.001
-
-
-def test_statistics_count_shared_cells(tiny_rig, tiny_tokenizer):
-    splats = random_splats(tiny_rig)
-    twice = splats[torch.cat([torch.arange(300), torch.arange(60)])]
-    points, statistics = canonicalize(twice, tiny_rig, tiny_rig.v_template, tiny_tokenizer)
-    keys = point_keys(
-        tiny_tokenizer.normalize_coords(points.means), points.bindings, tiny_tokenizer
-    )
-    rows = {tuple(row) for row in tiny_tokenizer.encode_points(points)[4:-4].view(-1, 4).tolist()}
-    assert len(keys.unique()) == len(rows)
-    assert statistics.duplicates == pytest.approx(1 - len(rows) / 360)
-    assert statistics.shared_cells >= statistics.duplicates > 60 / 360 - 0.01
-    merged, after = canonicalize(
-        twice, tiny_rig, tiny_rig.v_template, tiny_tokenizer, PointFilter(merge_duplicates=True)
-    )
-    assert len(merged) == len(rows)
-    assert after.duplicates == 0
-
-
-def test_faint_splats_can_be_left_out(tiny_rig, tiny_tokenizer):
-    splats = random_splats(tiny_rig)
-    args = (splats, tiny_rig, tiny_rig.v_template, tiny_tokenizer)
-    opacities = splats.opacity_logits.sigmoid()
-    points, _ = canonicalize(*args, PointFilter(min_opacity=0.6))
-    assert len(points) == int((opacities >= 0.6).sum())
-    points, _ = canonicalize(*args, PointFilter(min_opacity=1.0, keep_every_face=True))
-    assert torch.equal(points.bindings.sort().values, splats.bindings.unique())
-    with pytest.raises(ValueError, match="No point is left"):
-        canonicalize(*args, PointFilter(min_opacity=1.0))
-
-
-def test_points_far_outside_the_cube_are_an_error(tiny_rig, tiny_tokenizer):
-    with pytest.raises(ValueError, match=r"of 300 points lie outside .* `max_outside` = 0.5%"):
-        canonicalize(
-            random_splats(tiny_rig, spread=50), tiny_rig, tiny_rig.v_template, tiny_tokenizer
-        )
-    splats = random_splats(tiny_rig)
-    broken = dataclasses.replace(splats, means=splats.means.log())
-    with pytest.raises(ValueError, match="`splats` must have finite places"):
-        canonicalize(broken, tiny_rig, tiny_rig.v_template, tiny_tokenizer)
 
 
 def test_a_data_set_is_what_load_dataset_expects(dataset, tmp_path):
@@ -166,7 +92,7 @@ def test_rows_hold_the_points_of_the_fit(dataset, fits):
 def test_pictures_of_a_row_show_the_head_in_the_frame_of_portraits(dataset):
     row = load_token_dataset(dataset, "train")[0]
     rig = ProceduralHeadRig.from_pretrained(dataset / "rig")
-    params, cameras = row_params(row, "view"), row_cameras(row)
+    params, cameras = row_params(row, "view"), row_cameras(row, "view")
     vertices = rig(params)
     for view, image in enumerate(row["views"]):
         alpha = np.asarray(image)[..., 3]
@@ -264,7 +190,7 @@ def test_an_original_fit_is_imported(fits, tmp_path):
     """A folder as GaussianAvatars writes it, on FLAME with teeth, with a capture beside it."""
     write_flame(tmp_path / "flame2023.pkl")
     rig = FlameHeadRig.from_flame(tmp_path / "flame2023.pkl")
-    splats = random_splats(rig, count=50, spread=0.3)
+    splats = scatter_on_faces(rig, count=50, spread=0.3)
     place = tmp_path / "fits" / "306" / "point_cloud" / "iteration_600000"
     place.mkdir(parents=True)
     write_bound_ply(splats, place / "point_cloud.ply", sh_degree=3)

@@ -3,8 +3,7 @@
 
 import pytest
 import torch
-from test_compiled_engine import HEADS, each_head
-from test_ring_cache import build_model
+from tiny_generators import HEADS, build_generator, each_head
 
 from pointillist_hf.decoding.generation import generate_points
 from pointillist_hf.decoding.grammar import PointGrammar
@@ -33,7 +32,7 @@ def decode(model, context, recording, *, mask=None, level="types", max_points=9,
 @pytest.mark.parametrize("level", ["types", "full"])
 @each_head
 def test_one_graph_gives_the_references_tokens(head, attention, level):
-    model = build_model(attention=attention, **HEADS[head])
+    model = build_generator(attention=attention, **HEADS[head])
     # A window of 16 tokens, clouds of up to 36.
     context = torch.randn(3, 5, 24)
     expected = generate_points(model, context, grammar=level, max_points=9, engine="reference")
@@ -49,7 +48,7 @@ def test_one_graph_gives_the_references_tokens(head, attention, level):
 
 @each_head
 def test_padded_conditioning_is_not_seen(head):
-    model, context = build_model(**HEADS[head]), torch.randn(2, 5, 24)
+    model, context = build_generator(**HEADS[head]), torch.randn(2, 5, 24)
     mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
     options = {"max_points": 6, "encoder_attention_mask": mask}
     expected = generate_points(model, context, engine="reference", **options)
@@ -62,7 +61,7 @@ def test_padded_conditioning_is_not_seen(head):
 @pytest.mark.parametrize("recording", ["cuda-graph", "inductor"])
 @each_head
 def test_recordings_on_a_gpu(head, recording):
-    model = build_model(**HEADS[head]).cuda()
+    model = build_generator(**HEADS[head]).cuda()
     context = torch.randn(2, 5, 24, device="cuda")
     options = {"min_points": 20, "max_points": 20}
     expected = generate_points(model, context, engine="reference", **options)

@@ -7,8 +7,7 @@ import threading
 
 import pytest
 import torch
-from test_compiled_engine import HEADS
-from test_ring_cache import build_model
+from tiny_generators import HEADS, build_generator
 from transformers.generation.streamers import BaseStreamer
 
 from pointillist_hf import PointTokenizer
@@ -20,7 +19,7 @@ engines = pytest.mark.parametrize("engine", ["reference", "compiled"])
 
 @pytest.fixture(scope="module", params=HEADS)
 def model(request):
-    return build_model(window=64, **HEADS[request.param])
+    return build_generator(sliding_window=64, **HEADS[request.param])
 
 
 @pytest.fixture(scope="module")

@@ -4,31 +4,23 @@
 import pytest
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from test_point_generator import CONTEXT, build_config, feed, labelled, random_ids
+from tiny_generators import (
+    CONTEXT,
+    NARROW_DEPTH,
+    build_config,
+    build_generator,
+    each_order,
+    feed,
+    label_tokens,
+    random_ids,
+)
 from torch.nn.functional import cross_entropy
 from transformers.cache_utils import DynamicCache, StaticCache
 
-from pointillist_hf import PointGeneratorConfig, PointGeneratorForCausalLM
+from pointillist_hf import PointGeneratorForCausalLM
 from pointillist_hf.decoding.generation import generate_points
 from pointillist_hf.decoding.grammar import PointGrammar
-from pointillist_hf.decoding.sampling import SeededSampling
 from pointillist_hf.models.depth_point_head import PointCache
-from pointillist_hf.training.windows import cut_window
-
-DEPTH = {
-    "point_head": "depth",
-    "loss_head": "typed",
-    "depth_num_hidden_layers": 2,
-    "depth_hidden_size": 24,
-    "depth_num_attention_heads": 3,
-    "depth_intermediate_size": 40,
-}
-ORDERS = pytest.mark.parametrize("order", ["xyzb", "yzxb"])
-
-
-def build_depth(**changes):
-    torch.manual_seed(1)
-    return PointGeneratorForCausalLM(build_config(**{**DEPTH, **changes})).eval()
 
 
 @pytest.fixture
@@ -38,12 +30,12 @@ def context():
 
 @pytest.fixture(scope="module")
 def generator():
-    return build_depth()
+    return build_generator(**NARROW_DEPTH)
 
 
 @pytest.fixture(scope="module")
 def precise():
-    return build_depth().double()
+    return build_generator(**NARROW_DEPTH).double()
 
 
 def naive_states(model, ids, context):
@@ -78,12 +70,12 @@ def test_incremental_equals_the_full_forward_beyond_the_window(precise, context,
     ids = random_ids(precise.config)  # 12 points, three windows
     with torch.no_grad():
         expected = precise.model(ids, context.double(), use_cache=False).last_hidden_state
-    found = feed(precise, ids, context.double(), sizes)
+    found, _ = feed(precise, ids, context.double(), sizes)
     torch.testing.assert_close(found, expected, atol=1e-10, rtol=0)
 
 
 def test_the_window_is_the_flat_one_in_points(context):
-    model, context = build_depth(num_hidden_layers=1).double(), context.double()
+    model, context = build_generator(num_hidden_layers=1, **NARROW_DEPTH).double(), context.double()
     ids = random_ids(model.config)  # the window of 16 tokens is 4 points
     whole = model.model(ids, context, use_cache=False).last_hidden_state[:, -1]
     for place, is_seen in ((-16, True), (-17, False)):
@@ -121,9 +113,9 @@ def test_permuted_coordinates_are_other_points(precise, context):
     assert (first - second).abs().min() > 1e-4
 
 
-@ORDERS
+@each_order
 def test_logits_are_those_of_the_slot_alone(order, context):
-    model = build_depth(token_order=order)
+    model = build_generator(token_order=order, **NARROW_DEPTH)
     layout, ids = model.config.layout, random_ids(model.config)
     states = model.model(ids, context, use_cache=False).last_hidden_state
     whole = model.lm_head(states)
@@ -140,90 +132,13 @@ def test_logits_are_those_of_the_slot_alone(order, context):
 
 
 def test_the_loss_is_the_masked_softmax(context):
-    model = build_depth()
+    model = build_generator(**NARROW_DEPTH)
     ids = random_ids(model.config, num_points=6)
-    labels = labelled(ids, model.config.layout)
+    labels = label_tokens(ids, model.config.layout)
     loss = model(ids, context, labels=labels, use_cache=False).loss
     logits = model(ids, context, use_cache=False).logits
     expected = cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())
     torch.testing.assert_close(loss, expected)
-
-
-def test_layers_run_once_per_point(generator, context):
-    ran, projected = [], []
-    layer = generator.model.layers[0]
-    handles = [
-        layer.cross_attn.q_proj.register_forward_hook(lambda *a: ran.append(a[2].shape[1])),
-        layer.cross_attn.k_proj.register_forward_hook(lambda *a: projected.append(1)),
-    ]
-    generate_points(generator, context, min_points=6, max_points=6, engine="reference")
-    for handle in handles:
-        handle.remove()
-    assert ran == [1] * 7  # the start and six points
-    assert len(projected) == 1
-
-
-@ORDERS
-@pytest.mark.parametrize("grammar", ["types", "full"])
-def test_generated_clouds_and_their_states(order, grammar):
-    model = build_depth(token_order=order)
-    context = torch.randn(6, 5, CONTEXT)
-    output = generate_points(
-        model, context, grammar=grammar, min_points=2, max_points=9, engine="reference"
-    )
-    layout, most = model.config.layout, int(output.num_points.max())
-    assert output.token_hidden_states.shape == (6, most, 4, 32)
-    assert len(output.num_points.unique()) > 1
-    checker = PointGrammar(layout, level=grammar, min_points=2, max_points=9)
-    with torch.no_grad():
-        states = model.model(output.input_ids, context, use_cache=False).last_hidden_state
-    for row, count in enumerate(output.num_points.tolist()):
-        ids = output.input_ids[row]
-        for length in range(4, 4 * (count + 1) + 1):
-            assert checker.allowed(ids[None, :length])[0, ids[length]]
-        expected = states[row, 4 : 4 * (count + 1)].unflatten(0, (count, 4))
-        found = output.token_hidden_states[row, :count]
-        torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-4)
-
-
-@torch.no_grad()
-def test_generate_draws_what_a_loop_without_cache_draws(generator, context):
-    output = generate_points(generator, context, seeds=[5, 6], max_points=8, engine="reference")
-    layout = generator.config.layout
-    grammar = PointGrammar(layout, max_points=8)
-    sampling = SeededSampling([torch.Generator().manual_seed(s) for s in (5, 6)], min_p=0.05)
-    ids = torch.full((2, 4), layout.bos_token_id)
-    for _ in range(output.input_ids.shape[1] - 7):
-        scores = generator(ids, context, use_cache=False).logits[:, -1]
-        ids = torch.cat([ids, sampling(ids, grammar(ids, scores)).argmax(-1)[:, None]], dim=1)
-    for row, count in enumerate(output.num_points.tolist()):
-        end = 4 * (count + 1) + 1
-        assert torch.equal(output.input_ids[row, :end], ids[row, :end])
-
-
-def test_plain_generate_works_with_and_without_cache(generator, context):
-    prompt = torch.full((2, 4), generator.config.bos_token_id)
-    with_cache, without = (
-        generator.generate(
-            prompt,
-            attention_mask=torch.ones_like(prompt),
-            encoder_hidden_states=context,
-            do_sample=False,
-            use_cache=use_cache,
-            max_new_tokens=21,
-        )
-        for use_cache in (True, False)
-    )
-    assert torch.equal(with_cache, without)
-    sampled = generator.generate(
-        prompt,
-        attention_mask=torch.ones_like(prompt),
-        encoder_hidden_states=context,
-        do_sample=True,
-        num_return_sequences=3,
-        max_new_tokens=21,
-    )
-    assert len(sampled) == 6
 
 
 def test_padded_conditioning_and_padded_points_are_not_seen(generator, context):
@@ -250,7 +165,7 @@ def test_positions_are_relative(generator, context):
 
 
 def test_eager_equals_sdpa(context):
-    model = build_depth()
+    model = build_generator(**NARROW_DEPTH)
     for num_points in (2, 10):
         ids = random_ids(model.config, num_points=num_points)
         model.set_attn_implementation("sdpa")
@@ -264,7 +179,7 @@ def test_eager_equals_sdpa(context):
 def test_every_parameter_gets_a_gradient_and_checkpointing_the_same(context):
     gradients = []
     for checkpoints in (False, True):
-        model = build_depth().train()
+        model = build_generator(**NARROW_DEPTH).train()
         if checkpoints:
             model.activation_checkpointing_enable()
         torch.manual_seed(0)
@@ -277,9 +192,11 @@ def test_every_parameter_gets_a_gradient_and_checkpointing_the_same(context):
 
 
 def test_gradients_are_those_of_differences():
-    model = build_depth(num_hidden_layers=1, depth_num_hidden_layers=1).double()
+    model = build_generator(
+        **{**NARROW_DEPTH, "num_hidden_layers": 1, "depth_num_hidden_layers": 1}
+    ).double()
     ids, context = random_ids(model.config, batch=1, num_points=1), torch.randn(1, 2, CONTEXT)
-    labels = labelled(ids, model.config.layout)
+    labels = label_tokens(ids, model.config.layout)
 
     def loss(weight, context):
         parameters = {"model.depth_head.point_proj.weight": weight}
@@ -292,23 +209,23 @@ def test_gradients_are_those_of_differences():
 
 
 def test_mixed_and_half_precision(context):
-    model = build_depth().train()
+    model = build_generator(**NARROW_DEPTH).train()
     ids = random_ids(model.config)
-    labels = labelled(ids, model.config.layout)
+    labels = label_tokens(ids, model.config.layout)
     expected = model(ids, context, labels=labels, use_cache=False).loss
     with torch.autocast("cpu", torch.bfloat16):
         output = model.model(ids, context, use_cache=False).last_hidden_state
         loss = model(ids, context, labels=labels, use_cache=False).loss
     assert output.dtype == loss.dtype == torch.float32
     torch.testing.assert_close(loss, expected, atol=0.02, rtol=0)
-    half = build_depth().bfloat16()
+    half = build_generator(**NARROW_DEPTH).bfloat16()
     output = generate_points(half, context.bfloat16(), max_points=3, engine="reference")
     assert output.token_hidden_states.dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize("is_tied", [False, True])
 def test_save_and_load(tmp_path, context, is_tied):
-    model = build_depth(tie_word_embeddings=is_tied, token_order="yzxb")
+    model = build_generator(tie_word_embeddings=is_tied, token_order="yzxb", **NARROW_DEPTH)
     model.save_pretrained(tmp_path)
     loaded = PointGeneratorForCausalLM.from_pretrained(tmp_path)
     assert loaded.config.depth_hidden_size == 24
@@ -341,7 +258,7 @@ def test_sizes_default_to_those_of_the_layers():
 )
 def test_impossible_configurations_are_refused(changes, message):
     with pytest.raises(StrictDataclassError, match=message):
-        build_config(**{**DEPTH, **changes})
+        build_config(**{**NARROW_DEPTH, **changes})
 
 
 def test_what_the_head_cannot_use_is_refused(generator, context):
@@ -399,10 +316,9 @@ def test_the_cache_follows_its_rows(precise, context):
 @pytest.mark.parametrize("head", ["flat", "depth"])
 @pytest.mark.parametrize("implementation", ["sdpa", "eager"])
 def test_the_training_forward_is_one_graph(head, implementation, context):
-    model = build_depth() if head == "depth" else PointGeneratorForCausalLM(build_config()).eval()
-    model.set_attn_implementation(implementation)
+    model = build_generator(attention=implementation, **(NARROW_DEPTH if head == "depth" else {}))
     ids = random_ids(model.config, num_points=2)
-    labels = labelled(ids, model.config.layout)
+    labels = label_tokens(ids, model.config.layout)
 
     def loss(ids, context, labels):
         return model(input_ids=ids, encoder_hidden_states=context, labels=labels, use_cache=False)[
@@ -411,33 +327,3 @@ def test_the_training_forward_is_one_graph(head, implementation, context):
 
     compiled = torch.compile(loss, backend="eager", fullgraph=True)
     torch.testing.assert_close(compiled(ids, context, labels), loss(ids, context, labels))
-
-
-@pytest.mark.parametrize("head", ["flat", "depth"])
-def test_it_learns_one_cloud_by_heart(head, tiny_tokenizer, tiny_points):
-    layers = {"num_hidden_layers": 1, "depth_num_hidden_layers": 1, "point_head": "depth"}
-    config = PointGeneratorConfig(
-        num_bins=64,
-        num_faces=tiny_tokenizer.num_faces,
-        token_order="yzxb",
-        hidden_size=48,
-        num_attention_heads=2,
-        intermediate_size=96,
-        cross_attention_size=CONTEXT,
-        loss_head="typed",
-        **(layers if head == "depth" else {"num_hidden_layers": 2}),
-    )
-    model, context = PointGeneratorForCausalLM(config), torch.randn(1, 5, CONTEXT)
-    ids = tiny_tokenizer.encode_points(tiny_points)
-    ids, labels = cut_window(ids, 0, len(ids), tiny_tokenizer.layout)
-    optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.0)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 6e-3, total_steps=150)
-    for _ in range(150):
-        loss = model(ids[None], context, labels=labels[None], use_cache=False).loss
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-    assert loss < 0.05  # nats per token
-    again = generate_points(model.eval(), context, temperature=0, grammar="full", max_points=60)
-    assert torch.equal(again.input_ids[0], ids)

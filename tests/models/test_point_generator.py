@@ -1,53 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The autoregressive transformer: its cache, its losses, its generation."""
+"""The autoregressive transformer: its window and cache, its conditioning, its losses."""
 
 import copy
 
 import pytest
 import torch
 from huggingface_hub.errors import StrictDataclassError
+from tiny_generators import (
+    CONTEXT,
+    WINDOW,
+    build_config,
+    build_generator,
+    feed,
+    label_tokens,
+    random_ids,
+)
 from torch.nn.functional import cross_entropy
 
-from pointillist_hf import PointGeneratorConfig, PointGeneratorForCausalLM
-from pointillist_hf.decoding.generation import generate_points
+from pointillist_hf import PointGeneratorForCausalLM
 from pointillist_hf.decoding.grammar import PointGrammar
 from pointillist_hf.training.windows import cut_window
-
-WINDOW, CONTEXT = 16, 24
-SIZES = {
-    "num_bins": 16,
-    "num_faces": 20,
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 64,
-    "sliding_window": WINDOW,
-    "cross_attention_size": CONTEXT,
-    "initializer_range": 0.2,  # far from uniform, so that differences show
-}
-
-
-def build_config(**changes):
-    return PointGeneratorConfig(**{**SIZES, **changes})
-
-
-def build_generator(**changes):
-    torch.manual_seed(1)
-    return PointGeneratorForCausalLM(build_config(**changes)).eval()
-
-
-def random_ids(config, batch=2, num_points=10):
-    """Whole sequences with every token in its slot."""
-    layout = config.layout
-    columns = [torch.randint(*layout.slot_range(s), (batch, num_points)) for s in range(4)]
-    body = torch.stack(columns, dim=-1).flatten(1)
-    start, end = (torch.full((batch, 4), i) for i in (layout.bos_token_id, layout.eos_token_id))
-    return torch.cat([start, body, end], dim=1)
-
-
-def labelled(ids, layout):
-    rows = [cut_window(row, 0, ids.shape[1], layout) for row in ids]
-    return torch.stack([labels for _, labels in rows])
 
 
 @pytest.fixture
@@ -65,26 +37,12 @@ def precise():
     return build_generator().double()
 
 
-@torch.no_grad()
-def feed(model, ids, context, sizes):
-    """Final hidden states when the tokens come in portions, over the rolling cache."""
-    cache, states, start = None, [], 0
-    for size in sizes:
-        output = model.model(
-            ids[:, start : start + size], context, past_key_values=cache, use_cache=True
-        )
-        cache = output.past_key_values
-        states.append(output.last_hidden_state)
-        start += size
-    return torch.cat(states, dim=1)
-
-
 @pytest.mark.parametrize("sizes", [[1] * 48, [4] + [1] * 44, [16, 16, 16], [20, 7, 1, 20]])
 def test_rolling_cache_equals_the_windowed_forward(precise, context, sizes):
     ids = random_ids(precise.config)  # 48 tokens, three windows
     with torch.no_grad():
         expected = precise.model(ids, context.double(), use_cache=False).last_hidden_state
-    found = feed(precise, ids, context.double(), sizes)
+    found, _ = feed(precise, ids, context.double(), sizes)
     torch.testing.assert_close(found, expected, atol=1e-10, rtol=0)
 
 
@@ -169,101 +127,11 @@ def test_logits_to_keep(generator, context):
     torch.testing.assert_close(kept, logits[:, places])
 
 
-def test_generated_states_are_the_teacher_forced_ones(generator, context):
-    output = generate_points(generator, context, seeds=[3, 4], max_points=12)
-    with torch.no_grad():
-        states = generator.model(output.input_ids, context, use_cache=False).last_hidden_state
-    for row, count in enumerate(output.num_points.tolist()):
-        expected = states[row, 4 : 4 * (count + 1)].unflatten(0, (count, 4))
-        found = output.token_hidden_states[row, :count]
-        torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-4)
-
-
-@pytest.mark.parametrize("grammar", ["types", "full"])
-@pytest.mark.parametrize("order", ["xyzb", "yzxb"])
-def test_shapes_and_form_of_generated_clouds(order, grammar):
-    model = build_generator(token_order=order)
-    context = torch.randn(6, 5, CONTEXT)
-    output = generate_points(model, context, grammar=grammar, min_points=2, max_points=9)
-    layout, most = model.config.layout, int(output.num_points.max())
-    assert output.input_ids.shape == (6, 4 * (most + 2))
-    assert output.token_hidden_states.shape == (6, most, 4, 32)
-    assert output.num_points.min() >= 2
-    assert most <= 9
-    assert len(output.num_points.unique()) > 1  # rows end at different times
-    checker = PointGrammar(layout, level=grammar, min_points=2, max_points=9)
-    for row, count in enumerate(output.num_points.tolist()):
-        ids = output.input_ids[row]
-        body = 4 * (count + 1)
-        assert (ids[:4] == layout.bos_token_id).all()
-        assert (ids[body : body + 4] == layout.eos_token_id).all()
-        assert (ids[body + 4 :] == layout.pad_token_id).all()
-        for length in range(4, body + 1):
-            assert checker.allowed(ids[None, :length])[0, ids[length]]
-        assert output.token_hidden_states[row, :count].abs().sum((1, 2)).min() > 0
-        assert output.token_hidden_states[row, count:].abs().sum() == 0
-
-
-def test_rows_of_a_batch_equal_single_generations(generator):
-    context = torch.randn(4, 5, CONTEXT)
-    batch = generate_points(generator, context, seeds=[7, 8, 9, 7], max_points=9)
-    for row, seed in enumerate([7, 8, 9, 7]):
-        alone = generate_points(generator, context[row : row + 1], seeds=[seed], max_points=9)
-        count = int(alone.num_points)
-        assert count == int(batch.num_points[row])
-        length = alone.input_ids.shape[1]
-        assert torch.equal(batch.input_ids[row, :length], alone.input_ids[0])
-        states = batch.token_hidden_states[row, :count]
-        torch.testing.assert_close(states, alone.token_hidden_states[0], atol=1e-5, rtol=1e-4)
-
-
-def test_seeds_decide(generator, context):
-    def generate(seeds):
-        return generate_points(generator, context, seeds=seeds, max_points=9).input_ids
-
-    torch.manual_seed(5)
-    first = generate([1, 2])
-    torch.manual_seed(6)  # the global random state has no say
-    assert torch.equal(generate([1, 2]), first)
-    other = generate([3, 2])
-    assert not torch.equal(other[0, :12], first[0, :12])
-    assert torch.equal(other[1, :12], first[1, :12])
-
-
-def test_zero_temperature_needs_no_seed(generator, context):
-    first, second = (
-        generate_points(generator, context, seeds=seeds, temperature=0, max_points=5).input_ids
-        for seeds in ([1, 2], [3, 4])
-    )
-    assert torch.equal(first, second)
-
-
-def test_exactly_max_points(generator, context):
-    output = generate_points(generator, context, min_points=5, max_points=5)
-    assert output.num_points.tolist() == [5, 5]
-
-
-def test_clouds_may_be_empty_if_asked_for(generator, context):
-    model = copy.deepcopy(generator)
-    end = model.config.eos_token_id
-    with torch.no_grad():
-        states = model.model(torch.full((2, 4), model.config.bos_token_id), context)
-        model.lm_head.weight[end] = 100 * states.last_hidden_state[:, -1].mean(0)
-    output = generate_points(model, context, min_points=0, max_points=3)
-    assert output.num_points.tolist() == [0, 0]
-    assert output.token_hidden_states.shape == (2, 0, 4, 32)
-
-
-def test_wrong_numbers_of_seeds_are_refused(generator, context):
-    with pytest.raises(ValueError, match="`seeds` must hold one seed per cloud, got 3 for 2"):
-        generate_points(generator, context, seeds=[1, 2, 3])
-
-
 def test_typed_loss_is_the_masked_softmax(context):
     model = build_generator(loss_head="typed")
     layout = model.config.layout
     ids = random_ids(model.config, num_points=6)
-    labels = labelled(ids, layout)
+    labels = label_tokens(ids, layout)
     assert (labels != -100).sum() == 2 * (4 * 6 + 1)
     loss = model(ids, context, labels=labels, use_cache=False).loss
     logits = model(ids, context, use_cache=False).logits
@@ -296,7 +164,7 @@ def test_typed_loss_of_windows_inside_a_cloud(context):
 def test_full_loss_is_the_plain_cross_entropy(context):
     model = build_generator(loss_head="full")
     ids = random_ids(model.config, num_points=6)
-    labels = labelled(ids, model.config.layout)
+    labels = label_tokens(ids, model.config.layout)
     output = model(ids, context, labels=labels, use_cache=False)
     log_likelihood = output.logits.log_softmax(-1)
     terms = [
@@ -311,7 +179,7 @@ def test_full_loss_is_the_plain_cross_entropy(context):
 def test_slot_losses_are_below_the_full_ones(context):
     """The typed softmax has fewer rivals."""
     ids = random_ids(build_config(), num_points=6)
-    labels = labelled(ids, build_config().layout)
+    labels = label_tokens(ids, build_config().layout)
     typed, full = (
         build_generator(loss_head=head)(ids, context, labels=labels).loss
         for head in ("typed", "full")

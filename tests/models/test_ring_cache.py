@@ -6,51 +6,12 @@ import resource
 
 import pytest
 import torch
+from tiny_generators import WINDOW, build_generator, feed
 from transformers import DynamicCache
 from transformers.cache_utils import EncoderDecoderCache
 
-from pointillist_hf import PointGeneratorConfig, PointGeneratorForCausalLM
 from pointillist_hf.decoding.generation import generate_points
 from pointillist_hf.models.ring_cache import RingCache
-
-WINDOW = 16
-
-
-def build_model(*, window=WINDOW, attention="sdpa", **changes):
-    torch.manual_seed(1)
-    sizes = {
-        "num_bins": 16,
-        "num_faces": 20,
-        "hidden_size": 32,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "intermediate_size": 64,
-        "cross_attention_size": 24,
-        "initializer_range": 0.2,
-    }
-    config = PointGeneratorConfig(**{**sizes, **changes}, sliding_window=window)
-    model = PointGeneratorForCausalLM(config).eval()
-    model.set_attn_implementation(attention)
-    return model
-
-
-@torch.no_grad()
-def feed(model, ids, context, sizes, cache, mask=None):
-    """Final hidden states when the tokens come in portions."""
-    states, start = [], 0
-    for size in sizes:
-        seen = None if mask is None else mask[:, : start + size]
-        output = model.model(
-            ids[:, start : start + size],
-            context,
-            attention_mask=seen,
-            past_key_values=cache,
-            use_cache=True,
-        )
-        cache = output.past_key_values
-        states.append(output.last_hidden_state)
-        start += size
-    return torch.cat(states, dim=1), cache
 
 
 # The eager softmax works in float32.
@@ -59,7 +20,7 @@ def feed(model, ids, context, sizes, cache, mask=None):
     "sizes", [[1] * 60, [4] + [1] * 56, [15, 1, 1, 17, 26], [16, 16, 28], [40] + [1] * 20, [60]]
 )
 def test_the_ring_equals_the_windowed_forward(sizes, attention, atol):
-    model = build_model(attention=attention).double()
+    model = build_generator(attention=attention).double()
     ids, context = torch.randint(39, (2, 60)), torch.randn(2, 5, 24).double()
     with torch.no_grad():
         expected = model.model(ids, context, use_cache=False).last_hidden_state
@@ -71,7 +32,7 @@ def test_the_ring_equals_the_windowed_forward(sizes, attention, atol):
 
 @pytest.mark.parametrize("sizes", [[1] * 40, [3, 13, 1, 1, 1, 1, 20]])
 def test_padded_prompts(sizes):
-    model = build_model().double()
+    model = build_generator().double()
     ids, context = torch.randint(39, (2, 40)), torch.randn(2, 5, 24).double()
     mask = torch.ones(2, 40).long()
     mask[1, :9] = 0
@@ -82,7 +43,7 @@ def test_padded_prompts(sizes):
 
 
 def test_steps_leave_keys_where_they_are():
-    model = build_model()
+    model = build_generator()
     ids, context = torch.randint(39, (1, 50)), torch.randn(1, 5, 24)
     _, cache = feed(model, ids[:, :20], context, [20], RingCache(model.config))
     layer = cache.self_attention_cache.layers[1]
@@ -94,7 +55,7 @@ def test_steps_leave_keys_where_they_are():
 
 
 def test_conditioning_is_projected_once_per_generation():
-    model = build_model()
+    model = build_generator()
     calls = []
     for layer in model.model.layers:
         for projection in (layer.cross_attn.k_proj, layer.cross_attn.v_proj):
@@ -105,7 +66,7 @@ def test_conditioning_is_projected_once_per_generation():
 
 
 def test_generate_takes_it_and_goes_on_from_it():
-    model = build_model()
+    model = build_generator()
     prompt, context = torch.randint(39, (2, 4)), torch.randn(2, 5, 24)
     options = {"encoder_hidden_states": context, "do_sample": False, "eos_token_id": None}
     expected = model.generate(prompt, max_new_tokens=40, **options)
@@ -117,7 +78,7 @@ def test_generate_takes_it_and_goes_on_from_it():
 
 
 def test_a_reset_ring_is_empty():
-    model = build_model()
+    model = build_generator()
     ids, context = torch.randint(39, (1, 30)), torch.randn(1, 5, 24)
     first, cache = feed(model, ids, context, [1] * 30, RingCache(model.config))
     cache.reset()
@@ -127,7 +88,7 @@ def test_a_reset_ring_is_empty():
 
 @pytest.mark.slow
 def test_memory_is_flat_over_100000_tokens():
-    model = build_model(num_hidden_layers=1, window=256)
+    model = build_generator(num_hidden_layers=1, sliding_window=256)
     context = torch.randn(1, 5, 24)
     cache, peaks = RingCache(model.config), []
     for _ in range(10):

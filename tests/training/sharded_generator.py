@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from test_ring_cache import build_model
+from tiny_generators import build_generator
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
@@ -41,7 +41,7 @@ def main(folder: Path) -> None:
     dist.init_process_group("gloo")
     mesh = init_device_mesh("cpu", (2,))
     for head in ({}, DEPTH):
-        plain, sharded = build_model(**head), build_model(**head)
+        plain, sharded = build_generator(**head), build_generator(**head)
         batch = build_batch(plain.config.layout)
         for module in sharded.modules():
             if type(module).__name__ in sharded._no_split_modules:
