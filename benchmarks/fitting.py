@@ -19,12 +19,12 @@ import numba
 import torch
 from transformers import HfArgumentParser
 
-from pointillist_hf.data.captures import read_capture
-from pointillist_hf.data.fit_config import FitConfig
-from pointillist_hf.data.fit_runner import fit_captures
-from pointillist_hf.data.fits import FittedPerson, read_fit
-from pointillist_hf.data.row_picture import draw_points
-from pointillist_hf.data.synthetic_captures import SyntheticCaptureConfig, write_synthetic_captures
+from pointillist_hf.data.captures.reading import read_capture
+from pointillist_hf.data.captures.synthetic import SyntheticCaptureConfig, write_synthetic_captures
+from pointillist_hf.data.fitting.config import FitConfig
+from pointillist_hf.data.fitting.fits import FittedPerson, read_fit
+from pointillist_hf.data.fitting.runner import fit_captures
+from pointillist_hf.data.tokens.row_picture import draw_points
 from pointillist_hf.exporters.images import write_contact_sheet
 from pointillist_hf.geometry.bound_splats import local_to_global
 from pointillist_hf.geometry.structures import CanonicalPoints, Capture

@@ -22,21 +22,16 @@ from pathlib import Path
 
 import torch
 import transformers
-from generation import (
-    CONDITIONING,
-    CONDITIONING_SIZE,
-    build_llama,
-    build_model,
-    count_bytes,
-    time_llama,
-    time_reference,
-)
+from decoding.networks import CONDITIONING, CONDITIONING_SIZE, build_llama, build_model
+from decoding.roofline import count_bytes
+from decoding.timers import time_llama, time_reference
 from torch import Tensor
 from transformers import HfArgumentParser
 
 from pointillist_hf import PointGeneratorForCausalLM
-from pointillist_hf.models.generation_point_generator import PointGrammar, SeededSampling
-from pointillist_hf.models.graph_decoder import GraphDecoder
+from pointillist_hf.decoding.grammar import PointGrammar
+from pointillist_hf.decoding.graph_decoder import GraphDecoder
+from pointillist_hf.decoding.sampling import SeededSampling
 from pointillist_hf.models.tokenization_points import TOKENS_PER_POINT
 
 # Layers, width, width of the feed-forward network, bins, faces: as in `generation.py`.

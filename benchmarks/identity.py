@@ -13,7 +13,7 @@ from pathlib import Path
 from transformers import HfArgumentParser
 
 from pointillist_hf import AvatarPipeline
-from pointillist_hf.data.synthetic_dataset import SyntheticDatasetConfig
+from pointillist_hf.data.tokens.synthetic import SyntheticDatasetConfig
 from pointillist_hf.evaluation.identification import identify_people
 from pointillist_hf.exporters.images import write_contact_sheet
 

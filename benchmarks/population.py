@@ -25,12 +25,12 @@ from transformers import HfArgumentParser
 from pointillist_hf.data.population.accessories import sample_earrings, sample_glasses
 from pointillist_hf.data.population.cloud import sample_cloud
 from pointillist_hf.data.population.glasses import HOOK_STEPS
+from pointillist_hf.data.population.photography import portrait_cameras
 from pointillist_hf.data.population.places import EYE_PARTS
 from pointillist_hf.data.population.scene import render_frame
 from pointillist_hf.data.population.strands import barycentric_coordinates, nearest_points
 from pointillist_hf.data.population.subject import METRES_PER_CM, Subject, build_subject
-from pointillist_hf.data.synthetic import portrait_cameras
-from pointillist_hf.data.synthetic_dataset import PROCEDURAL_CUBE
+from pointillist_hf.data.tokens.synthetic import PROCEDURAL_CUBE
 from pointillist_hf.rigs.procedural.fields import SIDES
 from pointillist_hf.rigs.procedural.template import vertex_normals
 

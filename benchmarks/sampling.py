@@ -20,7 +20,7 @@ from transformers import HfArgumentParser
 
 from pointillist_hf import AvatarPipeline
 from pointillist_hf.data.population.cloud import sample_cloud
-from pointillist_hf.data.synthetic_dataset import SyntheticDatasetConfig
+from pointillist_hf.data.tokens.synthetic import SyntheticDatasetConfig
 from pointillist_hf.evaluation.identification import draw_people, take_portrait
 from pointillist_hf.evaluation.metrics import rank_correlation
 from pointillist_hf.rigs.alignment import align_to_shape

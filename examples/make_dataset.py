@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import datasets
 from transformers import HfArgumentParser
 
-from pointillist_hf.data.synthetic_dataset import SyntheticDatasetConfig, build_synthetic_dataset
+from pointillist_hf.data.tokens.synthetic import SyntheticDatasetConfig, build_synthetic_dataset
 
 
 @dataclass

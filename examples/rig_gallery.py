@@ -22,13 +22,13 @@ from pointillist_hf import ProceduralHeadRig
 from pointillist_hf.data.population import subject as population
 from pointillist_hf.data.population.hairstyles import HAIR_STYLES
 from pointillist_hf.data.population.identity import sample_identity
+from pointillist_hf.data.population.photography import pose_subject
 from pointillist_hf.data.population.scene import render_frame
-from pointillist_hf.data.synthetic import pose_subject
 from pointillist_hf.exporters.images import write_contact_sheet
 from pointillist_hf.geometry.cameras import orbit_cameras
 from pointillist_hf.geometry.structures import Cameras
+from pointillist_hf.motion.arkit import arkit_params
 from pointillist_hf.rendering.mesh import rasterize_mesh
-from pointillist_hf.rigs.arkit import arkit_params
 from pointillist_hf.rigs.procedural.template import vertex_normals
 
 PAPER = np.array([0.96, 0.96, 0.97])

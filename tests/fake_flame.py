@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""FLAME files with the real structure and made-up numbers."""
+"""FLAME files with the real structure and made-up numbers, and parameters for them."""
 
 import io
 import pickle
@@ -9,6 +9,9 @@ from contextlib import contextmanager
 
 import numpy as np
 import scipy.sparse
+import torch
+
+from pointillist_hf.geometry.structures import RigParams
 
 NUM_VERTICES, NUM_FACES = 5023, 9976
 
@@ -106,3 +109,29 @@ def write_flame(path, arrays=None, *, protocol=2, chumpy=None):
             )
         path.write_bytes(dump(content, protocol))
     return arrays
+
+
+def random_params(rig, frames=2, seed=0, scale=0.4):
+    g = torch.Generator().manual_seed(seed)
+
+    def draw(size):
+        return scale * torch.randn(frames, size, generator=g)
+
+    return RigParams(
+        betas=draw(rig.num_betas)[:1].expand(frames, -1),
+        expression=draw(rig.num_expressions),
+        global_orient=draw(3),
+        neck_pose=draw(3),
+        jaw_pose=draw(3),
+        leye_pose=draw(3),
+        reye_pose=draw(3),
+        transl=draw(3),
+    )
+
+
+def rotation(axis_angle):
+    """Rodrigues' formula for one vector, float64."""
+    angle = np.linalg.norm(axis_angle)
+    x, y, z = axis_angle / angle
+    K = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
+    return np.eye(3) + np.sin(angle) * K + (1 - np.cos(angle)) * K @ K

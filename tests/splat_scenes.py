@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Splats and cameras that the rendering tests look at."""
+"""Splats, free and on the faces of a rig, and cameras that look at them."""
 
 import math
 
 import torch
 
-from pointillist_hf.geometry.structures import Cameras, Gaussians
+from pointillist_hf.geometry.structures import BoundSplats, Cameras, Gaussians
 from pointillist_hf.rendering.reference_backend import (
     MIN_ALPHA,
     MIN_TRANSMITTANCE,
@@ -51,6 +51,19 @@ def build_cloud(num_points=200, seed=0, extent=0.2, dtype=torch.float32):
         torch.rand(num_points, 3, generator=g, dtype=torch.float64),
     ]
     return Gaussians(*(v.to(dtype) for v in values))
+
+
+def scatter_on_faces(rig, count=300, spread=0.5):
+    """Splats on faces drawn at random, so far from them in units of the face."""
+    g = torch.Generator().manual_seed(0)
+    return BoundSplats(
+        means=spread * torch.randn(count, 3, generator=g),
+        log_scales=torch.zeros(count, 3),
+        quats=torch.randn(count, 4, generator=g),
+        opacity_logits=torch.randn(count, generator=g),
+        sh=torch.zeros(count, 1, 3),
+        bindings=torch.randint(rig.num_faces, (count,), generator=g),
+    )
 
 
 def find_clear_pixels(gaussians, cameras):

@@ -201,7 +201,7 @@ def test_interruption(portrait_file, tmp_path, monkeypatch):
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("pointillist_hf.models.image_processing_portrait.load_image", interrupt)
+    monkeypatch.setattr("pointillist_hf.portraits.image_processing_portrait.load_image", interrupt)
     result = run("avatar", portrait_file, "-o", tmp_path, "--model", tmp_path)
     assert result.exit_code == 130
     assert result.stderr == "Interrupted.\n"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Floor 3. An avatar: one person's canonical gaussians, tied to a rig that moves them."""
+"""Floor 4. An avatar: one person's canonical gaussians, tied to a rig that moves them."""
 
 from __future__ import annotations
 

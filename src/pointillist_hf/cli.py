@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Floor 8. The command `pointillist-hf`: each subcommand is a call into the library.
+"""Floor 10. The command `pointillist-hf`: each subcommand is a call into the library.
 
 Commands import what they need themselves, so that `--help` answers at once: torch and diffusers
 take seconds to load.
@@ -68,8 +68,8 @@ def make_avatar(
         )
     from .exporters.images import write_gif
     from .geometry.cameras import orbit_cameras
-    from .models.image_processing_portrait import load_image
     from .pipeline_avatar import AvatarPipeline
+    from .portraits.image_processing_portrait import load_image
 
     portrait = load_image(image)
     result = AvatarPipeline.from_pretrained(model or DEFAULT_MODEL)(
@@ -107,7 +107,7 @@ def animate_avatar(
         raise ValueError(f"`--output` must be a .gif, an .mp4 or a folder, got {output.name!r}.")
     from .avatar import Avatar
     from .geometry.cameras import orbit_cameras
-    from .rigs.motion_files import read_motion
+    from .motion.motion_files import read_motion
 
     person = Avatar.from_pretrained(avatar)
     frames = person.animate(read_motion(motion, person.rig))
@@ -171,8 +171,8 @@ def _describe_pipeline(path: Path) -> None:
 
 
 def _describe_dataset(path: Path, split: str, row: int, picture: Path | None) -> None:
-    from .data.row_picture import draw_row
-    from .data.token_dataset import load_token_dataset
+    from .data.tokens.dataset import load_token_dataset
+    from .data.tokens.row_picture import draw_row
 
     rows = load_token_dataset(path, split)
     typer.echo(f"data set; {len(rows)} people in split {split}")
@@ -213,7 +213,7 @@ def synthesize_captures(
     num_proc: Annotated[int, typer.Option(help="Processes.")] = 1,
 ) -> None:
     """Take pictures of synthetic people, in the layout of VHAP; an interrupted run goes on."""
-    from .data.synthetic_captures import SyntheticCaptureConfig, write_synthetic_captures
+    from .data.captures.synthetic import SyntheticCaptureConfig, write_synthetic_captures
 
     config = SyntheticCaptureConfig(resolution, image_size, num_timesteps, num_cameras)
     write_synthetic_captures(output, num_identities, config, seed=seed, num_proc=num_proc)
@@ -233,9 +233,9 @@ def fit_people(
     device: Annotated[str, typer.Option(help="cpu, or cuda, which draws with gsplat.")] = "cpu",
 ) -> None:
     """Fit Gaussians on the faces of the rig to captures; an interrupted run goes on."""
-    from .data.captures import find_captures
-    from .data.fit_config import FitConfig
-    from .data.fit_runner import fit_captures
+    from .data.captures.reading import find_captures
+    from .data.fitting.config import FitConfig
+    from .data.fitting.runner import fit_captures
 
     given = {"num_steps": num_steps, "max_points": max_points, "seed": seed}
     config = FitConfig.preset(preset, **{k: v for k, v in given.items() if v is not None})
@@ -266,8 +266,8 @@ def tokenize_people(
     num_proc: Annotated[int, typer.Option(help="Processes.")] = 1,
 ) -> None:
     """Make a tokenised data set of fits; an interrupted run goes on."""
-    from .data.fit_row import TokenizeConfig
-    from .data.tokenize_fits import tokenize_fits
+    from .data.tokens.fit_row import TokenizeConfig
+    from .data.tokens.tokenize_fits import tokenize_fits
 
     config = TokenizeConfig(
         num_bins=num_bins,

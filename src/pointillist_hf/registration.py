@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Floor 4. Tells diffusers and transformers about this package's classes.
+"""Floor 6. Tells diffusers and transformers about this package's classes.
 
 Diffusers resolves the classes of a pipeline through two private tables, and refuses packages that
 are not in them when a pipeline comes from the Hub. This is the one file that touches them, and the
@@ -25,6 +25,7 @@ from .models.tokenization_points import PointTokenizer
 # from_pretrained must be an instance of.
 PIPELINE_CLASSES = (
     "PortraitImageProcessor",
+    "PortraitTracker",
     "RigRegressor",
     "AvatarConditioner",
     "PointTokenizer",

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Floor 5: people, captures and the data sets made of them."""
+"""Floor 7: people, captures, fits and the data sets made of them."""

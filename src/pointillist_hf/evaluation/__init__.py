@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Floor 7: how good the avatars are."""
+"""Floor 9: how good the avatars are."""

@@ -19,10 +19,10 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ..data.population.cloud import sample_cloud
+from ..data.population.photography import portrait_cameras, take_portraits
 from ..data.population.scene import render_frame
 from ..data.population.subject import Subject, build_subject
-from ..data.synthetic import portrait_cameras, take_portraits
-from ..data.synthetic_dataset import FIRST_SEED, SyntheticDatasetConfig
+from ..data.tokens.synthetic import FIRST_SEED, SyntheticDatasetConfig
 from ..geometry.structures import Cameras
 from ..pipeline_avatar import AvatarPipeline
 from ..rendering.similarity import psnr

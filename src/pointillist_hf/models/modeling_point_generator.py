@@ -26,7 +26,6 @@ from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .configuration_point_generator import PointGeneratorConfig
 from .depth_point_head import DepthPointHead, PointCache, PointWindow
-from .generation_point_generator import PointGenerationMixin
 from .point_generator_layers import (
     PointGeneratorCrossAttention,
     PointGeneratorLayer,
@@ -295,10 +294,11 @@ def _count_on(inputs: Tensor, past: Cache | None) -> Tensor:
     return (torch.arange(inputs.shape[1], device=inputs.device) + seen)[None]
 
 
-class PointGeneratorForCausalLM(
-    PointGenerationMixin, PointGeneratorPreTrainedModel, GenerationMixin
-):
-    """The generator with its output head: next-token logits, loss, sampling."""
+class PointGeneratorForCausalLM(PointGeneratorPreTrainedModel, GenerationMixin):
+    """The generator with its output head: next-token logits, loss, `generate`.
+
+    Whole clouds are made by `decoding.generation.generate_points`.
+    """
 
     _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}  # noqa: RUF012
 

@@ -115,7 +115,7 @@ def rasterize(
 def _find_backend(backend: str) -> Callable[..., tuple[Tensor, Tensor, Tensor, Tensor]]:
     # Imported one by one: the CPU kernels cost a second to load, and gsplat is optional.
     if backend == "cpu":
-        from .cpu_backend import rasterize_cpu
+        from .cpu.backend import rasterize_cpu
 
         return rasterize_cpu
     if backend == "gsplat":

@@ -10,12 +10,13 @@ import torch
 from accelerate import PartialState
 from torch import Tensor, nn
 
+from ..decoding.generation import generate_points
 from ..exporters.images import write_contact_sheet
 from ..geometry.cameras import orbit_cameras
 from ..geometry.structures import CanonicalPoints, Gaussians
-from ..models.image_processing_portrait import PortraitImageProcessor
 from ..models.modeling_point_generator import PointGeneratorForCausalLM
 from ..models.slot_heads import IGNORED
+from ..portraits.image_processing_portrait import PortraitImageProcessor
 from ..rendering import rasterize
 from ..rigs.head_rig import HeadRig
 from .dataset import People
@@ -128,7 +129,7 @@ def draw_samples(
     """Clouds of the first people, true and sampled, seen from two sides. [4 K, H, W, 3]"""
     shown = people.persons[:NUM_SAMPLES]
     contexts = [encode_person(training, people, i, processor) for i in range(len(shown))]
-    output = training.generator.generate_points(torch.cat(contexts), max_points=max_points)
+    output = generate_points(training.generator, torch.cat(contexts), max_points=max_points)
     pictures = []
     for person, sampled in zip(shown, output.input_ids.cpu(), strict=True):
         for ids in (person.input_ids, sampled):

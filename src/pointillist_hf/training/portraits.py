@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
-from ..models.image_processing_portrait import PortraitImageProcessor
+from ..portraits.image_processing_portrait import PortraitImageProcessor
 
 
 def uniform(low: float, high: float, count: int, generator: torch.Generator) -> Tensor:

@@ -8,11 +8,11 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from ..geometry.structures import Cameras, Gaussians, RigParams
-from ..models.image_processing_portrait import PortraitImageProcessor
 from ..models.modeling_conditioner import AvatarConditioner
 from ..models.modeling_gaussian_decoder import GaussianDecoder, GaussianDecoderOutput
 from ..models.modeling_point_generator import PointGeneratorForCausalLM
 from ..models.tokenization_points import TOKENS_PER_POINT
+from ..portraits.image_processing_portrait import PortraitImageProcessor
 from ..rendering import rasterize
 from ..rigs.binding import animate_gaussians
 from .dataset import People, Person

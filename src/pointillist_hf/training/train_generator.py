@@ -8,11 +8,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ..models.image_processing_portrait import PortraitImageProcessor
 from ..models.modeling_conditioner import AvatarConditioner
 from ..models.modeling_point_generator import PointGeneratorForCausalLM
 from ..models.slot_heads import IGNORED
 from ..models.tokenization_points import TOKENS_PER_POINT, PointTokenizer, TokenLayout
+from ..portraits.image_processing_portrait import PortraitImageProcessor
 from ..rigs.head_rig import HeadRig
 from .dataset import People, Person
 from .loop import Batch, LoopConfig, Loss, Periodic, train

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from ..geometry.structures import RigParams
-from ..models.image_processing_portrait import PortraitImageProcessor
 from ..models.modeling_rig_regressor import RigRegressor
+from ..portraits.image_processing_portrait import PortraitImageProcessor
 from ..rigs.head_rig import HeadRig
 from .dataset import People
 from .loop import Batch, LoopConfig, train

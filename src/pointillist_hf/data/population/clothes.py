@@ -6,17 +6,13 @@ Centimetres; x points to the subject's left, y up, z out of the face.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from ...rigs.procedural.fields import bell
 from ...rigs.procedural.region_masks import cloth_mask
+from .appearance import Appearance
 from .noise import value_noise
 from .places import SurfacePlaces
-
-if TYPE_CHECKING:
-    from .appearance import Appearance
 
 HIGHEST_NECKLINE = -9.0
 STRIPE_PERIOD = 1.7

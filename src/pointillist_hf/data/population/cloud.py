@@ -17,7 +17,7 @@ import torch
 from ...geometry.rotations import matrix_to_quat
 from ...rigs.procedural.region_masks import scalp_mask
 from ...rigs.procedural.template import vertex_normals
-from .appearance import surface_color
+from .painting import surface_color
 from .ribbons import strand_brightness
 from .skin_places import choose_skin_places, farthest_points, nearest_distances
 from .solids import line_frames

@@ -3,17 +3,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from ...rigs.procedural.fields import smoothstep
 from ...rigs.procedural.sculpt import EYE_CENTRE
+from .appearance import Appearance
 from .noise import value_noise
 from .places import SurfacePlaces, blend
-
-if TYPE_CHECKING:
-    from .appearance import Appearance
 
 SCLERA = (0.93, 0.92, 0.90)
 PUPIL = (0.02, 0.02, 0.02)

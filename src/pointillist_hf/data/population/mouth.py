@@ -6,15 +6,11 @@ Centimetres; x points to the subject's left, y up, z out of the face.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from ...rigs.procedural.fields import bell, smoothstep
+from .appearance import Appearance
 from .places import PART_IDS, SurfacePlaces, blend
-
-if TYPE_CHECKING:
-    from .appearance import Appearance
 
 LINING = (0.62, 0.27, 0.27)
 THROAT = (0.16, 0.05, 0.05)

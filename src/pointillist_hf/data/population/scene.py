@@ -8,8 +8,8 @@ import numpy as np
 from ...geometry.structures import Cameras
 from ...rendering.mesh import MeshBuffers, rasterize_mesh
 from ...rigs.procedural.template import HeadTemplate, vertex_normals
-from .appearance import surface_color, surface_gloss
 from .lenses import lay_lenses
+from .painting import surface_color, surface_gloss
 from .ribbons import Ribbons, build_ribbons
 from .shading import SOLID_WRAP, Lighting, shade_strands, shade_surface, to_light, to_srgb
 from .solids import Solids, build_solids

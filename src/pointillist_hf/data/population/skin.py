@@ -8,17 +8,14 @@ the subject's left, y up, z out of the face.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ...rigs.procedural.fields import bell, smoothstep
 from ...rigs.procedural.region_masks import beard_mask, brow_mask, lip_mask, scalp_mask
+from .appearance import Appearance
 from .noise import value_noise
 from .places import SurfacePlaces, Vector, blend, tint
-
-if TYPE_CHECKING:
-    from .appearance import Appearance
 
 Feature = Callable[[np.ndarray, SurfacePlaces, "Appearance"], np.ndarray]
 

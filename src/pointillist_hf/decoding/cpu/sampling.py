@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Grammar and sampling inside the decoding kernels: `PointGrammar` and `SeededSampling` again.
+
+The noise is that of torch's CPU generator, number for number, but only the numbers that can decide
+a draw are made. numba's cache of `points` notices no edits in this file: delete `__pycache__`
+after one.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+from numpy import ndarray
+
+from ...rendering.cpu.exp2 import exp2
+from .arithmetic import F32, LOG2_E, ZERO, U, larger
+
+WORDS = 624  # of the Mersenne twister's state
+u32 = np.uint32
+LEAST = F32(-3e38)
+# A draw is looked at when it might win; the margin covers the rounding of that estimate.
+MARGIN = F32(1.001)
+FEW = 16  # tokens that are looked at before there is a best score to speak of
+
+
+class Rules(NamedTuple):
+    """Grammar and sampling, of all rows."""
+
+    firsts: ndarray  # [4] first id of each slot
+    counts: ndarray  # [4] ids of each slot
+    ranks: ndarray  # [4] place of each slot in the sort key
+    is_sorted: bool
+    min_points: int
+    max_points: int
+    end: int  # id
+    vocabulary: int
+    temperature: float
+    log_min_p: float  # zero or less; -inf cuts nothing
+
+
+class Draws(NamedTuple):
+    """Of each row: its last and its current point, its random stream, and room for a draw."""
+
+    marks: ndarray  # [B WORDS / 2] who may win, of the tokens whose words there are
+    points: ndarray  # [B, 2, 4] in the order of the sort key; what is not known yet is the largest
+    twister: ndarray  # [B WORDS]
+    words: ndarray  # [B, 2] words that earlier tokens had, and words made so far
+
+
+@njit
+def _twist(twister: ndarray, at: int) -> None:
+    """The next WORDS words of a Mersenne twister, not yet tempered."""
+    # Three loops, so that each has a fixed distance between what it reads and what it writes, on a
+    # part of the array that starts at zero: otherwise they stay scalar.
+    state = twister[at : at + WORDS]
+    high, low, matrix, one = u32(0x80000000), u32(0x7FFFFFFF), u32(0x9908B0DF), u32(1)
+    for k in range(U(227)):
+        y = (state[k] & high) | (state[k + U(1)] & low)
+        state[k] = state[k + U(397)] ^ (y >> one) ^ ((y & one) * matrix)
+    for k in range(U(227), U(623)):
+        y = (state[k] & high) | (state[k + U(1)] & low)
+        state[k] = state[k - U(227)] ^ (y >> one) ^ ((y & one) * matrix)
+    y = (state[U(623)] & high) | (state[U(0)] & low)
+    state[U(623)] = state[U(396)] ^ (y >> one) ^ ((y & one) * matrix)
+
+
+@njit
+def _temper(word: int) -> int:
+    word ^= word >> u32(11)
+    word ^= (word << u32(7)) & u32(0x9D2C5680)
+    word ^= (word << u32(15)) & u32(0xEFC60000)
+    return word ^ (word >> u32(18))
+
+
+@njit
+def uniform(twister: ndarray, at: int) -> float:
+    """What `torch.rand(vocabulary, dtype=float64)` has for a token, from where its words are."""
+    first, second = _temper(twister[at]), _temper(twister[at + 1])
+    bits = (np.uint64(first) << np.uint64(32)) | np.uint64(second)
+    return np.float64(bits & np.uint64((1 << 53) - 1)) * 2.0**-53
+
+
+@njit
+def find_words(draws: Draws, b: int, token: int) -> tuple[int, int]:
+    """Where the words of a token are, which are made now, and of how many tokens from it on.
+
+    Ask in ascending order.
+    """
+    word = draws.words[b, 0] + 2 * token
+    while draws.words[b, 1] <= word:
+        _twist(draws.twister, b * WORDS)
+        draws.words[b, 1] += WORDS
+    left = draws.words[b, 1] - word
+    return (b + 1) * WORDS - left, left // 2
+
+
+@njit
+def _compare(points: ndarray, b: int, first: int, last: int) -> int:
+    """Current point against the last one on a part of the sort key: 1, 0 or -1."""
+    for rank in range(first, last):
+        difference = points[b, 1, rank] - points[b, 0, rank]
+        if difference != 0:
+            return 1 if difference > 0 else -1
+    return 0
+
+
+@njit
+def _lowest(rules: Rules, points: ndarray, b: int, slot: int) -> int:
+    """Smallest value of the slot that keeps the order, see `PointGrammar`."""
+    rank = rules.ranks[slot]
+    if _compare(points, b, 0, rank) > 0:
+        return 0
+    repeats = _compare(points, b, rank + 1, 4) >= 0
+    return points[b, 0, rank] + (0 if repeats else 1)
+
+
+@njit
+def _find_best(logits: ndarray, start: int, first: int, stop: int) -> int:
+    """Index of the likeliest token, the first of them if there are several."""
+    top, winner = LEAST, first
+    for i in range(first, stop):
+        if logits[start + i] > top:
+            top, winner = logits[start + i], i
+    return winner
+
+
+@njit
+def _scale(logits: ndarray, first: int, stop: int, temperature: float) -> float:
+    """Divides logits by the temperature; the largest quotient."""
+    top = LEAST
+    for i in range(U(first), U(stop)):
+        logits[i] /= temperature
+        top = larger(top, logits[i])
+    return top
+
+
+@njit
+def _find_rivals(
+    logits: ndarray, twister: ndarray, marks: ndarray, part: tuple, best: float, threshold: float
+) -> int:
+    """Notes the tokens of a part that might do better than the best score; their number."""
+    logit_at, word_at, size = part
+    for k in range(U(size)):
+        # At most 2^-21 less than the number that the second word completes.
+        word = _temper(twister[U(word_at) + U(2) * k])
+        value = F32(np.int32(word & u32((1 << 21) - 1))) * F32(2.0**-21)
+        # -log(-log1p(-u)) is at most -log(u): most draws lose without a logarithm.
+        logit = logits[U(logit_at) + k]
+        chance = exp2(-larger(best - logit, ZERO) * LOG2_E) * MARGIN
+        marks[k] = (value < chance) & (logit >= threshold)
+    count = 0
+    for k in range(size):  # without a branch that nobody could foretell
+        is_rival = marks[k]
+        marks[count] = k
+        count += is_rival
+    return count
+
+
+@njit
+def _draw(rules: Rules, draws: Draws, b: int, place: tuple, logits: ndarray) -> int:
+    """Index of the token that wins among [low, count), and the end if it may come.
+
+    Args:
+        rules: Of all rows.
+        draws: Of each row.
+        b: Row.
+        place: Slot, low, count, and the count again or one more if the end may come.
+        logits: [B vocabulary]
+    """
+    slot, low, count, stop = place
+    start, first = b * rules.vocabulary, min(low, count)
+    if rules.temperature == 0:
+        return _find_best(logits, start, first, stop)
+    top = _scale(logits, start + first, start + stop, F32(rules.temperature))
+    threshold, winner, best = top + F32(rules.log_min_p), first, LEAST
+    i, most, marks = first, FEW, draws.marks[b * WORDS // 2 : (b + 1) * WORDS // 2]
+    while i < stop:
+        token = rules.firsts[slot] + i if i < count else rules.end
+        at, left = find_words(draws, b, token)
+        size = min(most, left, (count if i < count else stop) - i)
+        part = start + i, at, size
+        for n in range(_find_rivals(logits, draws.twister, marks, part, best, threshold)):
+            k = marks[n]
+            exponential = F32(-np.log1p(-uniform(draws.twister, at + 2 * k)))
+            score = logits[start + i + k] - np.log(exponential)
+            if score > best:
+                best, winner = score, i + k
+        i, most = i + size, min(2 * most, WORDS)
+    return winner
+
+
+@njit
+def choose(b: int, position: int, rules: Rules, draws: Draws, logits: ndarray) -> int:
+    """The token at a position, from the logits of what its slot may hold and of the end."""
+    slot, num_points = position % 4, position // 4 - 1
+    count, points = rules.counts[slot], draws.points
+    if slot == 0:
+        for s in range(4):
+            rank = rules.ranks[s]
+            points[b, 0, rank], points[b, 1, rank] = points[b, 1, rank], rules.counts[s] - 1
+    low = _lowest(rules, points, b, slot) if rules.is_sorted and num_points else 0
+    if slot == 0 and num_points == rules.max_points:
+        low = count
+    may_end = slot == 0 and (num_points >= rules.min_points or low >= count)
+    place = slot, low, count, count + 1 if may_end else count
+    chosen = _draw(rules, draws, b, place, logits)
+    draws.words[b, 0] += 2 * rules.vocabulary
+    if chosen == count:
+        return rules.end
+    points[b, 1, rules.ranks[slot]] = chosen
+    return rules.firsts[slot] + chosen

@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which token may follow: a cloud is a list of points, sorted if wished, with an end."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+from transformers import LogitsProcessor
+
+from ..models.tokenization_points import SORT_KEY, TOKENS_PER_POINT, TokenLayout
+
+GrammarLevel = Literal[
+    "types",  # every slot holds its kind of token, and a cloud ends where a point may start
+    "full",  # also: the points come in the order of the tokenizer
+]
+
+
+class PointGrammar(LogitsProcessor):
+    """Forbids the tokens that cannot continue a valid cloud; every allowed one can be completed.
+
+    The values allowed in a slot are an interval [low, last]: the low end is the smallest value
+    with which the point can still end up at or above the previous one in the sort key.
+
+    Args:
+        layout: The vocabulary.
+        level: `GrammarLevel`.
+        min_points: A cloud may not end before it has so many points.
+        max_points: A cloud must end when it has so many points.
+    """
+
+    def __init__(
+        self,
+        layout: TokenLayout,
+        *,
+        level: GrammarLevel = "types",
+        min_points: int = 1,
+        max_points: int | None = None,
+    ) -> None:
+        if level not in ("types", "full"):
+            raise ValueError(f"`grammar` must be 'types' or 'full', got {level!r}.")
+        if min_points < 0 or (max_points is not None and max_points < max(min_points, 1)):
+            raise ValueError(
+                "`max_points` must be at least 1 and at least `min_points`, "
+                f"got {max_points} and {min_points}."
+            )
+        self.layout, self.level = layout, level
+        self.min_points, self.max_points = min_points, max_points
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """Sets the scores of forbidden tokens to minus infinity. [B, L], [B, V] -> [B, V]"""
+        return scores.masked_fill(~self.allowed(input_ids), -torch.inf)
+
+    def allowed(self, input_ids: Tensor) -> Tensor:
+        """Which token may come next in each row, all rows being equally long.
+
+        Args:
+            input_ids: Sequences so far, from their first start token. [B, L]
+
+        Returns:
+            Booleans. [B, V]
+        """
+        layout = self.layout
+        done = input_ids.shape[1] - TOKENS_PER_POINT
+        num_points, slot = divmod(done, TOKENS_PER_POINT)
+        low, end = layout.slot_range(slot)
+        ids = torch.arange(layout.vocab_size, device=input_ids.device)
+        lowest = self._lowest(input_ids, slot) if self.level == "full" and num_points else None
+        lowest = ids.new_zeros(len(input_ids)) if lowest is None else lowest
+        if slot == 0 and num_points == self.max_points:
+            lowest = lowest + (end - low)  # nothing but the end is left
+        allowed = (ids >= low + lowest[:, None]) & (ids < end)
+        if slot == 0:
+            may_end = (num_points >= self.min_points) | (low + lowest >= end)
+            allowed[:, layout.eos_token_id] = may_end
+        finished = (input_ids == layout.eos_token_id).any(1)
+        padding = ids == layout.pad_token_id
+        return torch.where(finished[:, None], padding, allowed)
+
+    def _lowest(self, input_ids: Tensor, slot: int) -> Tensor:
+        """Smallest value of the slot, counted from its first id, that keeps the order. [B]"""
+        layout = self.layout
+        start = input_ids.shape[1] - slot
+        firsts = [layout.slot_range(s)[0] for s in range(TOKENS_PER_POINT)]
+        tops = [layout.slot_range(s)[1] - layout.slot_range(s)[0] - 1 for s in range(4)]
+        previous, current = {}, {}
+        for s, name in enumerate(layout.token_order):
+            previous[name] = input_ids[:, start - TOKENS_PER_POINT + s] - firsts[s]
+            # A value still to come may be as large as its slot allows.
+            given = input_ids[:, start + s] - firsts[s] if s < slot else None
+            current[name] = torch.full_like(previous[name], tops[s]) if given is None else given
+        position = SORT_KEY.index(layout.token_order[slot])
+        before, name, after = SORT_KEY[:position], SORT_KEY[position], SORT_KEY[position + 1 :]
+        above = _compare(previous, current, before) > 0
+        repeats = _compare(previous, current, after) >= 0  # the same value again can be completed
+        lowest = previous[name] + (~repeats).long()
+        return lowest.masked_fill(above, 0)
+
+
+def _compare(previous: dict[str, Tensor], current: dict[str, Tensor], names: str) -> Tensor:
+    """Lexicographic comparison of two points on some axes: 1 current is larger, 0 equal, -1. [B]"""
+    result = torch.zeros_like(previous["y"])
+    for name in names:
+        result = torch.where(result == 0, (current[name] - previous[name]).sign(), result)
+    return result

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How the next token is drawn: every row from a random stream of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from transformers import LogitsProcessor
+
+
+class SeededSampling(LogitsProcessor):
+    """Draws by argmax: scores plus Gumbel noise from one random stream per row.
+
+    A row's draws depend on its own stream only, so an avatar does not change with its neighbours
+    in a batch, and the global random state is left alone. Use with `do_sample=False`.
+
+    Args:
+        generators: One per row.
+        temperature: Divides the scores; 0 is greedy.
+        min_p: Tokens less likely than this share of the likeliest are cut off first.
+    """
+
+    def __init__(
+        self,
+        generators: Sequence[torch.Generator],
+        *,
+        temperature: float = 1.0,
+        min_p: float = 0.0,
+    ) -> None:
+        if temperature < 0 or not 0 <= min_p <= 1:
+            raise ValueError(
+                "`temperature` must not be negative and `min_p` must lie in [0, 1], "
+                f"got {temperature} and {min_p}."
+            )
+        self.generators, self.temperature, self.min_p = generators, temperature, min_p
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """Scores whose argmax is a draw. [B, L], [B, V] -> [B, V]"""
+        if self.temperature == 0:
+            return scores
+        logits = scores.float() / self.temperature
+        if self.min_p > 0:
+            threshold = logits.amax(-1, keepdim=True) + torch.tensor(self.min_p).log().item()
+            logits = logits.masked_fill(logits < threshold, -torch.inf)
+        # Float64, because torch makes these numbers alike in all its builds; `cpu.sampling`
+        # makes them as well.
+        rows = [
+            torch.rand(
+                scores.shape[1], dtype=torch.float64, device=generator.device, generator=generator
+            )
+            for generator in self.generators
+        ]
+        exponential = -torch.log1p(-torch.stack(rows))
+        # The logarithm of an exponential variable is minus a Gumbel one.
+        return logits - exponential.to(logits).log()
