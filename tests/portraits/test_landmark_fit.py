@@ -23,6 +23,7 @@ from pointillist_hf.portraits.landmark_residuals import (
     point_terms,
     select_targets,
 )
+from pointillist_hf.portraits.landmark_solver import solve_arrow
 from pointillist_hf.portraits.portrait_tracker import PortraitTracker
 from pointillist_hf.portraits.posed_points import pose_jacobian, pose_points
 from pointillist_hf.portraits.rig_basis import build_joint_basis, build_vertex_basis
@@ -225,6 +226,26 @@ def test_one_person_in_many_frames(tiny_rig):
         for params in (shared.rig_params, single.rig_params)
     ]
     assert wrong[0] < 0.9 * wrong[1]
+
+
+def test_an_arrow_is_solved_like_any_other_system():
+    frames, shape, own = 3, 4, 5
+    factors = torch.randn(frames, 20, shape + own, dtype=torch.float64)
+    squares, gradient = factors.mT @ factors, torch.randn(frames, shape + own).double()
+    is_free = torch.ones(frames, shape + own, dtype=torch.bool)
+    is_free[1, shape + 2] = False
+    steps = solve_arrow(squares, gradient, is_free, shape)
+    # All unknowns of all frames in one matrix.
+    expand = torch.zeros(frames, shape + own, shape + frames * own, dtype=torch.float64)
+    expand[:, :shape, :shape] = torch.eye(shape)
+    for t in range(frames):
+        first = shape + t * own
+        expand[t, shape:, first : first + own] = torch.eye(own)
+    expand[1, shape + 2] = 0
+    dense = torch.einsum("tua,tuv,tvb->ab", expand, squares, expand)
+    dense[shape + own + 2, shape + own + 2] = 1
+    solution = torch.linalg.solve(dense, torch.einsum("tua,tu->a", expand, gradient))
+    torch.testing.assert_close(steps, torch.einsum("tua,a->tu", expand, solution))
 
 
 @pytest.mark.parametrize("kind", ["procedural", "flame"])
