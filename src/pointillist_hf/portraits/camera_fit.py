@@ -10,8 +10,8 @@ from ..geometry.cameras import project_points
 from ..geometry.rotations import axis_angle_to_matrix
 from ..geometry.structures import Cameras, RigParams
 from ..geometry.triangles import interpolate_corners
-from ..rigs.head_rig import HeadRig
 from ..rigs.landmark_sources import find_landmark_places
+from ..rigs.head_rig import HeadRig
 from .weak_perspective import align_to_landmarks
 
 CAMERA_DISTANCE = 1.2  # metres

@@ -33,7 +33,7 @@ def color_points(
     *,
     num_rounds: int = 3,
 ) -> Tensor:
-    """SRGB of each point.
+    """sRGB of each point.
 
     Args:
         cloud: Completed points.

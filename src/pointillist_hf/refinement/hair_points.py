@@ -17,12 +17,13 @@ from .hair_surface import (
     HairSurface,
     find_hair_pixels,
     nearest_depth,
+    smooth_step,
 )
 from .neighbors import nearest_points
 from .placement import rest_points
 from .portrait_view import BROWS, PortraitView, metres_per_pixel
 from .projection import draw_depth
-from .surface_cloud import SurfaceCloud, frames_along
+from .surface_cloud import SurfaceCloud, frames_along, join_clouds
 
 STRIDE = 2.1  # pixels between the points that the photograph shows
 SPACING = 6e-3  # metres between those around the head
@@ -180,9 +181,7 @@ def _points_around(
     inside = outside | (nearest_depth(inner, pixels) > 0)
     keep = (hairiness + ragged > HALF) & hidden & inside & ~in_face
     size = 0.7 * SPACING / math.sqrt(density)
-    discs = torch.stack(
-        [STRAND * size * torch.ones(len(places)), size * torch.ones(len(places))], -1
-    )
+    discs = torch.stack([STRAND * size * torch.ones(len(places)), size * torch.ones(len(places))], -1)
     return places[keep], normals[keep], discs[keep]
 
 
