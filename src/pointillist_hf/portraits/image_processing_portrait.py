@@ -17,7 +17,6 @@ from transformers.image_processing_base import ImageProcessingMixin
 from ..geometry.cameras import project_points
 from ..geometry.structures import Cameras
 from .face_detection import FaceBox, crop_square, detect_faces, person_matte
-
 from .portrait import Portrait
 from .rotated_square import RotatedSquare
 

@@ -33,7 +33,7 @@ def color_points(
     *,
     num_rounds: int = 3,
 ) -> Tensor:
-    """sRGB of each point.
+    """SRGB of each point.
 
     Args:
         cloud: Completed points.

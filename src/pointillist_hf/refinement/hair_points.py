@@ -17,13 +17,12 @@ from .hair_surface import (
     HairSurface,
     find_hair_pixels,
     nearest_depth,
-    smooth_step,
 )
 from .neighbors import nearest_points
 from .placement import rest_points
 from .portrait_view import BROWS, PortraitView, metres_per_pixel
 from .projection import draw_depth
-from .surface_cloud import SurfaceCloud, frames_along, join_clouds
+from .surface_cloud import SurfaceCloud, frames_along
 
 STRIDE = 2.1  # pixels between the points that the photograph shows
 SPACING = 6e-3  # metres between those around the head

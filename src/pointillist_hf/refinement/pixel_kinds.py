@@ -45,7 +45,7 @@ def _drop_shadows(kinds: Tensor, seeds: Tensor) -> Tensor:
     rooted = torch.isin(core, core[seeds & (core > 0)].unique()) & (core > 0)
     kept = grow_mask(rooted, SHADOW + 1) & hair
     others = torch.where(hair, -1, kinds)
-    _, nearest = nearest_pixels((others >= 0))
+    _, nearest = nearest_pixels(others >= 0)
     return torch.where(hair & ~kept, others.flatten()[nearest], kinds)
 
 

@@ -25,7 +25,6 @@ from .surface_cloud import (
     split_faces,
 )
 
-
 OPEN_JAW, MOST_STRETCH = (0.3, 0.0, 0.0), 2.0  # radians; denser than that is a waste
 UNSEEN = 2.0  # how much farther apart points are where the photograph does not show them
 
