@@ -18,15 +18,18 @@ from ..geometry.structures import RigParams
 from ..rigs.head_rig import HeadRig
 from ..rigs.skinning import SkinnedPoints, skin_points
 
-UPPER_LIP, LOWER_LIP = (61, 62, 63), (67, 66, 65)  # iBUG landmarks that touch when the mouth is shut
+UPPER_LIP, LOWER_LIP = (
+    (61, 62, 63),
+    (67, 66, 65),
+)  # iBUG landmarks that touch when the mouth is shut
 JAW_KNOTS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5)  # strengths of `jawOpen`
-# Of named expressions, those that move the lips up and down and leave cheeks and corners alone.
+# Of named expressions, those that move the lips up and down, and the corners, which a jaw drags.
 LIP_MOVES = (
     "mouthClose", "mouthRollLower", "mouthLowerDownLeft", "mouthLowerDownRight", "mouthUpperUpLeft",
-    "mouthUpperUpRight",
+    "mouthUpperUpRight", "mouthSmileLeft", "mouthSmileRight", "mouthFrownLeft", "mouthFrownRight",
 )  # fmt: skip
 # The middle of the lips must meet; beside it, a lip may lie a little in front of the other.
-MIDDLE_WEIGHT, SIDEWAYS_WEIGHT = 4.0, 0.3
+MIDDLE_WEIGHT, SIDEWAYS_WEIGHT = 3.0, 0.3
 RIDGE = 0.003  # of the least squares, relative to the mean square of the directions
 
 
@@ -76,9 +79,7 @@ def closing_expression(closure: Tensor, jaw_open: Tensor, mouth_close: Tensor) -
     return share[:, None] * whole
 
 
-def _probes(
-    rig: HeadRig, moves: list[int], jaw_angle: float, betas: Tensor | None
-) -> RigParams:
+def _probes(rig: HeadRig, moves: list[int], jaw_angle: float, betas: Tensor | None) -> RigParams:
     """For every knot a frame without expression, then one with each move alone. [K (M + 1)]"""
     frames = len(JAW_KNOTS) * (len(moves) + 1)
     person = None if betas is None else betas.to(rig.v_template).expand(frames, -1)
