@@ -103,6 +103,8 @@ def _expression(
     """Of coefficients whose pairs agree. [T, 52] -> [T, E]"""
     jaw_open, mouth_close = (values[:, ARKIT_NAMES.index(n)] for n in ("jawOpen", "mouthClose"))
     expression_map = expression_map.to(values).clone()
+    if lip_closure is None and not len(rig.landmark_faces):
+        return values @ expression_map.T  # of lips that cannot be found, the map knows more
     expression_map[:, ARKIT_NAMES.index("mouthClose")] = 0
     expression = values @ expression_map.T
     if not mouth_close.any():

@@ -45,7 +45,7 @@ def read_named_weights(record: dict[str, Json], path: Path) -> Take:
         raise ValueError(f"`frames` of {path} must be a list of at least one frame.")
     rows = [_weights(frame, names, number, path) for number, frame in enumerate(frames)]
     left_out = {name: NOT_ARKIT for name in names if name not in found}
-    if any(isinstance(frame, dict) and any(frame.get("rotation") or ()) for frame in frames):
+    if any(isinstance(frame, dict) and frame.get("rotation") for frame in frames):
         left_out["rotation"] = "turns of the head in no known convention"
     return Take(
         path=path,

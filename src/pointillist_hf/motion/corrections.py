@@ -46,6 +46,6 @@ def correct_pairs(values: Tensor, *, has_tongue: bool) -> Tensor:
     for side in SIDES:
         press = PRESS_OF_EXCESS * (shut - jaw.clamp_min(0)).clamp_min(0)
         column[f"mouthPress{side}"] = column[f"mouthPress{side}"] + press
-    column["jawOpen"] = torch.where(room > jaw, room, jaw)
+    column["jawOpen"] = torch.where(room > jaw.clamp_min(0), room, jaw)
     column["mouthClose"] = torch.minimum(shut, (column["jawOpen"] - room).clamp_min(0))
     return torch.stack([column[name] for name in ARKIT_NAMES], dim=1)

@@ -67,12 +67,14 @@ def read_table(path: Path) -> Table:
         rows = [(reader.line_num, [cell.strip() for cell in row]) for row in reader]
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{path} cannot be read as .csv: {error}.") from error
-    while rows and not any(rows[-1][1]):
+    while rows and not rows[-1][1]:
         rows.pop()
     header = rows[0][1] if rows else []
     while header and not header[-1]:
         header.pop()
     _check_header(header, path)
+    if len(header) > 1:  # in a single column, an empty line is an empty cell
+        rows = [row for row in rows if row[1]]
     cells = [_fit_row(row, len(header), line, path) for line, row in rows[1:]]
     columns = {name: [row[i] for row in cells] for i, name in enumerate(header)}
     lines = [line for line, _ in rows[1:]]

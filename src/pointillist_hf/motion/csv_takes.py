@@ -4,7 +4,7 @@
 Live Link Face heads its columns `Timecode, BlendShapeCount, EyeBlinkLeft, ..., TongueOut, HeadYaw,
 HeadPitch, HeadRoll, LeftEyeYaw, ...`; angles are radians about the axes of ARKit's face, as
 `takes.turn_quaternions` says. Tables with a row per category, as users of MediaPipe write them, are
-in `mediapipe`.
+in `mediapipe_takes`.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ from .audio2expression import has_named_weights, read_named_weights
 from .csv_table import read_table
 from .csv_takes import read_csv_take
 from .json_file import read_json
-from .mediapipe import has_categories, read_category_table, read_result_frames
+from .mediapipe_takes import has_categories, read_category_table, read_result_frames
 from .pixel3dmm import DEFAULT_VERSION, SUFFIX, read_pixel3dmm
 from .resampling import (
     MAX_GAP,
@@ -33,6 +33,7 @@ from .resampling import (
     resample_params,
     resample_take,
     time_take,
+    warn_of_frames,
 )
 from .takes import Take, as_coefficients, check_take, mirror_take
 from .vhap_params import read_params
@@ -178,6 +179,9 @@ def _as_asked(
     if not head_rotation:
         still = torch.zeros_like(params.neck_pose)
         params = replace(params, neck_pose=still, global_orient=still)
-    if fps is None or take_fps is None:
+    if fps is None:
+        return params
+    if take_fps is None:
+        warn_of_frames(path, len(params), fps)
         return params
     return resample_params(params, take_fps, fps)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -111,6 +112,17 @@ def _fill_head(take: Take, times: Tensor) -> Tensor | None:
     return _turn_between(take.head[here], *_neighbours(times[here], times))
 
 
+def warn_of_frames(path: Path, count: int, fps: float) -> None:
+    """Says that frames are taken one by one, for want of times."""
+    logger.warning(
+        "%s says nothing of its times; its %d frames are those of a clip at %g fps. Another rate "
+        "goes into `take_fps`.",
+        path,
+        count,
+        fps,
+    )
+
+
 def resample_take(take: Take, fps: float | None) -> Take:
     """The take at a rate; without one, its frames as they are if they are evenly spaced.
 
@@ -120,13 +132,7 @@ def resample_take(take: Take, fps: float | None) -> Take:
     """
     if take.times is None:
         if fps is not None:
-            logger.warning(
-                "%s says nothing of its times; its %d rows are the frames of a clip at %g fps. "
-                "Another rate goes into `take_fps`.",
-                take.path,
-                len(take),
-                fps,
-            )
+            warn_of_frames(take.path, len(take), fps)
         return take
     steps = take.times.diff()
     if fps is None:

@@ -84,7 +84,10 @@ def read_result_frames(record: Json, path: Path, *, head_rotation: bool) -> Take
             "take?"
         )
     folded = [
-        {fold_name(name): (name, value) for name, value in frame.items()}
+        {
+            name if find_arkit_name(name) else fold_name(name): (name, value)
+            for name, value in frame.items()
+        }
         if isinstance(frame, dict)
         else {"blendshapes": ("blendshapes", frame)}
         for frame in frames
@@ -97,6 +100,8 @@ def read_result_frames(record: Json, path: Path, *, head_rotation: bool) -> Take
     left_out = take.left_out
     if known and not head_rotation:
         left_out["facial_transformation_matrixes"] = "turns of the head"
+    if any(_num_faces(frame[key][1]) > 1 for frame in folded for key in SHAPES if key in frame):
+        left_out["further faces"] = "the first of a frame is taken"
     unknown = torch.full((3, 3), torch.nan, dtype=torch.float64)
     head = torch.stack([unknown if matrix is None else matrix for matrix in matrices])
     return Take(
@@ -147,7 +152,18 @@ def _scores(frame: dict[str, tuple[str, Json]], number: int, path: Path) -> Fram
         holder = plain
     scores = _categories(holder, number, path)
     what = f"of frame {number} of {path}"
-    return {k: as_number(v, f"`{k}` {what}") for k, v in scores.items()} or None
+    return {
+        name: as_number(score, f"`{name}` {what}") if find_arkit_name(name) else math.nan
+        for name, score in scores.items()
+    } or None
+
+
+def _num_faces(holder: Json) -> int:
+    """How many faces a list is of; zero for a list of categories and for anything else."""
+    if not isinstance(holder, list) or not holder:
+        return 0
+    is_of_faces = isinstance(holder[0], list) or "categories" in _as_dict(holder[0])
+    return len(holder) if is_of_faces else 0
 
 
 def _categories(holder: Json, number: int, path: Path) -> dict[str, Json]:
@@ -157,8 +173,8 @@ def _categories(holder: Json, number: int, path: Path) -> dict[str, Json]:
     if isinstance(holder, dict):
         inner = holder.get("categories")
         return holder if inner is None else _categories(inner, number, path)
-    if isinstance(holder, list) and (isinstance(holder[0], list) or "categories" in holder[0]):
-        return _categories(holder[0], number, path)  # the first face
+    if _num_faces(holder):
+        return _categories(holder[0], number, path)
     names = [
         find_key(_as_dict(category), "category_name", "categoryName", "name", "display_name")
         for category in (holder if isinstance(holder, list) else [None])
@@ -188,19 +204,15 @@ def _times(frames: list[dict[str, tuple[str, Json]]], path: Path) -> Tensor | No
 def _matrix(frame: dict[str, tuple[str, Json]], number: int, path: Path) -> Tensor | None:
     """The rotation of the first face's matrix. [3, 3]"""
     value = next((frame[key][1] for key in MATRICES if key in frame), None)
-    is_flat = isinstance(value, dict)
-    while isinstance(value, list) and value and isinstance(value[0], list | dict):
-        if isinstance(value[0], list) and len(value) == 4 and not isinstance(value[0][0], list):
-            break
-        value, is_flat = value[0], is_flat or isinstance(value[0], dict)
-    if isinstance(value, dict):
-        value = value.get("data")
+    is_flat = False
+    while _is_nested(value):
+        is_flat = isinstance(value, dict)
+        value = value["data"] if is_flat else value[0]
     if value is None or value == []:
         return None
     what = f"The matrix of frame {number} of {path}"
-    cells = [cell for row in value for cell in (row if isinstance(row, list) else [row])] if (
-        isinstance(value, list)
-    ) else []  # fmt: skip
+    rows = value if isinstance(value, list) else []
+    cells = [cell for row in rows for cell in (row if isinstance(row, list) else [row])]
     if len(cells) != 16:
         raise ValueError(f"{what} must be 4 x 4 numbers, got {len(cells)}.")
     numbers = [as_number(cell, what) for cell in cells]
@@ -209,6 +221,15 @@ def _matrix(frame: dict[str, tuple[str, Json]], number: int, path: Path) -> Tens
     if matrix[:3, 3].abs().max() < 1e-9 and (matrix[3, :3].abs().max() > 1e-9 or is_flat):
         matrix = matrix.T
     return _as_rotation(matrix[:3, :3], what)
+
+
+def _is_nested(value: Json) -> bool:
+    """Whether a matrix lies within: a list of faces, or an object with `data`."""
+    if isinstance(value, dict):
+        return "data" in value
+    if not isinstance(value, list) or not value or not isinstance(value[0], list | dict):
+        return False
+    return len(value) != 4 or isinstance(value[0], dict) or isinstance((value[0] or [0])[0], list)
 
 
 def _as_rotation(matrix: Tensor, what: str) -> Tensor:
