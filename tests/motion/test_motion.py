@@ -242,6 +242,10 @@ def test_flame_parameters_at_the_rate_of_a_clip(flame, tmp_path, caplog):
     assert not caplog.records
     assert len(read_motion(path, flame, fps=60)) == 4
     assert "says nothing of its times; its 4 frames" in caplog.text
+    around = np.array([[0, 3.0, 0], [0, -3.08, 0]])  # the short way, past half a turn
+    np.savez(path, **vhap_arrays(frames=2, rotation=around))
+    middle = read_motion(path, flame, take_fps=30, fps=60).global_orient[1, 1].abs()
+    assert float(middle) == pytest.approx(np.pi - 0.04, abs=1e-3)
     still = read_motion(path, flame, head_rotation=False)
     assert still.neck_pose.abs().max() == still.global_orient.abs().max() == 0
     with pytest.raises(ValueError, match="`mirror` must be off"):
