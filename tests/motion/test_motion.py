@@ -10,7 +10,9 @@ from pointillist_hf import FlameHeadRig
 from pointillist_hf.motion.arkit import ARKIT_NAMES, JOINT_MOVES, arkit_params, fit_expression_map
 from pointillist_hf.motion.motion_files import read_motion
 
-PLAIN_NAMES = [n for n in ARKIT_NAMES if n not in JOINT_MOVES and n != "tongueOut"]
+# A tongue needs an open jaw and closed lips close one: neither means anything alone.
+PAIRED = ("tongueOut", "mouthClose")
+PLAIN_NAMES = [n for n in ARKIT_NAMES if n not in (*JOINT_MOVES, *PAIRED)]
 
 
 def test_there_are_52_names():
@@ -208,6 +210,48 @@ def test_motions_of_another_rig_are_refused(changes, message, flame, tmp_path):
         read_motion(tmp_path / "motion.npz", flame)
 
 
+@pytest.mark.parametrize("folder", ["flame_param", "motion/flame_param"])
+def test_a_folder_of_one_frame_each(folder, flame, tmp_path):
+    arrays = vhap_arrays(frames=3)
+    (tmp_path / folder).mkdir(parents=True)
+    whole = ("shape", "static_offset")
+    for number, i in enumerate((0, 1, 7)):
+        one = {k: v if k in whole else v[number : number + 1] for k, v in arrays.items()}
+        np.savez(tmp_path / folder / f"{i:05d}.npz", **one)
+    for place in {tmp_path / folder, (tmp_path / folder).parent}:
+        params = read_motion(place, flame)
+        np.testing.assert_allclose(params.jaw_pose, arrays["jaw_pose"], rtol=1e-6)
+
+
+def test_folders_without_motion_say_what_they_hold(flame, tiny_rig, tmp_path):
+    for rig in (flame, tiny_rig):
+        with pytest.raises(FileNotFoundError, match=r"folder of .frame or .npz files, and .* none"):
+            read_motion(tmp_path, rig)
+    (tmp_path / "a.csv").write_text("jawOpen\n0.5\n")
+    with pytest.raises(FileNotFoundError, match=r"one can be named: a\.csv"):
+        read_motion(tmp_path, tiny_rig)
+
+
+def test_flame_parameters_at_the_rate_of_a_clip(flame, tmp_path, caplog):
+    path = tmp_path / "motion.npz"
+    turns = np.array([[0.0, 0, 0], [0, 0.4, 0], [0, 0.8, 0], [0, 1.2, 0]])
+    np.savez(path, **vhap_arrays(neck_pose=turns, expr=turns @ np.ones((3, 10))))
+    params = read_motion(path, flame, take_fps=30, fps=60)
+    assert params.neck_pose[:, 1].tolist() == pytest.approx([0.2 * i for i in range(7)], abs=1e-4)
+    assert params.expression[:, 0].tolist() == pytest.approx([0.2 * i for i in range(7)])
+    assert not caplog.records
+    assert len(read_motion(path, flame, fps=60)) == 4
+    assert "says nothing of its times; its 4 frames" in caplog.text
+    around = np.array([[0, 3.0, 0], [0, -3.08, 0]])  # the short way, past half a turn
+    np.savez(path, **vhap_arrays(frames=2, rotation=around))
+    middle = read_motion(path, flame, take_fps=30, fps=60).global_orient[1, 1].abs()
+    assert float(middle) == pytest.approx(np.pi - 0.04, abs=1e-3)
+    still = read_motion(path, flame, head_rotation=False)
+    assert still.neck_pose.abs().max() == still.global_orient.abs().max() == 0
+    with pytest.raises(ValueError, match="`mirror` must be off"):
+        read_motion(path, flame, mirror=True)
+
+
 def test_flames_coefficients_do_not_drive_named_expressions(tiny_rig, tmp_path):
     np.savez(tmp_path / "motion.npz", **vhap_arrays())
     with pytest.raises(ValueError, match="mean nothing to the named expressions"):
@@ -230,14 +274,14 @@ def test_live_link_face(tiny_rig, tmp_path, caplog):
     names = [name[0].upper() + name[1:] for name in ARKIT_NAMES]
     header = ["Timecode", "BlendShapeCount", *names, "HeadYaw", "HeadPitch", "HeadRoll"]
     values = np.linspace(0, 1, 3)[:, None] * np.linspace(0.1, 0.9, 52)
-    rows = [["00:00:00:00.000", 61, *row, 0.1, 0.2, 0.3] for row in values]
+    rows = [[f"00:00:00:{i:02}.000", 61, *row, 0.1, 0.2, 0.3] for i, row in enumerate(values)]
     write_csv(tmp_path / "take.csv", header, *rows)
-    params = read_motion(tmp_path / "take.csv", tiny_rig)
+    params = read_motion(tmp_path / "take.csv", tiny_rig, head_rotation=False)
     expected = {name: torch.tensor(values[:, i]) for i, name in enumerate(ARKIT_NAMES)}
     same = arkit_params(expected, tiny_rig)
     assert torch.equal(params.expression, same.expression)
     assert torch.equal(params.poses, same.poses)
-    assert "turns of the head (HeadYaw, HeadPitch, HeadRoll)" in caplog.text
+    assert "HeadYaw, HeadPitch, HeadRoll (turns of the head)" in caplog.text
 
 
 def test_mediapipe_columns(tiny_rig, tmp_path):
@@ -255,9 +299,9 @@ def test_files_that_are_no_motion_are_refused(tiny_rig, tmp_path):
         "a.csv": (b"", "an empty file"),
         "b.csv": (b"x,y\n1,2\n", "got x, y"),
         "c.csv": (b"jawOpen\nwide\n", "`jawOpen` in line 2 of .* got 'wide'"),
-        "d.csv": (b"jawOpen,jawLeft\n0.5\n", "`jawLeft` in line 2 .* got None"),
+        "d.csv": (b"jawOpen,jawLeft\n0.5\n", "`jawLeft` in line 2 .* got ''"),
         "e.csv": (b"\xff\xfe\x00", "cannot be read"),
-        "g.bvh": (b"", r"must end in .npz, .csv or .frame"),
+        "g.bvh": (b"", r"must end in .csv, .json, .npz or .frame"),
     }
     for name, (content, message) in cases.items():
         (tmp_path / name).write_bytes(content)
