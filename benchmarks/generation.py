@@ -27,11 +27,11 @@ from pathlib import Path
 
 import torch
 import transformers
-from decoding.agreement import check
-from decoding.clock import count_cpu_time
-from decoding.networks import CONDITIONING, CONTEXTS, build_llama, build_model, round_to_bfloat16
-from decoding.roofline import count_bytes, read_speed
-from decoding.timers import time_compiled, time_llama, time_reference, time_sampling
+from engines.agreement import check
+from engines.clock import count_cpu_time
+from engines.networks import CONDITIONING, CONTEXTS, build_llama, build_model, round_to_bfloat16
+from engines.roofline import count_bytes, read_speed
+from engines.timers import time_compiled, time_llama, time_reference, time_sampling
 from transformers import HfArgumentParser
 
 # Layers, width, width of the feed-forward network, bins, faces. The first is the checkpoint's.
