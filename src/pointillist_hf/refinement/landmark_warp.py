@@ -7,14 +7,12 @@ regression with Gaussian kernels on the posed head.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
 from ..geometry.cameras import project_points
-from ..geometry.structures import TensorRecord
 from ..geometry.triangles import interpolate_corners
+from ..rigs.face_landmarks import FaceLandmarks
 from ..rigs.head_rig import HeadRig
 from .face_kinds import PointKind
 from .placement import Placement
@@ -28,22 +26,13 @@ LARGE = 0.08  # of the distance of the outer canthi: beyond, a landmark is taken
 MAX_GAZE = 0.06  # likewise, for the eyeballs
 
 
-@dataclass(frozen=True)
-class LandmarkPlaces(TensorRecord):
-    """Where landmarks lie on a rig."""
-
-    ids: Tensor  # [L] of the 468
-    faces: Tensor  # [L]
-    barycentric: Tensor  # [L, 3]
-
-
 @torch.no_grad()
 def warp_to_landmarks(
     cloud: SurfaceCloud,
     placement: Placement,
     view: PortraitView,
     rig: HeadRig,
-    places: LandmarkPlaces,
+    places: FaceLandmarks,
 ) -> Tensor:
     """Means of the cloud at rest, moved by what the landmarks miss. [N, 3] metres"""
     vertices = rig(view.rig_params)[0]

@@ -12,6 +12,7 @@ from torch.nn.functional import normalize
 
 from ..geometry.cameras import project_points
 from ..geometry.rotations import quat_multiply, quat_to_matrix
+from ..portraits.portrait import CHIN
 from ..rendering import rasterize
 from ..rigs.head_rig import HeadRig
 from .distance_maps import keep_large_parts, nearest_pixels, shrink_mask, signed_distances
@@ -19,13 +20,13 @@ from .face_kinds import FaceKinds, PointKind
 from .hair_points import bring_to_rest, lay_lattice, unproject
 from .landmark_warp import unproject_shifts
 from .placement import Placement, place_points
-from .portrait_view import CHIN, PortraitView, metres_per_pixel
+from .portrait_view import PortraitView, metres_per_pixel
 from .projection import at_pixels, is_in_frame
 from .surface_cloud import SurfaceCloud
 
 MARGIN = 1.0  # pixels inside the border of the matte, where points beyond it are brought
-LEAST_RADIUS, LEAST_SHARE = 0.6, 0.1  # pixels; of its size that a disc keeps
-REACH = 1.3  # standard deviations of a disc that stay in the matte
+LEAST_RADIUS, LEAST_SHARE = 0.7, 0.1  # pixels; of its size that a disc keeps
+REACH = 2.0  # standard deviations of a disc that stay in the matte
 BARE = 0.5  # of alpha: below, a pixel of the subject is not covered
 STRIDE = 3.0  # pixels between the points that cover it
 NEAR_HEAD, NEAR_BODY = 0.012, 0.035  # metres from what is covered: farther lies what is unknown
