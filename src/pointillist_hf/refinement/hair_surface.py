@@ -107,6 +107,8 @@ def build_hair_surface(
     hairiness = _spread_hair(view, rig, surface, shows_hair)
     # Towards its edge hair comes down to the skin, else it would stand off like a helmet.
     falling = smooth_step((hairiness - 0.35) / 0.4)
+    on_scalp = _scalp_share(view, rig, face_kinds, surface, shows_hair)
+    hairiness = torch.maximum(hairiness, on_scalp)
     radii = skin_radii + LEAST + (thickness - LEAST).clamp_min(0) * falling
     return HairSurface(centre, axes, radii, skin_radii, hairiness)
 
@@ -272,6 +274,32 @@ def _spread_hair(
     weights = 1 / (distances + 0.004)
     hair[lacking] = (hair[known][found] * weights).sum(1) / weights.sum(1)
     return blur_directions(hair.reshape(NUM_POLAR, NUM_AZIMUTH), 1.2)
+
+
+def _scalp_share(
+    view: PortraitView, rig: HeadRig, face_kinds: FaceKinds, surface: HairSurface, hair: Tensor
+) -> Tensor:
+    """On the scalp, the share of its visible pixels that show hair; 0 beside it. [T, P]"""
+    vertices = rig(view.rig_params)[0]
+    camera = view.cameras
+    buffers = rasterize_mesh(
+        vertices.numpy(),
+        rig.faces.numpy(),
+        camera.viewmats[0].numpy(),
+        camera.Ks[0].numpy(),
+        camera.width,
+        camera.height,
+    )
+    face_ids = torch.from_numpy(buffers.face_ids)
+    shown = (face_ids >= 0) & face_kinds.is_scalp[face_ids.clamp_min(0)] & (view.matte > 0.5)
+    share = hair[shown].float().mean() if shown.any() else torch.tensor(0.0)
+    centres = (vertices[rig.faces].mean(1) - surface.centre) @ surface.axes
+    outer = face_kinds.is_scalp | face_kinds.is_anchor
+    _, found = nearest_points(
+        direction_grid().flatten(0, 1), normalize(centres[outer], dim=-1), 1
+    )
+    on_scalp = face_kinds.is_scalp[outer][found[:, 0]].float()
+    return share * blur_directions(on_scalp.reshape(NUM_POLAR, NUM_AZIMUTH), 1.2)
 
 
 def _draw_nearest(view: PortraitView, rig: HeadRig, surface: HairSurface) -> Tensor:

@@ -25,7 +25,7 @@ KINDS = (PointKind.SKIN, PointKind.HAIR, PointKind.CLOTH)
 @torch.no_grad()
 def classify_pixels(view: PortraitView, rig: HeadRig, face_kinds: FaceKinds) -> Tensor:
     """`PointKind` SKIN, HAIR or CLOTH of each pixel of the subject, -1 elsewhere. [H, W]"""
-    lab = srgb_to_lab(blur_picture(view.image, 0.7))
+    lab = srgb_to_lab(blur_picture(view.foreground, 0.7))
     subject = view.matte > 0.5
     seeds = _find_seeds(view, rig, face_kinds) & subject[..., None]
     cost = torch.full((*subject.shape, len(KINDS)), torch.inf)
@@ -40,6 +40,7 @@ def classify_pixels(view: PortraitView, rig: HeadRig, face_kinds: FaceKinds) -> 
     cost = blur_picture(cost.clamp(max=60), 1.0) + _place_cost(view)
     kinds = torch.tensor([int(kind) for kind in KINDS])[cost.argmin(-1)]
     kinds = torch.where(seeds[..., 0], int(PointKind.SKIN), kinds)
+    kinds = torch.where(subject, kinds, -1)
     kinds = _drop_shadows(kinds, seeds[..., 1])
     kinds = torch.where(_near_eyes(view), int(PointKind.SKIN), kinds)
     return torch.where(subject, kinds, -1)
