@@ -9,10 +9,11 @@ from torch import Tensor
 from ..rigs.head_rig import HeadRig
 from .face_kinds import PointKind
 from .lids import LID, measure_blink
+from .mesh_pictures import at_pixels, draw_rig, is_in_frame
 from .neighbors import nearest_points
 from .placement import Placement
 from .portrait_view import PortraitView
-from .projection import at_pixels, draw_depth, is_in_frame, is_in_front, look_at_points
+from .projection import is_in_front, look_at_points
 from .surface_cloud import SurfaceCloud
 
 OUTER = (PointKind.SKIN, PointKind.HAIR, PointKind.CLOTH)  # one may lie where another is expected
@@ -40,7 +41,7 @@ def recognise_points(
         [N]
     """
     seen = look_at_points(cloud.means, placement, cloud.normals, view.cameras)
-    depth = draw_depth(rig, view.rig_params, view.cameras)
+    depth, _ = draw_rig(rig, view.rig_params, view.cameras)
     gaps = seen.depths - at_pixels(depth, seen.pixels)
     surface = torch.full_like(cloud.kinds, int(PointKind.SKIN))
     is_visible = is_in_front(gaps, seen.facing, surface, torch.zeros_like(seen.facing).bool())

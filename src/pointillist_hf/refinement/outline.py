@@ -19,9 +19,9 @@ from .distance_maps import keep_large_parts, nearest_pixels, shrink_mask, signed
 from .face_kinds import FaceKinds, PointKind
 from .hair_points import bring_to_rest, lay_lattice, unproject
 from .landmark_warp import unproject_shifts
+from .mesh_pictures import at_pixels, is_in_frame
 from .placement import Placement, place_points
 from .portrait_view import PortraitView, metres_per_pixel
-from .projection import at_pixels, is_in_frame
 from .surface_cloud import SurfaceCloud
 
 MARGIN = 1.0  # pixels inside the border of the matte, where points beyond it are brought

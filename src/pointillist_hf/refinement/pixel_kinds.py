@@ -8,10 +8,10 @@ from torch import Tensor
 
 from ..geometry.cameras import project_points
 from ..portraits.portrait import CHIN, FOREHEAD
-from ..rendering.mesh import rasterize_mesh
 from ..rigs.head_rig import HeadRig
 from .distance_maps import blur_picture, grow_mask, label_parts, nearest_pixels, shrink_mask
 from .face_kinds import FaceKinds, PointKind
+from .mesh_pictures import draw_rig
 from .portrait_view import PortraitView
 
 NUM_COLORS = 4  # of each kind: hair has lights and shades, cloth has patterns
@@ -69,14 +69,14 @@ def _drop_shadows(kinds: Tensor, seeds: Tensor) -> Tensor:
     rooted = torch.isin(core, core[seeds & (core > 0)].unique()) & (core > 0)
     kept = grow_mask(rooted, SHADOW + 1) & hair
     others = torch.where(hair, -1, kinds)
-    _, nearest = nearest_pixels((others >= 0))
+    _, nearest = nearest_pixels(others >= 0)
     return torch.where(hair & ~kept, others.flatten()[nearest], kinds)
 
 
 def _find_seeds(view: PortraitView, rig: HeadRig, face_kinds: FaceKinds) -> Tensor:
     """Pixels that are surely skin, hair and cloth. [H, W, 3]"""
     height, width = view.matte.shape
-    face_ids = torch.from_numpy(_draw_faces(view, rig))
+    _, face_ids = draw_rig(rig, view.rig_params, view.cameras)
     rows = torch.arange(height)[:, None].expand(height, width) + 0.5
     on_mesh = face_ids >= 0
     shown = face_kinds.kinds[face_ids.clamp_min(0)]
@@ -96,18 +96,6 @@ def _project_scalp_line(view: PortraitView, rig: HeadRig, face_kinds: FaceKinds)
     skin = rig.faces[face_kinds.kinds == PointKind.SKIN].unique()
     pixels, _ = project_points(posed[skin], view.cameras)
     return min(float(view.landmarks[FOREHEAD, 1]), float(pixels[0, :, 1].min()))
-
-
-def _draw_faces(view: PortraitView, rig: HeadRig):  # noqa: ANN202  an array of numpy
-    camera = view.cameras
-    return rasterize_mesh(
-        rig(view.rig_params)[0].numpy(),
-        rig.faces.numpy(),
-        camera.viewmats[0].numpy(),
-        camera.Ks[0].numpy(),
-        camera.width,
-        camera.height,
-    ).face_ids
 
 
 def _spread(samples: Tensor) -> Tensor:

@@ -82,9 +82,7 @@ def frame_portrait(
     )
 
 
-def _cut(
-    planes: Tensor, left: int, top: int, side: int, fill: float | None = None
-) -> Tensor:
+def _cut(planes: Tensor, left: int, top: int, side: int, fill: float | None = None) -> Tensor:
     """A square of the picture; beyond its edges they are repeated, or filled. [side, side, K]"""
     height, width = planes.shape[:2]
     rows, columns = torch.arange(top, top + side), torch.arange(left, left + side)

@@ -15,12 +15,12 @@ from torch.nn.functional import normalize
 from ..geometry.cameras import project_points
 from ..geometry.structures import Cameras, CanonicalPoints, RigParams, TensorRecord
 from ..geometry.triangles import triangle_frames
-from ..rendering.mesh import rasterize_mesh
 from ..rigs.head_rig import HeadRig
 from .distance_maps import signed_distances
 from .face_kinds import FaceKinds, PointKind, find_face_kinds
 from .fill_table import build_fill_table
 from .lids import NEAR, is_folded, measure_blink
+from .mesh_pictures import at_pixels, draw_rig, is_in_frame
 from .neighbors import nearest_points
 from .placement import Placement, place_points
 
@@ -97,7 +97,7 @@ def project_onto_portrait(
     spacings, mirror_ids = _measure_cloud(points.means)
     placement = place_points(points, rig, rig_params)
     seen = look_at_points(points.means, placement, normals, cameras)
-    depth = draw_depth(rig, rig_params, cameras)
+    depth, _ = draw_rig(rig, rig_params, cameras)
     depth = _draw_discs(depth, seen, spacings, kinds)
     gaps = seen.depths - at_pixels(depth, seen.pixels)
     distances = at_pixels(signed_distances(matte > 0.5), seen.pixels)
@@ -135,9 +135,7 @@ class Sight:
     focal: float
 
 
-def look_at_points(
-    means: Tensor, placement: Placement, normals: Tensor, cameras: Cameras
-) -> Sight:
+def look_at_points(means: Tensor, placement: Placement, normals: Tensor, cameras: Cameras) -> Sight:
     """Points at rest as one camera has them."""
     posed = placement.pose_means(means)
     pixels, depths = project_points(posed, cameras)
@@ -185,19 +183,6 @@ def _weigh_samples(
     return is_visible * slant, lends
 
 
-def draw_depth(rig: HeadRig, rig_params: RigParams, cameras: Cameras) -> Tensor:
-    """Depth of the rig's mesh in the photograph, metres; inf where it is not. [H, W]"""
-    buffers = rasterize_mesh(
-        rig(rig_params)[0].numpy(force=True),
-        rig.faces.numpy(force=True),
-        cameras.viewmats[0].numpy(force=True),
-        cameras.Ks[0].numpy(force=True),
-        cameras.width,
-        cameras.height,
-    )
-    return torch.from_numpy(buffers.depth).float()
-
-
 def _draw_discs(depth: Tensor, seen: Sight, spacings: Tensor, kinds: Tensor) -> Tensor:
     """The depth with every point as a disc that reaches its neighbours. [H, W]"""
     height, width = depth.shape
@@ -217,16 +202,3 @@ def _draw_discs(depth: Tensor, seen: Sight, spacings: Tensor, kinds: Tensor) -> 
             place = (row * width + column)[drawn]
             flat.scatter_reduce_(0, place, seen.depths[drawn], "amin")
     return flat.reshape(height, width)
-
-
-def at_pixels(picture: Tensor, pixels: Tensor) -> Tensor:
-    """The value of the pixel that each point falls on, or of the nearest one. [N]"""
-    height, width = picture.shape
-    places = pixels.floor().long()
-    return picture[places[:, 1].clamp(0, height - 1), places[:, 0].clamp(0, width - 1)]
-
-
-def is_in_frame(pixels: Tensor, cameras: Cameras, margin: float) -> Tensor:
-    """Points that fall into the picture, so many pixels from its edge. [N]"""
-    limits = pixels.new_tensor([cameras.width, cameras.height]) - margin
-    return ((pixels >= margin) & (pixels < limits)).all(-1)

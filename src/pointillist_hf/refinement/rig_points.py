@@ -15,8 +15,9 @@ from ..geometry.triangles import triangle_frames
 from ..rigs.head_rig import HeadRig
 from .face_kinds import FaceKinds, PointKind
 from .lids import BLINK
+from .mesh_pictures import at_pixels
 from .portrait_view import PortraitView
-from .projection import HAIR_HEIGHT, at_pixels
+from .projection import HAIR_HEIGHT
 from .surface_cloud import (
     SurfaceCloud,
     disc_shapes,
@@ -24,7 +25,6 @@ from .surface_cloud import (
     smooth_normals,
     split_faces,
 )
-
 
 OPEN_JAW, MOST_STRETCH = (0.3, 0.0, 0.0), 2.0  # radians; denser than that is a waste
 UNSEEN = 2.0  # how much farther apart points are where the photograph does not show them
