@@ -19,7 +19,9 @@ SIZE, DENSITY = 128, 0.15
 
 @pytest.fixture(scope="session")
 def portrait():
-    tracker = PortraitTracker.from_pretrained(ROOT / "model_cards/pointillist-tiny/portrait_tracker")
+    tracker = PortraitTracker.from_pretrained(
+        ROOT / "model_cards/pointillist-tiny/portrait_tracker"
+    )
     return tracker(ROOT / "examples/images/astronaut.jpg")[0]
 
 

@@ -50,9 +50,7 @@ def complete_points(
     if points is not None and len(points):
         rest = rig.canonical_vertices(view.rig_params.betas)[0]
         own = adopt_points(points, rig, rest, face_kinds, density)
-        lacking = complete_faces(own, cover, rig.num_faces)
-        # The photograph knows better where hair is.
-        cover = join_clouds([own[own.kinds != PointKind.HAIR], lacking])
+        cover = join_clouds([own, complete_faces(own, cover, rig.num_faces)])
     placement = place_points(cover.points, rig, view.rig_params)
     if places is not None:
         means = warp_to_landmarks(cover, placement, view, rig, places)

@@ -25,6 +25,8 @@ from .neighbors import nearest_points
 from .placement import Placement, place_points
 
 HAIR_HEIGHT = 5e-3  # above its face, metres: farther out, a point on skin is hair
+DISC = 0.75  # radius of the disc that stands for a point, over its spacing
+MAX_SLACK = 7e-3  # metres
 MAX_DISC = 5.0  # pixels; larger discs would hide what lies beside them
 TOLERANCES = {"surface": 6e-3, "hair": 12e-3}  # behind what is nearest, metres
 MIN_FACING = {"surface": 0.25, "small": 0.05}  # lids and teeth are small and curved
@@ -102,7 +104,11 @@ def project_onto_portrait(
     gaps = seen.depths - at_pixels(depth, seen.pixels)
     distances = at_pixels(signed_distances(matte > 0.5), seen.pixels)
     in_frame = is_in_frame(seen.pixels, cameras, margin=1)
-    is_visible = in_frame & (distances > RIM) & is_in_front(gaps, seen.facing, kinds, small)
+    # A disc that faces the camera hides neighbours that lie farther back only for their slant.
+    slant = (1 - seen.facing.square()).clamp_min(0).sqrt() / seen.facing.clamp_min(0.3)
+    slack = (DISC * spacings * slant).clamp(max=MAX_SLACK)
+    clear = is_in_front(gaps - slack, seen.facing, kinds, small)
+    is_visible = in_frame & (distances > RIM) & clear
     own_shares, is_source = _weigh_samples(is_visible, seen.facing, distances, kinds, small)
     blink = torch.where(kinds == PointKind.SKIN, measure_blink(points, rig, rig_params.betas), 0)
     own_shares, is_source = own_shares * ~is_folded(blink), is_source & (blink < NEAR)
@@ -186,7 +192,7 @@ def _weigh_samples(
 def _draw_discs(depth: Tensor, seen: Sight, spacings: Tensor, kinds: Tensor) -> Tensor:
     """The depth with every point as a disc that reaches its neighbours. [H, W]"""
     height, width = depth.shape
-    radii = (0.75 * spacings * seen.focal / seen.depths).clamp(1, MAX_DISC)
+    radii = (DISC * spacings * seen.focal / seen.depths).clamp(1, MAX_DISC)
     faces_us = (kinds == PointKind.HAIR) | (seen.facing > 0)
     places = seen.pixels.floor().long()
     flat = depth.flatten().clone()

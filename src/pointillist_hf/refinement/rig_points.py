@@ -92,7 +92,7 @@ def _side_lengths(rig: HeadRig, rig_params: RigParams) -> Tensor:
 def adopt_points(
     points: CanonicalPoints, rig: HeadRig, rest: Tensor, face_kinds: FaceKinds, density: float
 ) -> SurfaceCloud:
-    """A generated cloud as discs that lie like their faces.
+    """A generated cloud as discs that lie like their faces, without what stands off as hair.
 
     Args:
         points: As generated.
@@ -103,20 +103,23 @@ def adopt_points(
     """
     frames, centres, _ = triangle_frames(rest[rig.faces[points.bindings]])
     heights = ((points.means - centres) * frames[..., 1]).sum(-1)
-    kinds = face_kinds.kinds[points.bindings]
-    on_skin = (kinds == PointKind.SKIN) | (kinds == PointKind.CLOTH)
-    kinds = torch.where(on_skin & (heights > HAIR_HEIGHT), int(PointKind.HAIR), kinds)
-    radius = 0.62 * face_kinds.spacings[points.bindings] / density**0.5
-    scales = torch.stack([radius, radius, 0.2 * radius], dim=-1)
-    quats = frames_along(frames[..., 1], frames[..., 0])
-    normals = frames[..., 1]
-    return SurfaceCloud(points.means, points.bindings, quats, scales, normals, kinds)
+    # The photograph knows better where hair is.
+    lying = heights <= HAIR_HEIGHT
+    bindings, normals, edges = points.bindings[lying], frames[lying, :, 1], frames[lying, :, 0]
+    radius = 0.62 * face_kinds.spacings[bindings] / density**0.5
+    return SurfaceCloud(
+        means=points.means[lying],
+        bindings=bindings,
+        quats=frames_along(normals, edges),
+        scales=torch.stack([radius, radius, 0.2 * radius], dim=-1),
+        normals=normals,
+        kinds=face_kinds.kinds[bindings],
+    )
 
 
 def complete_faces(own: SurfaceCloud, cover: SurfaceCloud, num_faces: int) -> SurfaceCloud:
     """Those points of the cover that the cloud lacks: its points are subtracted face by face."""
-    lying = own.bindings[own.kinds != PointKind.HAIR]
-    have = torch.bincount(lying, minlength=num_faces)
+    have = torch.bincount(own.bindings, minlength=num_faces)
     # The pieces of a face follow one another; the first are those that give way.
     start = torch.searchsorted(cover.bindings, torch.arange(num_faces))
     place = torch.arange(len(cover)) - start[cover.bindings]
