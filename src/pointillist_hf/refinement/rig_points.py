@@ -26,7 +26,9 @@ from .surface_cloud import (
     split_faces,
 )
 
-OPEN_JAW, MOST_STRETCH = (0.3, 0.0, 0.0), 2.0  # radians; denser than that is a waste
+OPEN_JAW, MOST_STRETCH = (0.3, 0.0, 0.0), 3.0  # radians; denser than that is a waste
+STRETCH_GROWTH = 0.7  # power of the stretch by which discs are larger than their pieces
+BEHIND_LIPS = 2.5e-3  # metres by which the mouth gives way, else it shows through thin lips
 UNSEEN = 2.0  # how much farther apart points are where the photograph does not show them
 
 
@@ -45,11 +47,13 @@ def cover_faces(
     face_ids, pieces = split_faces(rest, rig.faces, spacings)
     corners = pieces @ rest[rig.faces[face_ids]]
     quats, scales = disc_shapes(corners)
-    scales = scales * find_stretch(rig, betas)[face_ids, None].sqrt()
+    scales = scales * find_stretch(rig, betas)[face_ids, None] ** STRETCH_GROWTH
     normals = smooth_normals(rest, rig.faces)[rig.faces[face_ids]]
     normals = normalize((pieces @ normals).sum(1), dim=-1)
     kinds = face_kinds.kinds[face_ids]
-    return SurfaceCloud(corners.mean(1), face_ids, quats, scales, normals, kinds)
+    means = corners.mean(1)
+    back = (kinds == PointKind.MOUTH)[:, None] * means.new_tensor([0.0, 0.0, -BEHIND_LIPS])
+    return SurfaceCloud(means + back, face_ids, quats, scales, normals, kinds)
 
 
 def choose_spacings(
