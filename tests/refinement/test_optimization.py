@@ -45,7 +45,10 @@ def test_the_loss_falls(refined, colored, cloud, view, tiny_rig):
 
 
 def test_what_is_not_seen_keeps_its_bits(refined, colored, cloud, projected):
-    # Turned away, far behind what is seen, or behind the lips.
+    # The back of the hair, skin that is turned away, what lies behind the lips.
+    back = (cloud.kinds == PointKind.HAIR) & (projected.depth_gaps > 0.06)
+    assert back.sum() > 50
+    assert is_same(refined[back], colored[back])
     skin = cloud.kinds == PointKind.SKIN
     unseen = skin & (projected.depth_gaps > 0.03) & (projected.facing < 0)
     unseen |= cloud.kinds == PointKind.MOUTH
