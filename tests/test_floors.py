@@ -33,7 +33,7 @@ HOMES = {
     "torch": {*FLOOR} - FLOORS[-1] - {"registration.py"},
     "numpy": {*FLOOR} - {"geometry", "training"} - FILES_OF_ROOT,
     "PIL": {"portraits", "exporters", "data", "evaluation"},
-    "tqdm": {"data", "training", "evaluation"},
+    "tqdm": {"exporters", "data", "training", "evaluation"},
     # The kernels that draw, and those that decode tokens on the CPU. llvmlite comes with numba.
     "numba": {"rendering", "decoding/cpu"},
     "llvmlite": {"rendering/cpu", "decoding/cpu"},
@@ -43,7 +43,7 @@ HOMES = {
     "diffusers": {"rigs", "pipeline_avatar.py", "registration.py"},
     "transformers": {"portraits", "models", "decoding", "training", "registration.py"},
     "huggingface_hub": {"models", "data/tokens"},
-    "safetensors": {"rigs/flame", "avatar.py", "data/fitting", "training"},
+    "safetensors": {"rigs/flame", "exporters", "data/fitting", "training"},
     "datasets": {"data/tokens"},
     "accelerate": {"training"},
     "typer": {"cli.py"},

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from itertools import chain
+from typing import TypeVar
 
 from PIL import Image
 from torch import Tensor
@@ -16,6 +17,7 @@ from tqdm import tqdm
 
 from ..geometry.structures import check_shape
 
+Frame = TypeVar("Frame")
 Frames = Tensor | Iterable[Tensor]
 
 MIN_FPS, MAX_FPS = 0.01, 1000.0
@@ -61,10 +63,16 @@ def open_frames(frames: Frames) -> tuple[tuple[int, int], Iterator[Image.Image]]
     return first.size, chain([first], pictures)
 
 
-def show_progress(frames: Iterable[Tensor], count: int, name: str) -> Iterable[Tensor]:
+def show_progress(frames: Iterable[Frame], count: int, name: str) -> Iterable[Frame]:
     """The same frames, with a bar on a terminal if they take long."""
     return tqdm(
-        frames, desc=name, total=count, unit="frame", delay=PROGRESS_DELAY, disable=None, leave=False
+        frames,
+        desc=name,
+        total=count,
+        unit="frame",
+        delay=PROGRESS_DELAY,
+        disable=None,
+        leave=False,
     )
 
 

@@ -54,7 +54,9 @@ def build_frame(pixels: ndarray, previous: ndarray | None, delay: int) -> bytes:
     else:
         is_kept = (pixels == previous).all(axis=-1)
     left, top, right, bottom = _find_box(~is_kept)
-    patch = Image.fromarray(pixels[top:bottom, left:right]).quantize(CLEAR, dither=Image.Dither.NONE)
+    patch = Image.fromarray(pixels[top:bottom, left:right]).quantize(
+        CLEAR, dither=Image.Dither.NONE
+    )
     indices = np.asarray(patch).copy()
     indices[is_kept[top:bottom, left:right]] = CLEAR
     table = bytes(patch.getpalette()).ljust(3 * (CLEAR + 1), b"\0")[: 3 * (CLEAR + 1)]

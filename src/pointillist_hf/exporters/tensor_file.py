@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -49,10 +49,21 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
         FileNotFoundError: There is no such file.
         ValueError: It is damaged, cut off, or a Git LFS pointer.
     """
-    path = Path(path)
-    refuse_pointer(path)
-    try:
+    with _reading(path):
         return load_file(path)
+
+
+def read_tensor_names(path: str | Path) -> set[str]:
+    """The names of the tensors of a file; the same errors as `read_tensors`."""
+    with _reading(path), safe_open(path, "pt") as file:
+        return set(file.keys())
+
+
+@contextmanager
+def _reading(path: str | Path) -> Iterator[None]:
+    refuse_pointer(Path(path))
+    try:
+        yield
     except SafetensorError as error:
         raise ValueError(
             f"`path` must be a whole .safetensors file, and {path} is damaged or cut off "

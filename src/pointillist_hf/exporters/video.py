@@ -42,7 +42,8 @@ def write_mp4(frames: Frames, path: str | Path, *, fps: float = 25.0) -> None:
     rate = Fraction(fps).limit_denominator(MAX_DENOMINATOR)
     command = [
         ffmpeg, "-y", "-v", "error",
-        "-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", str(rate), "-i", "-",
+        "-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", str(rate),
+        "-i", "-",
         "-an", "-c:v", "libx264", "-pix_fmt", "yuv420p", "-crf", str(CONSTANT_RATE_FACTOR),
         # The partial file's suffix does not tell ffmpeg the format.
         "-f", "mp4", "-movflags", "+faststart",
