@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from ..geometry.bound_splats import SH_C0
+from ..geometry.rotations import quat_multiply
 from ..geometry.structures import Gaussians
 from .atomic_file import write_atomically
 from .finite_splats import select_finite
@@ -34,7 +35,7 @@ QUAT_BITS = 9  # of each of the three smallest components, beside its sign
 def write_spz(gaussians: Gaussians, path: str | Path, *, version: int = 3) -> None:
     """Writes splats; those with a value that is not finite are left out, and counted in the log.
 
-    Sizes are exact to 3 %, colours to 1 %, rotations to 0.2 degrees; in version 2 to 1.
+    Sizes are exact to 3 %, colours to 1 %, rotations to 0.2 degrees, in version 2 to 1.5.
 
     Args:
         gaussians: N splats.
@@ -94,6 +95,12 @@ def _pack_quats(quats: Tensor) -> ndarray:
 
 
 def _pack_vectors(quats: Tensor) -> ndarray:
-    """A byte for each of x, y, z, of the quaternion whose w is not negative. [N, 3]"""
-    upper = torch.where(quats[:, :1] < 0, -quats, quats)
+    """A byte for each of x, y, z, of a quaternion whose w is not negative. [N, 3]
+
+    Readers derive w, which is uncertain when it is small. A splat is the same after half a turn
+    around one of its own axes, so the turn is taken that makes w the largest number.
+    """
+    half_turns = torch.eye(4).to(quats)[quats.abs().argmax(dim=-1)]
+    turned = quat_multiply(quats, half_turns)
+    upper = torch.where(turned[:, :1] < 0, -turned, turned)
     return to_bytes(127.5 + 127.5 * upper[:, 1:])
