@@ -113,7 +113,7 @@ def animate_avatar(
     from .geometry.cameras import orbit_cameras
     from .motion.motion_files import read_motion
 
-    check_clip(output, width=size, height=size, fps=fps)
+    check_clip(output, width=size, height=size, fps=fps, frame_format=frame_format)
     person = Avatar.from_pretrained(avatar)
     frames = person.animate(read_motion(motion, person.rig))
     view = orbit_cameras([0.0], width=size, height=size)
