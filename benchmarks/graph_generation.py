@@ -22,15 +22,9 @@ from pathlib import Path
 
 import torch
 import transformers
-from generation import (
-    CONDITIONING,
-    CONDITIONING_SIZE,
-    build_llama,
-    build_model,
-    count_bytes,
-    time_llama,
-    time_reference,
-)
+from decoding.networks import CONDITIONING, CONDITIONING_SIZE, build_llama, build_model
+from decoding.roofline import count_bytes
+from decoding.timers import time_llama, time_reference
 from torch import Tensor
 from transformers import HfArgumentParser
 

@@ -11,6 +11,7 @@ from importlib import import_module
 __version__ = "0.1.0.dev0"
 
 _HOMES = {
+    "PortraitTracker": "portraits.portrait_tracker",
     "PortraitImageProcessor": "portraits.image_processing_portrait",
     "RigRegressorConfig": "models.configuration_rig_regressor",
     "RigRegressor": "models.modeling_rig_regressor",
@@ -29,7 +30,7 @@ _HOMES = {
     "GaussianDecoder": "models.modeling_gaussian_decoder",
     "Avatar": "avatar",
     "AvatarPipeline": "pipeline_avatar",
-    "AvatarPipelineOutput": "pipeline_avatar",
+    "AvatarPipelineOutput": "pipeline_output",
 }
 
 __all__ = ["__version__", *_HOMES]
@@ -39,7 +40,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .avatar import Avatar as Avatar
     from .pipeline_avatar import AvatarPipeline as AvatarPipeline
-    from .pipeline_avatar import AvatarPipelineOutput as AvatarPipelineOutput
+    from .pipeline_output import AvatarPipelineOutput as AvatarPipelineOutput
 
 
 def __getattr__(name: str) -> object:

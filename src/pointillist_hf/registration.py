@@ -25,6 +25,7 @@ from .models.tokenization_points import PointTokenizer
 # from_pretrained must be an instance of.
 PIPELINE_CLASSES = (
     "PortraitImageProcessor",
+    "PortraitTracker",
     "RigRegressor",
     "AvatarConditioner",
     "PointTokenizer",

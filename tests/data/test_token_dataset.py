@@ -55,7 +55,7 @@ def test_the_tokens_decode_to_the_points_of_the_rig(folder):
 def test_cameras_and_parameters_put_the_head_where_the_picture_shows_it(folder):
     rig = ProceduralHeadRig.from_pretrained(folder / "rig")
     row = load_token_dataset(folder, "train")[0]
-    vertices, cameras = rig(row_params(row, "view")), row_cameras(row)
+    vertices, cameras = rig(row_params(row, "view")), row_cameras(row, "view")
     for view, image in enumerate(row["views"]):
         alpha = picture_tensor(image)[..., 3]
         pixels, _ = project_points(vertices[view], cameras[view : view + 1])

@@ -92,7 +92,7 @@ def test_rows_hold_the_points_of_the_fit(dataset, fits):
 def test_pictures_of_a_row_show_the_head_in_the_frame_of_portraits(dataset):
     row = load_token_dataset(dataset, "train")[0]
     rig = ProceduralHeadRig.from_pretrained(dataset / "rig")
-    params, cameras = row_params(row, "view"), row_cameras(row)
+    params, cameras = row_params(row, "view"), row_cameras(row, "view")
     vertices = rig(params)
     for view, image in enumerate(row["views"]):
         alpha = np.asarray(image)[..., 3]

@@ -199,6 +199,12 @@ class RigParams(TensorRecord):
         return torch.stack([getattr(self, name) for name in POSE_NAMES], dim=1)
 
 
+def join_params(parts: Sequence[RigParams]) -> RigParams:
+    """The frames of several, one after the other."""
+    names = [f.name for f in fields(RigParams)]
+    return RigParams(**{name: torch.cat([getattr(p, name) for p in parts]) for name in names})
+
+
 @dataclass(frozen=True)
 class Capture:
     """Pictures of one person by calibrated cameras, and what a tracker found in them.

@@ -3,6 +3,8 @@
 
 # Without `from __future__ import annotations`: `strict` does not check types that are strings.
 
+from typing import Literal
+
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
@@ -19,10 +21,20 @@ class GaussianDecoderConfig(PreTrainedConfig):
     num_attention_heads: int = 8
     num_frequencies: int = 10
 
-    # width of the generator's hidden states F
-    generator_hidden_size: int = 1024
+    # whether the points look at each other, as the paper's do; else every point is on its own
+    use_self_attention: bool = True
+
+    # width of the generator's hidden states F; None for a decoder that does without them
+    generator_hidden_size: int | None = 1024
     # width of the conditioning tokens if the layers look at them; the paper's decoder does not
     cross_attention_size: int | None = None
+
+    # what a point knows of the photograph
+    image_inputs: Literal[
+        "none",  # nothing, as in the paper: colours come from the features alone
+        "projected",  # what it shows where it falls in the photograph, see `PointSights`
+    ] = "none"
+    num_sight_features: int = 0  # width of `PointSights.features`
 
     # the tokenizer's cube, and the side of one of its bins, metres
     cube_center: list[float] | None = None
@@ -49,6 +61,11 @@ class GaussianDecoderConfig(PreTrainedConfig):
             raise ValueError(
                 f"`hidden_size` ({self.hidden_size}) must be a multiple of "
                 f"`num_attention_heads` ({self.num_attention_heads})."
+            )
+        if (self.image_inputs == "projected") != (self.num_sight_features > 0):
+            raise ValueError(
+                "`num_sight_features` must be positive with `image_inputs='projected'` and 0 "
+                f"without, got {self.num_sight_features} and {self.image_inputs!r}."
             )
         if not 0 < self.initial_scale < self.max_scale or not 0 < self.initial_opacity < 1:
             raise ValueError(

@@ -1,2 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Floor 2: one photograph: reading, finding the face, matte, framing. The home of OpenCV."""
+"""Floor 2: one photograph: reading, the face in it, landmarks, matte, the rig fitted to it.
+
+The home of OpenCV.
+"""

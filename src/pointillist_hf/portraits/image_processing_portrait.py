@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +14,19 @@ from torch import Tensor
 from transformers import BatchFeature
 from transformers.image_processing_base import ImageProcessingMixin
 
+from ..geometry.cameras import project_points
+from ..geometry.structures import Cameras
 from .face_detection import FaceBox, crop_square, detect_faces, person_matte
+
+from .portrait import Portrait
+from .rotated_square import RotatedSquare
 
 logger = logging.getLogger(__name__)
 
 PortraitInput = Image.Image | str | Path | np.ndarray | Tensor
 MATTING_SIZE = 256
+# The frame of the portraits that the networks learn from, on the head: its middle and its side.
+FRAME_MIDDLE, FRAME_SIDE = (0.0, -0.03, 0.0), 0.4232  # metres
 
 
 class PortraitImageProcessor(ImageProcessingMixin):
@@ -115,6 +123,28 @@ class PortraitImageProcessor(ImageProcessingMixin):
             square = np.round(square * matte + backdrop * (1 - matte)).astype(np.uint8)
             x, y, side, pixels = 0, 0, MATTING_SIZE, square
         return Image.fromarray(crop_square(pixels, x, y, side, self.size))
+
+    def frame_head(
+        self, portrait: Portrait, root_transform: Tensor, cameras: Cameras
+    ) -> Image.Image:
+        """The framed portrait of a head whose place is known, upright. -> RGB, size x size
+
+        Args:
+            portrait: The photograph and its matte.
+            root_transform: Of the head's root joint, from rest into the world. [3, 4]
+            cameras: One: the photograph's.
+        """
+        middle = root_transform @ root_transform.new_tensor([*FRAME_MIDDLE, 1.0])
+        up = middle + 0.1 * root_transform[:, 1]
+        places, depths = project_points(torch.stack([middle, up]), cameras)
+        (x, y), (right, down) = places[0, 0].tolist(), (places[0, 1] - places[0, 0]).tolist()
+        side = float(cameras.Ks[0, 0, 0]) * FRAME_SIDE / float(depths[0, 0])
+        square = RotatedSquare(np.array([x, y]), side, math.atan2(right, -down), self.size)
+        pixels = square.sample(portrait.pixels.numpy()).astype(np.float32)
+        alpha = (255 * portrait.matte).round().to(torch.uint8).numpy()[..., None]
+        matte = square.sample(alpha, beyond=0).reshape(self.size, self.size, 1) / np.float32(255)
+        backdrop = 255 * np.array(self.background, np.float32)
+        return Image.fromarray(np.round(pixels * matte + backdrop * (1 - matte)).astype(np.uint8))
 
     def normalize(self, image: Image.Image) -> Tensor:
         """Pixel values of a framed portrait. [3, H, W]"""

@@ -27,6 +27,7 @@ class Person:
     input_ids: Tensor  # [4 (N + 2)]
     portraits: Tensor  # [K, H, W, 4] uint8, straight alpha
     portrait_params: RigParams  # K frames
+    portrait_cameras: Cameras  # K
     views: Tensor  # [V, H, W, 4] uint8
     view_params: RigParams  # V frames
     view_cameras: Cameras
@@ -96,9 +97,10 @@ def _read_person(row: dict) -> Person:
         input_ids=torch.tensor(row["input_ids"]),
         portraits=_stack(row["portraits"]),
         portrait_params=row_params(row, "portrait"),
+        portrait_cameras=row_cameras(row, "portrait"),
         views=_stack(row["views"]),
         view_params=row_params(row, "view"),
-        view_cameras=row_cameras(row),
+        view_cameras=row_cameras(row, "view"),
     )
 
 

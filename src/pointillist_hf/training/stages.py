@@ -28,10 +28,12 @@ from .recipes import (
     build_decoder_config,
     build_generator_config,
     build_image_processor,
+    build_projected_decoder_config,
     build_regressor_config,
 )
 from .train_decoder import FrozenFeatures, train_decoder
 from .train_generator import embed_geometry, train_generator
+from .train_projected_decoder import train_projected_decoder
 from .train_regressor import train_regressor
 
 # Trained models by the names of their folders.
@@ -149,6 +151,14 @@ def _run_decoder(
     return {"gaussian_decoder": train_decoder(decoder, features, people, loop)}
 
 
+def _run_projected_decoder(
+    splits: Splits, processor: PortraitImageProcessor, output: Path, size: str, loop: LoopConfig
+) -> Components:
+    people = splits.train
+    decoder = GaussianDecoder(build_projected_decoder_config(people.tokenizer))
+    return {"gaussian_decoder": train_projected_decoder(decoder, people, loop)}
+
+
 def _load(model: type[PreTrainedModel], folder: Path, *, needed_stage: str) -> PreTrainedModel:
     if not folder.is_dir():
         raise FileNotFoundError(
@@ -167,4 +177,9 @@ STAGES = {
         _run_generator, {"max_steps": 3000, "batch_size": 16, "learning_rate": 1e-3}
     ),
     "decoder": Stage(_run_decoder, {"max_steps": 1450, "batch_size": 8, "learning_rate": 1e-3}),
+    # In place of the decoder above, and without the other stages.
+    "projected-decoder": Stage(
+        _run_projected_decoder,
+        {"max_steps": 4000, "batch_size": 1, "learning_rate": 1.5e-3, "ema_decay": 0.998},
+    ),
 }

@@ -2,7 +2,8 @@
 """Pictures of the synthetic population: portraits to look at, views to learn from.
 
 A portrait is taken from the front, in light that varies; a view from anywhere, in studio light, so
-that the views of a person agree on a colour.
+that the views of a person agree on a colour. Or all pictures of a person are taken in one light, so
+that the colours of a portrait are those of the views.
 """
 
 from __future__ import annotations
@@ -87,10 +88,21 @@ def pose_subject(subject: Subject, rig: HeadRig, rig_params: RigParams) -> list[
     return [subject.pose(moved[t], transforms[t]) for t in range(len(rig_params))]
 
 
+def light_of(subject: Subject, *, seed: int = 0) -> Lighting:
+    """The light of a person whose pictures are all taken in one."""
+    return sample_lighting(np.random.default_rng([subject.identity.seed, seed, 3]))
+
+
 def take_portraits(
-    subject: Subject, rig: HeadRig, num_portraits: int, *, size: int, seed: int = 0
+    subject: Subject,
+    rig: HeadRig,
+    num_portraits: int,
+    *,
+    size: int,
+    seed: int = 0,
+    lighting: Lighting | None = None,
 ) -> Pictures:
-    """Frontal pictures in varied light. The same subject and seed give the same pictures."""
+    """Frontal pictures, in varied light unless one is given; the same seed, the same pictures."""
     rng = np.random.default_rng([subject.identity.seed, seed, 1])
     betas = torch.tensor(subject.identity.betas, dtype=torch.float32)
     rig_params = sample_motion(rig, betas, num_portraits, rng, strength=0.5)
@@ -99,12 +111,18 @@ def take_portraits(
         rng.uniform(-6, 10, num_portraits).tolist(),
         size=size,
     )
-    lights = [sample_lighting(rng) for _ in range(num_portraits)]
+    lights = [lighting or sample_lighting(rng) for _ in range(num_portraits)]
     return _take(subject, rig, rig_params, cameras, lights)
 
 
 def take_views(
-    subject: Subject, rig: HeadRig, num_views: int, *, size: int, seed: int = 0
+    subject: Subject,
+    rig: HeadRig,
+    num_views: int,
+    *,
+    size: int,
+    seed: int = 0,
+    lighting: Lighting | None = None,
 ) -> Pictures:
     """Pictures from all around, most from the front; every other one at rest."""
     rng = np.random.default_rng([subject.identity.seed, seed, 2])
@@ -117,7 +135,7 @@ def take_views(
     azimuths = rng.permutation(np.concatenate([front, back]) + rng.uniform(-10, 10, num_views))
     elevations = rng.uniform(-12, 25, num_views)
     cameras = portrait_cameras(azimuths.tolist(), elevations.tolist(), size=size)
-    return _take(subject, rig, rig_params, cameras, [Lighting()] * num_views)
+    return _take(subject, rig, rig_params, cameras, [lighting or Lighting()] * num_views)
 
 
 def _rest_every_other(rig_params: RigParams) -> RigParams:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """One tokenised avatar as a row of a data set, and back.
 
-The columns of schema version 2; K portraits, V views:
+The columns of schema version 3; K portraits, V views:
 
     identity              string          who: a name that is stable within the source
     split                 string          "train" or "test"
@@ -18,12 +18,14 @@ The columns of schema version 2; K portraits, V views:
     portrait_expression   list<float32>   K x E values, row by row
     portrait_poses        list<float32>   K x 15: root, neck, jaw, left eye, right eye
     portrait_transl       list<float32>   K x 3 metres
+    portrait_viewmats     list<float32>   K x 16, world to camera, OpenCV
+    portrait_Ks           list<float32>   K x 9, pixels
     views                 list<image>     from all sides, RGBA
     view_expression       list<float32>   V x E
     view_poses            list<float32>   V x 15
     view_transl           list<float32>   V x 3
-    view_viewmats         list<float32>   V x 16, world to camera, OpenCV
-    view_Ks               list<float32>   V x 9, pixels
+    view_viewmats         list<float32>   V x 16
+    view_Ks               list<float32>   V x 9
 """
 
 from __future__ import annotations
@@ -42,8 +44,11 @@ from ...rigs.head_rig import HeadRig
 from ..pictures import Pictures
 from ..rig_reference import rig_hash
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 MAX_VOCABULARY = 2**16  # of the ids as they are stored
+
+# What is known of a portrait or a view.
+PICTURE_COLUMNS = ("expression", "poses", "transl", "viewmats", "Ks")
 
 FEATURES = Features(
     {
@@ -53,15 +58,9 @@ FEATURES = Features(
         "input_ids": List(Value("uint16")),
         **{name: List(Value("float32")) for name in ("betas", "static_offset", "rig_points")},
         "portraits": List(Image()),
-        "portrait_expression": List(Value("float32")),
-        "portrait_poses": List(Value("float32")),
-        "portrait_transl": List(Value("float32")),
+        **{f"portrait_{name}": List(Value("float32")) for name in PICTURE_COLUMNS},
         "views": List(Image()),
-        "view_expression": List(Value("float32")),
-        "view_poses": List(Value("float32")),
-        "view_transl": List(Value("float32")),
-        "view_viewmats": List(Value("float32")),
-        "view_Ks": List(Value("float32")),
+        **{f"view_{name}": List(Value("float32")) for name in PICTURE_COLUMNS},
     }
 )
 
@@ -103,8 +102,6 @@ def build_row(
         "rig_points": rig.sample_points(betas, num_rig_points).flatten().tolist(),
         **_picture_columns("portrait", person.portraits),
         **_picture_columns("view", person.views),
-        "view_viewmats": person.views.cameras.viewmats.flatten().tolist(),
-        "view_Ks": person.views.cameras.Ks.flatten().tolist(),
     }
 
 
@@ -115,6 +112,8 @@ def _picture_columns(kind: str, pictures: Pictures) -> dict[str, object]:
         f"{kind}_expression": pictures.rig_params.expression.flatten().tolist(),
         f"{kind}_poses": pictures.rig_params.poses.flatten().tolist(),
         f"{kind}_transl": pictures.rig_params.transl.flatten().tolist(),
+        f"{kind}_viewmats": pictures.cameras.viewmats.flatten().tolist(),
+        f"{kind}_Ks": pictures.cameras.Ks.flatten().tolist(),
     }
 
 
@@ -130,12 +129,12 @@ def row_params(row: dict[str, list], kind: str) -> RigParams:
     )
 
 
-def row_cameras(row: dict[str, list]) -> Cameras:
-    """Cameras of a row's views."""
-    width, height = row["views"][0].size
+def row_cameras(row: dict[str, list], kind: str) -> Cameras:
+    """Cameras of a row's portraits or views. kind: "portrait" or "view"."""
+    width, height = row[f"{kind}s"][0].size
     return Cameras(
-        viewmats=torch.tensor(row["view_viewmats"]).view(-1, 4, 4),
-        Ks=torch.tensor(row["view_Ks"]).view(-1, 3, 3),
+        viewmats=torch.tensor(row[f"{kind}_viewmats"]).view(-1, 4, 4),
+        Ks=torch.tensor(row[f"{kind}_Ks"]).view(-1, 3, 3),
         width=width,
         height=height,
     )

@@ -14,7 +14,7 @@ from ...models.tokenization_points import PointTokenizer
 from ...rigs.head_rig import HeadRig
 from ...rigs.procedural_rig import ProceduralHeadRig
 from ..population.cloud import sample_cloud
-from ..population.photography import take_portraits, take_views
+from ..population.photography import light_of, take_portraits, take_views
 from ..population.subject import build_subject
 from ..rig_reference import rig_hash
 from ..work_pool import run_jobs
@@ -51,6 +51,9 @@ class SyntheticDatasetConfig:
     num_portraits: int = 3
     num_views: int = 9
     image_size: int = 128
+    # whether all pictures of a person are taken in one light, as a decoder that takes colours from
+    # the portrait wants them; else views are taken in studio light
+    use_one_light: bool = False
 
     num_rig_points: int = 1024  # conditioning points
 
@@ -167,6 +170,8 @@ def sample_person(
     cloud = sample_cloud(
         subject, num_skin_points=config.num_skin_points, hair_budget=config.hair_budget
     )
+    lighting = light_of(subject) if config.use_one_light else None
+    camera = {"size": config.image_size, "lighting": lighting}
     return TokenisedPerson(
         identity=str(seed),
         split=split,
@@ -176,7 +181,7 @@ def sample_person(
             torch.tensor(cloud.means, dtype=torch.float32), torch.tensor(cloud.bindings)
         ),
         betas=torch.tensor(subject.identity.betas, dtype=torch.float32),
-        portraits=take_portraits(subject, rig, config.num_portraits, size=config.image_size),
-        views=take_views(subject, rig, config.num_views, size=config.image_size),
+        portraits=take_portraits(subject, rig, config.num_portraits, **camera),
+        views=take_views(subject, rig, config.num_views, **camera),
         hair_style=subject.identity.hair_style,
     )

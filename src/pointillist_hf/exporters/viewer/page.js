@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The page: unpacks the avatar, sliders and motion move it, the pointer moves the camera.
+// The page: sliders and motion move it, the pointer moves the camera.
 //
 // The part of the address after # presets it, for links and tests: `bare` hides the panel, and
 // names of sliders and of the camera's numbers take values, as in #bare&azimuth=30&jawOpen=0.5
@@ -19,20 +19,6 @@ const JOINT_SLIDERS = [
   ["look down", -1, 1, [[3, 0, GAZE_ANGLE], [4, 0, GAZE_ANGLE]]],
 ];
 const NAMELESS_SLIDERS = 12; // shown of a rig whose expressions have no names
-
-/** Arrays by name, from the base64 text in the page. */
-function unpack(header, text) {
-  const bytes = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
-  const arrays = {};
-  for (const { name, start, length, scale } of header.arrays) {
-    if (scale === undefined) {
-      arrays[name] = new Float32Array(bytes.buffer, start, length);
-    } else {
-      arrays[name] = Float32Array.from(new Int16Array(bytes.buffer, start, length), (v) => v * scale);
-    }
-  }
-  return arrays;
-}
 
 /** World to camera of an orbit around the head. */
 function orbitCamera(orbit, width, height) {
@@ -74,15 +60,27 @@ function parseMotion(text) {
   return frames;
 }
 
+/** The motion that came with the page. */
+function motionOf({ fps, parents, expression_names: names }, tables) {
+  const { motion_expression: expression, motion_poses: poses, motion_transl: transl } = tables;
+  const E = names.length, J = parents.length;
+  const frames = Array.from({ length: transl.length / 3 }, (_, t) => ({
+    expression: expression.subarray(E * t, E * (t + 1)),
+    poses: parents.map((_, j) => [...poses.subarray(3 * (J * t + j), 3 * (J * t + j + 1))]),
+    translation: [...transl.subarray(3 * t, 3 * t + 3)],
+  }));
+  return { fps, frames };
+}
+
 class Page {
-  constructor(header, arrays) {
+  constructor(header, tables) {
     this.header = header;
-    this.points = new PosedPoints(arrays, header);
+    this.points = new PosedPoints(tables, header.parents);
     this.canvas = document.querySelector("canvas");
-    this.splats = new SplatCanvas(this.canvas, arrays.colors, arrays.opacities);
+    this.splats = new SplatCanvas(this.canvas, tables.colors, tables.opacities);
     this.orbit = { ...CAMERA };
     this.values = {}; // of the sliders that are not at zero
-    this.motion = header.motion || null;
+    this.motion = header.fps === null ? null : motionOf(header, tables);
     this.moved = true;
     this.readAddress();
     this.buildPanel();
@@ -121,7 +119,7 @@ class Page {
       if (this.header.has_names) add(name, 0, 1);
       else add(name, -2, 2);
     }
-    document.querySelector("#count").textContent = `${this.header.num_points} points`;
+    document.querySelector("#count").textContent = `${this.points.count} points`;
     document.querySelector("#notice").textContent = this.header.notice;
   }
 
@@ -214,7 +212,7 @@ class Page {
     const { frames, fps } = this.motion;
     const rate = fps || +this.rate.value || 30;
     const frame = frames[Math.floor(((now - this.start) / 1000) * rate) % frames.length];
-    const base = Array.isArray(frame.expression) ? frame : this.parametersOf(frame);
+    const base = frame.poses ? frame : this.parametersOf(frame);
     const own = this.parametersOf(this.values);
     return {
       expression: own.expression.map((value, e) => value + base.expression[e]),
@@ -248,11 +246,15 @@ class Page {
   }
 }
 
-try {
-  const header = JSON.parse(document.querySelector("#header").textContent);
-  const page = new Page(header, unpack(header, document.querySelector("#data").textContent.trim()));
-  window.page = page;
-} catch (error) {
-  document.querySelector("#notice").textContent = error.message;
-  console.error(error);
+async function open() {
+  try {
+    const header = JSON.parse(document.querySelector("#header").textContent);
+    const bytes = await inflate(document.querySelector("#data").textContent.trim());
+    window.page = new Page(header, readTables(header.tables, bytes));
+  } catch (error) {
+    document.querySelector("#notice").textContent = error.message;
+    console.error(error);
+  }
 }
+
+open();

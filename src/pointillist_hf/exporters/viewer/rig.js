@@ -47,14 +47,40 @@ function makeRotation(m) {
   }
 }
 
+/** Covariances xx xy xz yy yz zz of splats, from their sizes and turns. [6 N] */
+function covariancesOf(logScales, axisAngles) {
+  const covariances = new Float32Array(2 * logScales.length);
+  for (let n = 0; n < logScales.length / 3; n++) {
+    const turn = rotationOf(axisAngles.subarray(3 * n, 3 * n + 3));
+    const spread = turn.map((value, i) => value * Math.exp(logScales[3 * n + (i % 3)]));
+    let at = 6 * n;
+    for (let i = 0; i < 3; i++)
+      for (let j = i; j < 3; j++)
+        covariances[at++] = spread[3 * i] * spread[3 * j] +
+          spread[3 * i + 1] * spread[3 * j + 1] + spread[3 * i + 2] * spread[3 * j + 2];
+  }
+  return covariances;
+}
+
 /** The avatar's points and what moves them; `pose` writes into `means` and `covariances`. */
 class PosedPoints {
-  /** @param {object} arrays What `write_page` packed, by name. @param {object} header Its sizes. */
-  constructor(arrays, header) {
-    this.arrays = arrays;
-    this.count = header.num_points;
-    this.parents = header.parents;
-    this.numExpressions = header.expression_names.length;
+  /** @param {object} tables Of `page_tables.py`, by name. @param {number[]} parents Of the joints. */
+  constructor(tables, parents) {
+    this.tables = tables;
+    this.parents = parents;
+    this.count = tables.opacities.length;
+    this.numVertices = tables.lbs_weights.length / parents.length;
+    this.corners = new Uint32Array(3 * this.count); // vertices that a point hangs on
+    this.shares = new Float32Array(3 * this.count); // and how much of each
+    for (let n = 0; n < this.count; n++) {
+      const [v, w] = tables.barycentric.subarray(2 * n, 2 * n + 2);
+      this.shares.set([1 - v - w, v, w], 3 * n);
+      const face = 3 * tables.bindings[n];
+      this.corners.set(tables.faces.subarray(face, face + 3), 3 * n);
+    }
+    this.rest = covariancesOf(tables.log_scales, tables.axis_angles);
+    this.offsets = new Float32Array(3 * this.numVertices);
+    this.transforms = new Float32Array(12 * this.numVertices); // linear part, then shift
     this.means = new Float32Array(3 * this.count);
     this.covariances = new Float32Array(6 * this.count); // xx xy xz yy yz zz
   }
@@ -65,19 +91,29 @@ class PosedPoints {
    * @param {number[]} translation Metres.
    */
   pose(expression, poses, translation) {
-    const { joints, joint_dirs: jointDirs } = this.arrays;
-    const numJoints = this.parents.length, E = this.numExpressions;
-    const active = [...expression.keys()].filter((e) => expression[e] !== 0);
-    const places = [];
-    for (let j = 0; j < numJoints; j++) {
-      const place = [joints[3 * j], joints[3 * j + 1], joints[3 * j + 2]];
-      for (const e of active)
-        for (let c = 0; c < 3; c++) place[c] += expression[e] * jointDirs[(3 * j + c) * E + e];
-      places.push(place);
-    }
     const turns = poses.map(rotationOf);
+    const { world, shifts } = this.moveJoints(expression, turns, translation);
+    // Pose correctives read the turns of all joints but the root, less the identity.
+    const features = turns.slice(1).flatMap((m) => m.map((v, i) => v - (i % 4 === 0 ? 1 : 0)));
+    this.offsets.fill(0);
+    this.addOffsets(this.tables.exprdirs, expression);
+    if (this.tables.posedirs) this.addOffsets(this.tables.posedirs, features);
+    this.blendTransforms(world, shifts);
+    for (let n = 0; n < this.count; n++) this.movePoint(n);
+  }
+
+  /** Turn and shift of every joint, from rest to the pose. */
+  moveJoints(expression, turns, translation) {
+    const { joints, joint_dirs: jointDirs } = this.tables;
+    const E = expression.length;
+    const places = this.parents.map((_, j) =>
+      [0, 1, 2].map((c) => {
+        let place = joints[3 * j + c];
+        for (let e = 0; e < E; e++) place += expression[e] * jointDirs[(3 * j + c) * E + e];
+        return place;
+      }));
     const world = [turns[0]], origins = [places[0]];
-    for (let j = 1; j < numJoints; j++) {
+    for (let j = 1; j < places.length; j++) {
       const parent = this.parents[j];
       const bone = places[j].map((value, c) => value - places[parent][c]);
       const moved = apply(world[parent], bone);
@@ -88,38 +124,55 @@ class PosedPoints {
       const turned = apply(turn, places[j]);
       return origins[j].map((value, c) => value - turned[c] + translation[c]);
     });
-    // Pose correctives read the turns of all joints but the root, less the identity.
-    const features = turns.slice(1).flatMap((m) => m.map((v, i) => v - (i % 4 === 0 ? 1 : 0)));
-    const correctives = this.arrays.posedirs ? [...features.keys()].filter((f) => features[f]) : [];
-    for (let n = 0; n < this.count; n++)
-      this.movePoint(n, expression, active, features, correctives, world, shifts);
+    return { world, shifts };
   }
 
-  movePoint(n, expression, active, features, correctives, world, shifts) {
-    const { rest, exprdirs, posedirs, lbs_weights: weights, rest_covariances: S } = this.arrays;
-    const E = this.numExpressions, P = features.length, J = world.length;
-    const place = [rest[3 * n], rest[3 * n + 1], rest[3 * n + 2]];
-    for (let c = 0; c < 3; c++) {
-      for (const e of active) place[c] += expression[e] * exprdirs[(3 * n + c) * E + e];
-      for (const f of correctives) place[c] += features[f] * posedirs[(3 * n + c) * P + f];
+  /** Adds directions [3 V, K] times coefficients [K] to the offsets of the vertices. */
+  addOffsets(directions, coefficients) {
+    const K = coefficients.length, { offsets } = this;
+    for (let k = 0; k < K; k++) {
+      const strength = coefficients[k];
+      if (strength === 0) continue;
+      for (let i = 0, at = k; i < offsets.length; i++, at += K)
+        offsets[i] += strength * directions[at];
     }
+  }
+
+  /** The transform of every vertex: those of the joints, by its skinning weights. */
+  blendTransforms(world, shifts) {
+    const { transforms } = this, weights = this.tables.lbs_weights, J = world.length;
+    const joints = world.map((turn, j) => [...turn, ...shifts[j]]);
+    transforms.fill(0);
+    for (let v = 0; v < this.numVertices; v++)
+      for (let j = 0; j < J; j++) {
+        const weight = weights[J * v + j];
+        if (weight === 0) continue;
+        for (let i = 0; i < 12; i++) transforms[12 * v + i] += weight * joints[j][i];
+      }
+  }
+
+  /** What the corners do, by their shares, is what the point does. */
+  movePoint(n) {
+    const { corners, shares, offsets, transforms, rest, tables } = this;
+    const place = [tables.means[3 * n], tables.means[3 * n + 1], tables.means[3 * n + 2]];
     const m = [0, 0, 0, 0, 0, 0, 0, 0, 0], shift = [0, 0, 0];
-    for (let j = 0; j < J; j++) {
-      const weight = weights[J * n + j];
-      if (weight === 0) continue;
-      for (let i = 0; i < 9; i++) m[i] += weight * world[j][i];
-      for (let c = 0; c < 3; c++) shift[c] += weight * shifts[j][c];
+    for (let k = 3 * n; k < 3 * n + 3; k++) {
+      const share = shares[k], from = 12 * corners[k];
+      for (let i = 0; i < 9; i++) m[i] += share * transforms[from + i];
+      for (let c = 0; c < 3; c++) {
+        shift[c] += share * transforms[from + 9 + c];
+        place[c] += share * offsets[3 * corners[k] + c];
+      }
     }
     const moved = apply(m, place);
     for (let c = 0; c < 3; c++) this.means[3 * n + c] = moved[c] + shift[c];
     makeRotation(m);
-    const k = 6 * n;
-    const full = [
-      S[k], S[k + 1], S[k + 2], S[k + 1], S[k + 3], S[k + 4], S[k + 2], S[k + 4], S[k + 5],
-    ];
-    const half = multiply(m, full);
-    const dot = (i, j) =>
-      half[3 * i] * m[3 * j] + half[3 * i + 1] * m[3 * j + 1] + half[3 * i + 2] * m[3 * j + 2];
-    this.covariances.set([dot(0, 0), dot(0, 1), dot(0, 2), dot(1, 1), dot(1, 2), dot(2, 2)], k);
+    let at = 6 * n;
+    const xx = rest[at], xy = rest[at + 1], xz = rest[at + 2];
+    const yy = rest[at + 3], yz = rest[at + 4], zz = rest[at + 5];
+    const half = multiply(m, [xx, xy, xz, xy, yy, yz, xz, yz, zz]);
+    for (let i = 0; i < 9; i += 3)
+      for (let j = i; j < 9; j += 3)
+        this.covariances[at++] = half[i] * m[j] + half[i + 1] * m[j + 1] + half[i + 2] * m[j + 2];
   }
 }

@@ -1,0 +1,247 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Floor 6. The public steps of the pipeline, in the order of the data flow."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from .avatar import Avatar
+from .decoding.generation import PointGenerationOutput, generate_points
+from .decoding.streamers import PointCounter, StreamerGroup
+from .geometry.structures import Cameras, CanonicalPoints, Gaussians, RigParams, join_params
+from .pipeline_inputs import check_tracking, list_seeds
+from .portraits.image_processing_portrait import PortraitInput
+from .refinement.avatar_refinement import refine_avatar
+from .refinement.completion import complete_points
+from .refinement.dressing import dress_points
+from .refinement.portrait_view import PortraitView
+from .refinement.tracked_portrait import TrackedPortrait, fit_portrait
+from .rigs.alignment import align_to_shape
+from .rigs.landmark_sources import find_landmark_places
+
+
+class PipelineSteps:
+    """What `AvatarPipeline` does with its components; each step can be called by itself."""
+
+    def check_inputs(
+        self,
+        images: list[PortraitInput],
+        rig_params: RigParams | None,
+        seed: int | Sequence[int],
+        cameras: Cameras | None = None,
+        refine_steps: int = 0,
+    ) -> list[int]:
+        """Refuses what cannot be made into avatars. Returns one seed per portrait."""
+        if not images:
+            raise ValueError("`image` must hold at least one portrait, got an empty list.")
+        if rig_params is None and self.rig_regressor is None and self.portrait_tracker is None:
+            raise ValueError(
+                "`rig_params` must be given: this pipeline has no `portrait_tracker` and no "
+                "`rig_regressor` to find them."
+            )
+        if refine_steps < 0 or (refine_steps and self.portrait_tracker is None):
+            raise ValueError(
+                "`refine_steps` must be 0 or more, and 0 without a `portrait_tracker`, "
+                f"got {refine_steps}."
+            )
+        check_tracking(len(images), self.rig, rig_params, cameras)
+        return list_seeds(seed, len(images))
+
+    def track_portraits(
+        self,
+        images: list[PortraitInput],
+        rig_params: RigParams | None = None,
+        cameras: Cameras | None = None,
+        *,
+        face: int | None = None,
+    ) -> list[TrackedPortrait] | None:
+        """The faces in the photographs, and the rig that lies on them; None without a tracker.
+
+        Args:
+            images: B photographs.
+            rig_params: B frames, if somebody knows them; then only cameras are looked for.
+            cameras: B, if somebody knows them.
+            face: Which face of a photograph, 1 being the largest.
+        """
+        if self.portrait_tracker is None:
+            return None
+        portraits = self.portrait_tracker(images, face=face)
+        return [
+            fit_portrait(
+                portrait,
+                self.rig,
+                None if rig_params is None else rig_params[i : i + 1],
+                None if cameras is None else cameras[i : i + 1],
+            )
+            for i, portrait in enumerate(portraits)
+        ]
+
+    def encode_image(
+        self,
+        images: list[PortraitInput],
+        rig_params: RigParams | None = None,
+        tracked: list[TrackedPortrait] | None = None,
+        *,
+        detect_face: bool = True,
+        remove_background: bool = True,
+    ) -> tuple[RigParams, Tensor]:
+        """Rig parameters of the portraits, and the tokens that the generator looks at.
+
+        Args:
+            images: B photographs.
+            rig_params: B frames, if somebody knows them.
+            tracked: Of `track_portraits`, if the pipeline has a tracker.
+            detect_face: As in the call.
+            remove_background: As in the call.
+
+        Returns:
+            Parameters, B frames; conditioning tokens [B, M, D].
+        """
+        device, dtype = self._execution_device, self.conditioner.dtype
+        if tracked is None:
+            processed = self.image_processor(
+                images, detect_face=detect_face, remove_background=remove_background
+            )["pixel_values"]
+        else:
+            rig_params = join_params([one.rig_params for one in tracked])
+            roots = self.rig.joint_motion(rig_params).transforms[:, 0]
+            framed = [
+                self.image_processor.frame_head(one.portrait, root, one.cameras)
+                for one, root in zip(tracked, roots, strict=True)
+            ]
+            processed = torch.stack([self.image_processor.normalize(image) for image in framed])
+        pixel_values = processed.to(device, dtype)
+        if rig_params is None:
+            rig_params = self.rig_regressor(pixel_values.to(self.rig_regressor.dtype))
+        rig_params = rig_params.to(self.rig.v_template.device)
+        num_points = self.conditioner.config.point_cloud_config.num_points
+        rig_points = self.rig.sample_points(rig_params.betas, num_points)
+        return rig_params, self.conditioner(pixel_values, rig_points.to(device, dtype))
+
+    def frame_portraits(
+        self, tracked: list[TrackedPortrait] | None, copies: Tensor
+    ) -> list[PortraitView] | None:
+        """The heads of the photographs for completion and refinement, one per avatar."""
+        if tracked is None:
+            return None
+        framed = [one.view(self.config.view_size) for one in tracked]
+        return [framed[i] for i in copies.tolist()]
+
+    def generate_tokens(
+        self, context: Tensor, *, seeds: Sequence[int], **sampling: object
+    ) -> PointGenerationOutput:
+        """One token sequence per row of the context, with the hidden states of its tokens.
+
+        Args:
+            context: [B, M, D]
+            seeds: One per row.
+            **sampling: Of `generate_points`; what is None or missing is the pipeline's.
+        """
+        for name in ("grammar", "temperature", "min_p", "max_points"):
+            if sampling.get(name) is None:
+                sampling[name] = self.config[name]
+        most = sampling["max_points"]
+        with self.progress_bar(total=len(context) * most) as bar:
+            bar.unit = " points"
+            counter = PointCounter(bar.update, self.tokenizer.layout.bos_token_id)
+            streamer = sampling.pop("streamer", None)
+            sampling["streamer"] = StreamerGroup([counter, streamer] if streamer else [counter])
+            generated = generate_points(
+                self.point_generator,
+                context.to(self.point_generator.dtype),
+                seeds=seeds,
+                **sampling,
+            )
+            # Clouds end where they are complete, and so does the bar.
+            bar.total = bar.n
+            bar.refresh()
+        return generated
+
+    def decode_points(
+        self,
+        input_ids: Tensor,
+        rig_params: RigParams | None = None,
+        views: list[PortraitView] | None = None,
+    ) -> list[CanonicalPoints]:
+        """The clouds of the sequences.
+
+        They lie on the heads of the portraits if `align_points` is set, and are completed by what
+        the photographs show if `complete_points` is.
+
+        Args:
+            input_ids: [B, L]
+            rig_params: B frames; without, the clouds stay as they are.
+            views: The photographs of the B clouds.
+        """
+        clouds = [self.tokenizer.decode_points(row) for row in input_ids]
+        if self.config.align_points and rig_params is not None:
+            clouds = [
+                align_to_shape(cloud, self.rig, betas)
+                for cloud, betas in zip(clouds, rig_params.betas, strict=True)
+            ]
+        if not self.config.complete_points or views is None:
+            return clouds
+        places = find_landmark_places(self.rig)
+        return [
+            complete_points(cloud, view, self.rig, landmark_places=places)
+            for cloud, view in zip(clouds, views, strict=True)
+        ]
+
+    def decode_gaussians(
+        self,
+        clouds: list[CanonicalPoints],
+        token_hidden_states: Tensor,
+        context: Tensor,
+        views: list[PortraitView] | None = None,
+    ) -> list[Gaussians]:
+        """What the points look like.
+
+        Args:
+            clouds: B clouds of at most N points.
+            token_hidden_states: [B, N, 4, D]
+            context: Conditioning tokens. [B, M, D]
+            views: The photographs of the B clouds, for those that look at them.
+        """
+        looks = self.gaussian_decoder.config.image_inputs == "projected"
+        if views is not None and (looks or self.config.complete_points):
+            decoder = self.gaussian_decoder if looks else None
+            return [
+                dress_points(cloud, view, self.rig, decoder)
+                for cloud, view in zip(clouds, views, strict=True)
+            ]
+        counts = [len(cloud) for cloud in clouds]
+        means = torch.nn.utils.rnn.pad_sequence([c.means for c in clouds], batch_first=True)
+        mask = torch.arange(means.shape[1])[None] < torch.tensor(counts)[:, None]
+        dtype = self.gaussian_decoder.dtype
+        looks = self.gaussian_decoder.config.cross_attention_size is not None
+        output = self.gaussian_decoder(
+            means,
+            token_hidden_states.to(dtype),
+            attention_mask=mask.to(means.device),
+            encoder_hidden_states=context.to(dtype) if looks else None,
+        )
+        return [output.gaussians(row, count) for row, count in enumerate(counts)]
+
+    def refine(
+        self,
+        avatar: Avatar,
+        views: list[PortraitView],
+        *,
+        num_steps: int = 100,
+        seed: int = 0,
+    ) -> Avatar:
+        """The avatar after some steps towards photographs of its person.
+
+        Ctrl-C ends the steps, and what they have brought is kept.
+
+        Args:
+            avatar: Of this pipeline's rig.
+            views: Photographs, see `TrackedPortrait.view`.
+            num_steps: Each looks at one photograph, in turn.
+            seed: The same seed gives the same bits.
+        """
+        show = not getattr(self, "_progress_bar_config", {}).get("disable", False)
+        return refine_avatar(avatar, views, num_steps=num_steps, seed=seed, show_progress=show)

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A generated cloud completed by the photograph: every face has a point, every hair pixel too."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from ..geometry.structures import CanonicalPoints
+from ..rigs.head_rig import HeadRig
+from .face_kinds import FaceKinds, PointKind, find_face_kinds
+from .hair_points import grow_hair
+from .hair_surface import build_hair_surface
+from .kind_votes import recognise_points
+from .landmark_warp import LandmarkPlaces, warp_to_landmarks
+from .outline import fill_outline, keep_in_matte
+from .pixel_kinds import classify_pixels
+from .placement import place_points
+from .portrait_view import PortraitView
+from .rig_points import adopt_points, choose_spacings, complete_faces, cover_faces
+from .surface_cloud import SurfaceCloud, join_clouds
+
+
+@torch.no_grad()
+def complete_points(
+    points: CanonicalPoints | None,
+    view: PortraitView,
+    rig: HeadRig,
+    *,
+    landmark_places: LandmarkPlaces | None = None,
+    density: float = 1.0,
+) -> SurfaceCloud:
+    """Discs for all that the photograph shows, and for what it hides.
+
+    Args:
+        points: As generated, in the canonical space of the view's identity; None or empty: the
+            rig and the photograph make them all.
+        view: The photograph and the fit of the rig.
+        rig: Of the bindings.
+        landmark_places: Where the 468 landmarks lie on the rig; None: points stay on the fit.
+        density: Over the usual number of points, which is about 15,000.
+    """
+    face_kinds = find_face_kinds(rig)
+    pixel_kinds = classify_pixels(view, rig, face_kinds)
+    spacings = choose_spacings(rig, view, face_kinds, pixel_kinds, density)
+    cover = cover_faces(rig, view.rig_params.betas, face_kinds, spacings)
+    if points is not None and len(points):
+        rest = rig.canonical_vertices(view.rig_params.betas)[0]
+        own = adopt_points(points, rig, rest, face_kinds, density)
+        lacking = complete_faces(own, cover, rig.num_faces)
+        # The photograph knows better where hair is.
+        cover = join_clouds([own[own.kinds != PointKind.HAIR], lacking])
+    placement = place_points(cover.points, rig, view.rig_params)
+    if landmark_places is not None:
+        means = warp_to_landmarks(cover, placement, view, rig, landmark_places)
+        cover = replace(cover, means=means)
+    kinds = recognise_points(cover, placement, view, rig, pixel_kinds)
+    cover = replace(cover, kinds=kinds)
+    skin = placement.pose_means(cover.means)[_is_outer(cover, face_kinds)]
+    surface = build_hair_surface(view, rig, face_kinds, pixel_kinds, skin)
+    hair = grow_hair(view, rig, face_kinds, pixel_kinds, surface, density)
+    cloud = keep_in_matte(join_clouds([cover, hair]), view, rig)
+    rim = fill_outline(cloud, view, rig, face_kinds, pixel_kinds, density)
+    return join_clouds([cloud, rim])
+
+
+def _is_outer(cloud: SurfaceCloud, face_kinds: FaceKinds) -> Tensor:
+    """Points of the skin that hair may lie on. [N]"""
+    skin = (cloud.kinds == PointKind.SKIN) | (cloud.kinds == PointKind.HAIR)
+    return skin & ~face_kinds.is_ear[cloud.bindings] & ~face_kinds.is_lid[cloud.bindings]

@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Distances on the pixel grid, and pictures whose colours are carried over a border."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import conv2d, max_pool2d, pad
+
+
+def nearest_pixels(mask: Tensor) -> tuple[Tensor, Tensor]:
+    """The nearest pixel of a mask, from every pixel.
+
+    Args:
+        mask: True somewhere. [H, W]
+
+    Returns:
+        Distances in pixels [H, W]; flat indices of the nearest pixels [H, W]. Where the mask is
+        empty, distances are infinite and indices are those of the pixels themselves.
+    """
+    height, width = mask.shape
+    own = torch.arange(height * width).reshape(height, width)
+    if not mask.any():
+        return torch.full((height, width), torch.inf), own
+    vertical, rows = _nearest_in_columns(mask)
+    columns = torch.arange(width)
+    across = (columns[:, None] - columns).square().float()  # [W, W]
+    squared, best = torch.empty(height, width), torch.empty(height, width, dtype=torch.int64)
+    for start in range(0, height, 32):
+        part = vertical[start : start + 32].square()[:, None] + across
+        squared[start : start + 32], best[start : start + 32] = part.min(dim=2)
+    return squared.sqrt(), rows.gather(1, best) * width + best
+
+
+def _nearest_in_columns(mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Distance to, and row of, the nearest pixel of the mask in the same column. [H, W] each"""
+    height = len(mask)
+    rows = torch.arange(height)[:, None].expand_as(mask)
+    far = 4 * (height + mask.shape[1])  # beyond every distance in the picture, exact when squared
+    above = torch.where(mask, rows, -far).cummax(0).values
+    below = torch.where(mask, rows, height + far).flip(0).cummin(0).values.flip(0)
+    up, down = rows - above, below - rows
+    nearest = torch.where(up <= down, above, below).clamp(0, height - 1)
+    return torch.minimum(up, down).float(), nearest
+
+
+def signed_distances(mask: Tensor) -> Tensor:
+    """Pixels to the border of a mask, from pixel centres: positive inside. [H, W]"""
+    inside, _ = nearest_pixels(~mask)
+    outside, _ = nearest_pixels(mask)
+    limit = float(max(mask.shape))
+    return torch.where(mask, inside - 0.5, 0.5 - outside).clamp(-limit, limit)
+
+
+def shrink_mask(mask: Tensor, pixels: int = 1) -> Tensor:
+    """The mask without its border. [H, W]"""
+    return ~grow_mask(~mask, pixels)
+
+
+def grow_mask(mask: Tensor, pixels: int = 1) -> Tensor:
+    """The mask with its neighbours. [H, W]"""
+    grown = max_pool2d(mask[None, None].float(), 2 * pixels + 1, stride=1, padding=pixels)
+    return grown[0, 0] > 0
+
+
+def blur_picture(picture: Tensor, sigma: float) -> Tensor:
+    """The picture under a Gaussian window, its edges repeated. [H, W, K] -> [H, W, K]"""
+    reach = max(1, round(3 * sigma))
+    bell = torch.exp(-(torch.arange(-reach, reach + 1).float() / sigma).square() / 2)
+    bell = (bell / bell.sum()).to(picture)
+    planes = pad(picture.permute(2, 0, 1)[:, None], (reach,) * 4, mode="replicate")
+    planes = conv2d(conv2d(planes, bell[None, None, :, None]), bell[None, None, None])
+    return planes[:, 0].permute(1, 2, 0)
+
+
+def carry_outwards(image: Tensor, matte: Tensor, threshold: float = 0.9) -> Tensor:
+    """The photograph with the subject's colours carried outwards over the matte's border.
+
+    The border of a matte is soft: what it calls subject is half background there, and points at
+    the rim would keep that background when the head turns.
+
+    Args:
+        image: sRGB. [H, W, 3]
+        matte: [H, W]
+        threshold: What is surely subject.
+    """
+    sure = shrink_mask(matte > threshold)
+    if not sure.any():
+        return image
+    distances, nearest = nearest_pixels(sure)
+    outside = blur_picture(image.flatten(0, 1)[nearest], 1.0)
+    share = (distances / 2).clamp(0, 1)[..., None]
+    return torch.lerp(image, outside, share)
+
+
+def keep_large_parts(mask: Tensor, smallest: int) -> Tensor:
+    """The mask without connected parts of fewer pixels; neighbours share a side. [H, W]"""
+    labels = label_parts(mask)
+    sizes = torch.bincount(labels.flatten(), minlength=int(labels.max()) + 1)
+    return mask & (sizes[labels] >= smallest)
+
+
+def label_parts(mask: Tensor) -> Tensor:
+    """Connected parts by number, 0 outside the mask; neighbours share a side. [H, W]"""
+    height, width = mask.shape
+    labels = torch.where(mask, torch.arange(1, height * width + 1).reshape(height, width), 0)
+    while True:
+        before = labels
+        for axis in (0, 1):
+            labels = _spread_along(labels, mask, axis)
+        if torch.equal(labels, before):
+            return labels
+
+
+def _spread_along(labels: Tensor, mask: Tensor, axis: int) -> Tensor:
+    """The largest label of each run of the mask along an axis, everywhere in the run."""
+    runs = (~mask).long().cumsum(axis)
+    if axis == 0:
+        labels, runs, mask = labels.T, runs.T, mask.T
+    span = int(runs.max()) + 1
+    keys = runs + span * torch.arange(len(runs))[:, None]
+    largest = torch.zeros(span * len(runs), dtype=labels.dtype)
+    largest.scatter_reduce_(0, keys.flatten(), labels.flatten(), "amax")
+    spread = torch.where(mask, largest[keys], 0)
+    return spread.T if axis == 0 else spread

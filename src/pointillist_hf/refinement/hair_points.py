@@ -1,0 +1,245 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Points of hair: those that the photograph shows, pixel by pixel, and those around the head."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from ..rendering.mesh import rasterize_mesh
+from ..rigs.head_rig import HeadRig
+from .distance_maps import blur_picture, grow_mask, keep_large_parts, nearest_pixels, shrink_mask
+from .face_kinds import FaceKinds, PointKind
+from .hair_surface import (
+    HairSurface,
+    find_hair_pixels,
+    nearest_depth,
+    smooth_step,
+)
+from .neighbors import nearest_points
+from .placement import rest_points
+from .portrait_view import BROWS, PortraitView, metres_per_pixel
+from .projection import draw_depth
+from .surface_cloud import SurfaceCloud, frames_along, join_clouds
+
+STRIDE = 2.1  # pixels between the points that the photograph shows
+SPACING = 6e-3  # metres between those around the head
+STRAND = 1.9  # length of a disc around the head over its width
+SMALLEST_PART = 0.06  # of the squared distance of the outer canthi: less is no hair
+RISE, FIRST_RISE, MOST_RISE = 0.8, 2.5e-3, 0.03  # in front of the skin: per metre from its border
+STEEPEST = 2.5  # slope of the depth that discs follow
+LOOSE = 0.02  # metres before the eyes: nothing hidden grows in the face
+HALF = 0.5  # of `hairiness`: where hair ends
+
+
+@torch.no_grad()
+def grow_hair(
+    view: PortraitView,
+    rig: HeadRig,
+    face_kinds: FaceKinds,
+    pixel_kinds: Tensor,
+    surface: HairSurface,
+    density: float,
+) -> SurfaceCloud:
+    """All points of hair, at rest."""
+    mask = _find_hair_mask(view, rig, pixel_kinds)
+    parts = [
+        _points_in_sight(view, rig, mask, surface, density),
+        _points_around(view, rig, pixel_kinds, surface, density),
+    ]
+    places, normals, radii = (torch.cat(part) for part in zip(*parts, strict=True))
+    return bring_to_rest(places, normals, radii, view, rig, face_kinds)
+
+
+def empty_cloud() -> SurfaceCloud:
+    """No points."""
+    none, ids = torch.zeros(0, 3), torch.zeros(0, dtype=torch.int64)
+    return SurfaceCloud(none, ids, torch.zeros(0, 4), none, none, ids)
+
+
+def _find_hair_mask(view: PortraitView, rig: HeadRig, pixel_kinds: Tensor) -> Tensor:
+    """Pixels to be covered with hair. [H, W]"""
+    hair = pixel_kinds == PointKind.HAIR
+    hair = shrink_mask(grow_mask(hair, 2), 2) & (pixel_kinds >= 0)
+    hair = keep_large_parts(hair, int(SMALLEST_PART * view.eye_distance**2))
+    on_mesh = draw_depth(rig, view.rig_params, view.cameras).isfinite()
+    above = torch.arange(len(hair))[:, None] < view.landmarks[list(BROWS), 1].mean()
+    # What stands beside the head above the brows is hair or a hat, whatever its colour.
+    return hair | (find_hair_pixels(view, pixel_kinds) & ~on_mesh & above)
+
+
+Discs = tuple[Tensor, Tensor, Tensor]  # places [K, 3], normals [K, 3], radii [K, 2], in the pose
+
+
+def _points_in_sight(
+    view: PortraitView, rig: HeadRig, mask: Tensor, surface: HairSurface, density: float
+) -> Discs:
+    """A layer of points over the pixels of hair."""
+    depth = _hair_depth(view, rig, mask, surface)
+    stride = STRIDE / math.sqrt(density) * len(mask) / 384
+    pixels = lay_lattice(mask, stride)
+    slope = _slopes(depth, mask, view)[:, pixels[:, 1].long(), pixels[:, 0].long()]
+    z = nearest_depth(depth, pixels)
+    rotation = view.cameras.viewmats[0, :3, :3]
+    normals = normalize(torch.cat([slope.T, -torch.ones(len(pixels), 1)], 1), dim=-1) @ rotation
+    radius = 0.64 * stride * z / view.cameras.Ks[0, 0, 0]
+    radius = radius * (1 + slope.square().sum(0)) ** 0.25
+    return unproject(pixels, z, view), normals, radius[:, None].expand(-1, 2)
+
+
+def lay_lattice(mask: Tensor, stride: float) -> Tensor:
+    """Places on the mask, in rows that are shifted against each other. [K, 2] pixels"""
+    height, width = mask.shape
+    rows = torch.arange(0.5, height, stride * math.sqrt(3) / 2)
+    columns = torch.arange(0.5, width, stride * 2 / math.sqrt(3))
+    y, x = torch.meshgrid(rows, columns, indexing="ij")
+    x = x + (torch.arange(len(rows)) % 2)[:, None] * stride / math.sqrt(3)
+    pixels = torch.stack([x, y], dim=-1).reshape(-1, 2)
+    pixels = pixels[pixels[:, 0] < width]
+    return pixels[mask[pixels[:, 1].long(), pixels[:, 0].long()]]
+
+
+def unproject(pixels: Tensor, depths: Tensor, view: PortraitView) -> Tensor:
+    """Places in the world of pixels [K, 2] at depths [K]. [K, 3] metres"""
+    K, viewmat = view.cameras.Ks[0], view.cameras.viewmats[0]
+    rays = torch.nn.functional.pad(pixels, (0, 1), value=1.0) @ torch.linalg.inv(K).T
+    return (rays * depths[:, None] - viewmat[:3, 3]) @ viewmat[:3, :3]
+
+
+def _hair_depth(view: PortraitView, rig: HeadRig, mask: Tensor, surface: HairSurface) -> Tensor:
+    """Depth of the hair at every pixel of the mask, smooth, just in front of the skin. [H, W]"""
+    camera = view.cameras
+    skin = draw_depth(rig, view.rig_params, camera)
+    buffers = rasterize_mesh(
+        surface.places().reshape(-1, 3).numpy(),
+        surface.triangles().numpy(),
+        camera.viewmats[0].numpy(),
+        camera.Ks[0].numpy(),
+        camera.width,
+        camera.height,
+    )
+    depth = torch.from_numpy(buffers.depth).float()
+    if not depth.isfinite().any():
+        depth = skin
+    _, known = nearest_pixels(depth.isfinite())
+    depth = depth.flatten()[known]
+    on_skin = skin.isfinite()
+    metres = metres_per_pixel(view)
+    from_edge, _ = nearest_pixels(~mask & (view.matte > 0.5))
+    from_edge = from_edge.clamp(max=float(len(mask))) * metres
+    rise = (FIRST_RISE + RISE * from_edge).clamp(max=MOST_RISE)
+    skin = torch.where(on_skin, skin, 0)
+    bounded = torch.maximum(torch.minimum(depth, skin - 2e-3), skin - rise)
+    depth = torch.where(on_skin, bounded, depth)
+    weight = mask.float()[..., None]
+    smooth = blur_picture(depth[..., None] * weight, 1.5) / blur_picture(weight, 1.5).clamp_min(
+        1e-6
+    )
+    smooth = torch.where(mask, smooth[..., 0], depth)
+    return torch.where(on_skin, torch.minimum(smooth, skin - 1.5e-3), smooth)
+
+
+def _slopes(depth: Tensor, mask: Tensor, view: PortraitView) -> Tensor:
+    """Slope of the depth to the right and down, metres per metre. [2, H, W]"""
+    metres = metres_per_pixel(view)
+    _, own = nearest_pixels(mask) if mask.any() else (None, torch.arange(mask.numel()))
+    filled = depth.flatten()[own].reshape(depth.shape)
+    filled = blur_picture(filled[..., None], 1.0)[..., 0]
+    down, right = torch.gradient(filled)
+    return (torch.stack([right, down]) / metres).clamp(-STEEPEST, STEEPEST)
+
+
+def _points_around(
+    view: PortraitView,
+    rig: HeadRig,
+    pixel_kinds: Tensor,
+    surface: HairSurface,
+    density: float,
+) -> Discs:
+    """Points on the surface where the photograph does not see it."""
+    directions = _spread_directions(SPACING / math.sqrt(density))
+    radii = surface.look_up(surface.radii, directions)
+    offsets = directions * radii[:, None]
+    places = surface.centre + offsets @ surface.axes.T
+    normals = _surface_normals(surface, directions) @ surface.axes.T
+    in_camera = places @ view.cameras.viewmats[0, :3, :3].T + view.cameras.viewmats[0, :3, 3]
+    homogeneous = in_camera @ view.cameras.Ks[0].T
+    pixels = homogeneous[:, :2] / homogeneous[:, 2:]
+    inner = shrink_mask(pixel_kinds >= 0)
+    camera = -(view.cameras.viewmats[0, :3, 3] @ view.cameras.viewmats[0, :3, :3])
+    facing = (normals * normalize(camera - places, dim=-1)).sum(-1)
+    hairiness = surface.look_up(surface.hairiness, directions)
+    # A straight edge gives a helmet away.
+    ragged = 0.3 * (_noise(len(directions)) - 0.5)
+    hidden = facing < 0.25
+    in_face = (offsets[:, 2] > 0.035) & (facing < -0.05)
+    frame = pixels.new_tensor([view.cameras.width, view.cameras.height])
+    outside = ((pixels < 0) | (pixels >= frame)).any(-1)
+    inside = outside | (nearest_depth(inner, pixels) > 0)
+    keep = (hairiness + ragged > HALF) & hidden & inside & ~in_face
+    size = 0.7 * SPACING / math.sqrt(density)
+    discs = torch.stack([STRAND * size * torch.ones(len(places)), size * torch.ones(len(places))], -1)
+    return places[keep], normals[keep], discs[keep]
+
+
+def _noise(count: int) -> Tensor:
+    """Numbers in [0, 1) without order, the same every time. [count]"""
+    return torch.rand(count, generator=torch.Generator().manual_seed(0))
+
+
+def _spread_directions(spacing: float) -> Tensor:
+    """Directions all over the sphere, evenly, in the axes of the head. [K, 3]"""
+    count = int(4 * math.pi * 0.115**2 / spacing**2)
+    place = torch.arange(count, dtype=torch.float64) + 0.5
+    y = 1 - 2 * place / count
+    angle = place * math.pi * (3 - math.sqrt(5))
+    ring = (1 - y * y).sqrt()
+    return torch.stack([ring * angle.sin(), y, ring * angle.cos()], dim=-1).float()
+
+
+def _surface_normals(surface: HairSurface, directions: Tensor) -> Tensor:
+    """Outward normals in the axes of the head, by differences. [K, 3]"""
+    up = directions.new_tensor([0.02, 1.0, 0.03]).expand_as(directions)
+    first = normalize(torch.linalg.cross(up, directions), dim=-1)
+    second = torch.linalg.cross(directions, first)
+
+    def place(turned: Tensor) -> Tensor:
+        turned = normalize(turned, dim=-1)
+        return turned * surface.look_up(surface.radii, turned)[:, None]
+
+    step = 0.06
+    along = place(directions + step * first) - place(directions - step * first)
+    across = place(directions + step * second) - place(directions - step * second)
+    return normalize(torch.linalg.cross(along, across), dim=-1)
+
+
+def bring_to_rest(
+    places: Tensor,
+    normals: Tensor,
+    radii: Tensor,
+    view: PortraitView,
+    rig: HeadRig,
+    face_kinds: FaceKinds,
+) -> SurfaceCloud:
+    """Discs bound to the nearest skin that neither opens with the jaw nor blinks, at rest."""
+    if not len(places):
+        return empty_cloud()
+    anchors = face_kinds.is_anchor.nonzero()[:, 0]
+    centres = rig(view.rig_params)[0][rig.faces[anchors]].mean(1)
+    _, found = nearest_points(places, centres, 1)
+    bindings = anchors[found[:, 0]]
+    means, placement = rest_points(places, bindings, rig, view.rig_params)
+    normals = normalize(placement.rest_vectors(normals), dim=-1)
+    scales = torch.cat([radii, 0.3 * radii.amin(1, keepdim=True)], dim=-1)
+    hanging = normals.new_tensor([0.02, -1.0, 0.03]).expand_as(normals)
+    return SurfaceCloud(
+        means=means,
+        bindings=bindings,
+        quats=frames_along(normals, hanging),
+        scales=scales,
+        normals=normals,
+        kinds=torch.full((len(means),), int(PointKind.HAIR)),
+    )

@@ -1,0 +1,243 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Gaussians made to lie on photographs: rendered over them, compared, moved a step, again.
+
+What no photograph shows keeps every bit of its values, and other views are held where they were.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+from tqdm import tqdm
+
+from ..geometry.rotations import quat_to_matrix
+from ..geometry.structures import CanonicalPoints, Gaussians
+from ..rigs.head_rig import HeadRig
+from .face_kinds import PointKind, find_face_kinds
+from .hair_surface import smooth_step
+from .lids import is_folded, measure_blink
+from .pixel_kinds import classify_pixels
+from .placement import Placement, place_points
+from .portrait_view import PortraitView
+from .refinement_losses import (
+    NUM_ANCHORS,
+    AnchorViews,
+    ViewTarget,
+    anchor_loss,
+    blending_weights,
+    build_anchors,
+    build_target,
+    photograph_loss,
+)
+
+logger = logging.getLogger(__name__)
+
+SEEN = 0.03  # pixels that a point must make: Adam moves the others at full speed, anywhere
+FULLY_SEEN = 1.0  # pixels from which a point may move as it likes
+FLATTEST, GRAZING = 0.2, 0.3  # facing from which a point moves at all, and over which in full
+
+
+@dataclass(frozen=True)
+class RefinementSettings:
+    """How far and how fast values may move."""
+
+    color_rate: float = 0.05  # of the logits, like that of the opacity
+    opacity_rate: float = 0.04
+    scale_rate: float = 0.03  # of the logarithms
+    rotation_rate: float = 0.02
+    offset_rate: float = 0.05  # in units of the largest offset
+    max_skin_offset: float = 1.5e-3  # metres
+    max_hair_offset: float = 4e-3  # metres
+    max_log_scale: float = 0.7
+    offset_weight: float = 0.01
+    scale_weight: float = 0.005
+    color_weight: float = 0.02
+    anchor_weight: float = 0.5
+    anchor_every: int = 2  # steps
+
+
+def refine(
+    gaussians: Gaussians,
+    bindings: Tensor,
+    kinds: Tensor,
+    views: Sequence[PortraitView],
+    rig: HeadRig,
+    *,
+    num_steps: int = 100,
+    seed: int = 0,
+    settings: RefinementSettings | None = None,
+    show_progress: bool = True,
+) -> Gaussians:
+    """The gaussians after some steps towards the photographs.
+
+    An interrupt (Ctrl-C) ends the steps early and keeps what they have brought.
+
+    Args:
+        gaussians: Canonical, N of them.
+        bindings: The face of each. [N]
+        kinds: `PointKind` of each. [N]
+        views: At least one photograph of the person, each with its own rig parameters.
+        rig: Of the bindings.
+        num_steps: Each looks at one photograph, in turn.
+        seed: Of backgrounds and anchor views; the same seed gives the same bits.
+        settings: By default `RefinementSettings()`.
+        show_progress: Whether a progress bar is shown.
+
+    Raises:
+        ValueError: There is no view, or `num_steps` is negative.
+    """
+    if not views or num_steps < 0:
+        raise ValueError(
+            "`views` must hold at least one photograph and `num_steps` be 0 or more, got "
+            f"{len(views)} and {num_steps}."
+        )
+    if num_steps == 0:
+        return gaussians
+    settings = settings or RefinementSettings()
+    generator = torch.Generator().manual_seed(seed)
+    scenes = _build_scenes(gaussians, bindings, views, rig, generator)
+    trust = torch.stack([_weigh_points(gaussians, kinds, scene) for scene in scenes]).amax(0)
+    points = CanonicalPoints(gaussians.means, bindings)
+    trust = trust * ~is_folded(measure_blink(points, rig, views[0].rig_params.betas))
+    change = _Change(gaussians, trust, kinds, settings)
+    steps = tqdm(range(num_steps), desc="Refining", unit="step", disable=not show_progress)
+    try:
+        for step in steps:
+            loss = _take_step(change, scenes, step, generator, settings)
+            steps.set_postfix(loss=f"{loss:.4f}", refresh=False)
+    except KeyboardInterrupt:
+        logger.warning("Refinement was interrupted; what its steps have brought is kept.")
+    return change.apply(detached=True)
+
+
+@dataclass(frozen=True)
+class _Scene:
+    """One photograph, the way into its pose, and the views around it."""
+
+    target: ViewTarget
+    placement: Placement
+    anchors: AnchorViews
+
+
+def _build_scenes(
+    gaussians: Gaussians,
+    bindings: Tensor,
+    views: Sequence[PortraitView],
+    rig: HeadRig,
+    generator: torch.Generator,
+) -> list[_Scene]:
+    face_kinds = find_face_kinds(rig)
+    scenes = []
+    for view in views:
+        points = CanonicalPoints(gaussians.means, bindings)
+        placement = place_points(points, rig, view.rig_params)
+        target = build_target(view, classify_pixels(view, rig, face_kinds))
+        anchors = build_anchors(placement.pose_gaussians(gaussians), view, rig, generator)
+        scenes.append(_Scene(target, placement, anchors))
+    return scenes
+
+
+def _weigh_points(gaussians: Gaussians, kinds: Tensor, scene: _Scene) -> Tensor:
+    """How far each point may follow a photograph: fully, or not at all if it is hidden. [N]"""
+    posed = scene.placement.pose_gaussians(gaussians)
+    made = blending_weights(posed, scene.target)
+    trust = torch.where(made > SEEN, (made / FULLY_SEEN).clamp(max=1), 0)
+    # At a slant a point makes few pixels, and would be painted for them at the cost of the side.
+    axes = quat_to_matrix(posed.quats).gather(
+        2, posed.scales.argmin(-1)[:, None, None].expand(-1, 3, 1)
+    )[..., 0]
+    rotation, shift = scene.target.cameras.viewmats[0, :3, :3], scene.target.cameras.viewmats[0, :3, 3]
+    to_eye = normalize(-(shift @ rotation) - posed.means, dim=-1)
+    slant = smooth_step(((axes * to_eye).sum(-1) - FLATTEST) / GRAZING)
+    trust = torch.where(kinds == PointKind.HAIR, trust, trust * slant)
+    # What lies behind the lips is seen dark and must not stay so.
+    return torch.where(kinds == PointKind.MOUTH, 0, trust)
+
+
+def _take_step(
+    change: _Change,
+    scenes: Sequence[_Scene],
+    step: int,
+    generator: torch.Generator,
+    settings: RefinementSettings,
+) -> float:
+    scene = scenes[step % len(scenes)]
+    gaussians = change.apply()
+    posed = scene.placement.pose_gaussians(gaussians)
+    loss = photograph_loss(posed, scene.target, torch.rand(3, generator=generator))
+    loss = loss + change.penalty()
+    if settings.anchor_weight and step % settings.anchor_every == 0:
+        index = step // settings.anchor_every % NUM_ANCHORS
+        loss = loss + settings.anchor_weight * anchor_loss(posed, scene.anchors, index)
+    change.optimizer.zero_grad()
+    loss.backward()
+    change.optimizer.step()
+    return loss.item()
+
+
+class _Change:
+    """The values that move, as unbounded parameters around where they started."""
+
+    def __init__(
+        self, start: Gaussians, trust: Tensor, kinds: Tensor, settings: RefinementSettings
+    ) -> None:
+        moved = trust.nonzero()[:, 0]
+        self.start, self.moved, self.settings = start, moved, settings
+        self.trust = trust[moved, None]
+        own = start[moved]
+        hair = kinds[moved] == PointKind.HAIR
+        limits = torch.where(hair, settings.max_hair_offset, settings.max_skin_offset)
+        self.limits, self.own = limits[:, None], own
+        self.color_logits = torch.logit(own.colors.clamp(0.02, 0.98))
+        self.opacity_logits = torch.logit(own.opacities.clamp(0.02, 0.95))
+        self.colors = torch.zeros_like(own.colors).requires_grad_()
+        self.opacities = torch.zeros_like(own.opacities).requires_grad_()
+        self.scales = torch.zeros_like(own.scales).requires_grad_()
+        self.quats = own.quats.clone().requires_grad_()
+        self.offsets = torch.zeros_like(own.means).requires_grad_()
+        rates = (
+            (self.colors, settings.color_rate),
+            (self.opacities, settings.opacity_rate),
+            (self.scales, settings.scale_rate),
+            (self.quats, settings.rotation_rate),
+            (self.offsets, settings.offset_rate),
+        )
+        groups = [{"params": [values], "lr": rate} for values, rate in rates]
+        self.optimizer = torch.optim.Adam(groups, betas=(0.9, 0.99))
+
+    def apply(self, *, detached: bool = False) -> Gaussians:
+        """All gaussians, changed where they move."""
+        growth = self.trust * self.settings.max_log_scale * torch.tanh(self.scales)
+        fading = self.trust[:, 0] * self.opacities
+        values = {
+            "means": self.own.means + self.trust * self.limits * torch.tanh(self.offsets),
+            "quats": normalize(self.quats, dim=-1),
+            "scales": self.own.scales * torch.exp(growth),
+            "opacities": torch.sigmoid(self.opacity_logits + fading),
+            "colors": self._find_colors(),
+        }
+        if detached:
+            values = {name: value.detach() for name, value in values.items()}
+        whole = {
+            f.name: getattr(self.start, f.name).index_copy(0, self.moved, values[f.name])
+            for f in fields(Gaussians)
+        }
+        return replace(self.start, **whole)
+
+    def _find_colors(self) -> Tensor:
+        return torch.sigmoid(self.color_logits + self.trust * self.colors)
+
+    def penalty(self) -> Tensor:
+        """What speaks for staying: small offsets, scales and colours as they were."""
+        settings = self.settings
+        drift = (self._find_colors() - self.own.colors).square().mean()
+        return (
+            settings.offset_weight * self.offsets.square().mean()
+            + settings.scale_weight * self.scales.square().mean()
+            + settings.color_weight * drift
+        )

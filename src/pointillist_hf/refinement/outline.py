@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A cloud that ends where the subject ends: what sticks out comes in, what is bare is covered."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from ..geometry.cameras import project_points
+from ..geometry.rotations import quat_multiply, quat_to_matrix
+from ..rendering import rasterize
+from ..rigs.head_rig import HeadRig
+from .distance_maps import keep_large_parts, nearest_pixels, shrink_mask, signed_distances
+from .face_kinds import FaceKinds, PointKind
+from .hair_points import bring_to_rest, lay_lattice, unproject
+from .landmark_warp import unproject_shifts
+from .placement import Placement, place_points
+from .portrait_view import CHIN, PortraitView, metres_per_pixel
+from .projection import at_pixels, is_in_frame
+from .surface_cloud import SurfaceCloud
+
+MARGIN = 1.0  # pixels inside the border of the matte, where points beyond it are brought
+LEAST_RADIUS, LEAST_SHARE = 0.6, 0.1  # pixels; of its size that a disc keeps
+REACH = 1.3  # standard deviations of a disc that stay in the matte
+BARE = 0.5  # of alpha: below, a pixel of the subject is not covered
+STRIDE = 3.0  # pixels between the points that cover it
+NEAR_HEAD, NEAR_BODY = 0.012, 0.035  # metres from what is covered: farther lies what is unknown
+RECEDING = 0.7  # how far behind its neighbours a bare pixel lies, per distance from them
+
+
+def keep_in_matte(cloud: SurfaceCloud, view: PortraitView, rig: HeadRig) -> SurfaceCloud:
+    """The cloud within the subject's outline, and its discs too."""
+    placement = place_points(cloud.points, rig, view.rig_params)
+    pixels, depths = project_points(placement.pose_means(cloud.means), view.cameras)
+    pixels, depths = pixels[0], depths[0]
+    subject = (view.matte > 0.5) | ~view.inside
+    distances, nearest = nearest_pixels(subject)
+    outside = is_in_frame(pixels, view.cameras, margin=0) & (at_pixels(distances, pixels) > 0)
+    width = view.cameras.width
+    target = at_pixels(nearest, pixels)
+    step = torch.stack([target % width, target // width], -1) + 0.5 - pixels
+    step = (step + MARGIN * normalize(step, dim=-1)) * outside[:, None]
+    shift = unproject_shifts(step, depths, view)
+    shrunk = _fit_discs(cloud, placement, pixels + step, depths, view)
+    return replace(cloud, means=cloud.means + placement.rest_vectors(shift), scales=shrunk)
+
+
+def _fit_discs(
+    cloud: SurfaceCloud, placement: Placement, pixels: Tensor, depths: Tensor, view: PortraitView
+) -> Tensor:
+    """Scales of the discs such that none reaches over the border of the matte. [N, 3]"""
+    distances = signed_distances((view.matte > 0.5) | ~view.inside)
+    room = at_pixels(distances, pixels).clamp_min(LEAST_RADIUS)
+    room = torch.where(is_in_frame(pixels, view.cameras, margin=0), room, torch.inf)
+    outward = normalize(-torch.stack(torch.gradient(distances)[::-1]), dim=0)
+    outward = torch.stack([at_pixels(plane, pixels) for plane in outward], -1)
+    axes = view.cameras.viewmats[0, :2, :3] @ quat_to_matrix(
+        quat_multiply(placement.quats, cloud.quats)
+    )
+    focal = view.cameras.Ks[0, 0, 0] / depths
+    across = torch.einsum("nij,ni->nj", axes, outward) * cloud.scales * focal[:, None]
+    extent = across.norm(dim=-1).clamp_min(1e-6)
+    factor = (room / (REACH * extent)).clamp(LEAST_SHARE, 1)
+    # Only the axes that point outwards become shorter.
+    outward_share = (across / extent[:, None]).square()
+    return cloud.scales * (1 - outward_share * (1 - factor[:, None]))
+
+
+def fill_outline(
+    cloud: SurfaceCloud,
+    view: PortraitView,
+    rig: HeadRig,
+    face_kinds: FaceKinds,
+    pixel_kinds: Tensor,
+    density: float,
+) -> SurfaceCloud:
+    """Points on pixels of the subject next to the cloud that it leaves bare.
+
+    A hand or a second person is in the matte too: what is far from the cloud stays bare.
+    """
+    placement = place_points(cloud.points, rig, view.rig_params)
+    posed = placement.pose_gaussians(cloud.to_gaussians(torch.zeros_like(cloud.means)))
+    _, alphas, meta = rasterize(posed, view.cameras, with_meta=True)
+    covered = alphas[0, ..., 0] > BARE
+    distances, nearest = nearest_pixels(covered)
+    metres = metres_per_pixel(view)
+    rows = torch.arange(len(covered))[:, None]
+    below = rows > float(view.landmarks[CHIN, 1])
+    limit = torch.where(below, NEAR_BODY, NEAR_HEAD) / metres
+    subject = shrink_mask((view.matte > 0.5) & view.inside)
+    bare = subject & ~covered & (distances < limit) & (pixel_kinds != PointKind.HAIR)
+    bare = keep_large_parts(bare, 12)
+    stride = STRIDE / math.sqrt(density) * len(covered) / 384
+    pixels = lay_lattice(bare, stride)
+    depth = meta.depths[0, ..., 0].flatten()[nearest] + RECEDING * metres * distances
+    z = at_pixels(depth, pixels)
+    places = unproject(pixels, z, view)
+    forward = -view.cameras.viewmats[0, 2, :3]
+    radius = 0.64 * stride * z / view.cameras.Ks[0, 0, 0]
+    points = bring_to_rest(
+        places,
+        forward.expand(len(places), 3),
+        radius[:, None].expand(-1, 2),
+        view,
+        rig,
+        face_kinds,
+    )
+    return replace(points, kinds=at_pixels(pixel_kinds, pixels))

@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What each pixel of a portrait shows, told by the colours of places where that is known."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..geometry.cameras import project_points
+from ..rendering.mesh import rasterize_mesh
+from ..rigs.head_rig import HeadRig
+from .distance_maps import blur_picture, grow_mask, label_parts, nearest_pixels, shrink_mask
+from .face_kinds import FaceKinds, PointKind
+from .portrait_view import CHIN, FOREHEAD, PortraitView
+
+NUM_COLORS = 4  # of each kind: hair has lights and shades, cloth has patterns
+MAX_SEEDS = 4000
+NASION = 168
+SHADOW = 3  # pixels; lines thinner than twice that are shadows rather than hair
+KINDS = (PointKind.SKIN, PointKind.HAIR, PointKind.CLOTH)
+
+
+@torch.no_grad()
+def classify_pixels(view: PortraitView, rig: HeadRig, face_kinds: FaceKinds) -> Tensor:
+    """`PointKind` SKIN, HAIR or CLOTH of each pixel of the subject, -1 elsewhere. [H, W]"""
+    lab = srgb_to_lab(blur_picture(view.image, 0.7))
+    subject = view.matte > 0.5
+    seeds = _find_seeds(view, rig, face_kinds) & subject[..., None]
+    cost = torch.full((*subject.shape, len(KINDS)), torch.inf)
+    for column in range(len(KINDS)):
+        samples = lab[seeds[..., column]]
+        if len(samples) >= 10 * NUM_COLORS:
+            cost[..., column] = _mixture_cost(lab, _spread(samples))
+    cost = blur_picture(cost.clamp(max=60), 1.0) + _place_cost(view)
+    kinds = torch.tensor([int(kind) for kind in KINDS])[cost.argmin(-1)]
+    kinds = torch.where(seeds[..., 0], int(PointKind.SKIN), kinds)
+    kinds = _drop_shadows(kinds, seeds[..., 1])
+    return torch.where(subject, kinds, -1)
+
+
+def _drop_shadows(kinds: Tensor, seeds: Tensor) -> Tensor:
+    """Dark lines under a jaw look like hair, but they are thin or hang on no hair. [H, W]"""
+    hair = kinds == PointKind.HAIR
+    core = label_parts(shrink_mask(hair, SHADOW))
+    rooted = torch.isin(core, core[seeds & (core > 0)].unique()) & (core > 0)
+    kept = grow_mask(rooted, SHADOW + 1) & hair
+    others = torch.where(hair, -1, kinds)
+    _, nearest = nearest_pixels((others >= 0))
+    return torch.where(hair & ~kept, others.flatten()[nearest], kinds)
+
+
+def _find_seeds(view: PortraitView, rig: HeadRig, face_kinds: FaceKinds) -> Tensor:
+    """Pixels that are surely skin, hair and cloth. [H, W, 3]"""
+    height, width = view.matte.shape
+    face_ids = torch.from_numpy(_draw_faces(view, rig))
+    rows = torch.arange(height)[:, None].expand(height, width) + 0.5
+    on_mesh = face_ids >= 0
+    shown = face_kinds.kinds[face_ids.clamp_min(0)]
+    brow, chin = view.landmarks[NASION, 1], view.landmarks[CHIN, 1]
+    columns = torch.arange(width)[None] + 0.5
+    middle = (columns - view.landmarks[NASION, 0]).abs() < 0.42 * view.eye_distance
+    skin = on_mesh & (shown == PointKind.SKIN) & middle & (rows > brow) & (rows < chin)
+    top = _project_scalp_line(view, rig, face_kinds)
+    hair = (on_mesh & (shown == PointKind.HAIR)) | (~on_mesh & (rows < top))
+    cloth = rows > chin + 0.45 * view.eye_distance
+    return torch.stack([skin, hair, cloth & (shown != PointKind.HAIR)], dim=-1)
+
+
+def _project_scalp_line(view: PortraitView, rig: HeadRig, face_kinds: FaceKinds) -> float:
+    """Row of the forehead's landmark, or of the topmost skin where that is higher."""
+    posed = rig(view.rig_params)[0]
+    skin = rig.faces[face_kinds.kinds == PointKind.SKIN].unique()
+    pixels, _ = project_points(posed[skin], view.cameras)
+    return min(float(view.landmarks[FOREHEAD, 1]), float(pixels[0, :, 1].min()))
+
+
+def _draw_faces(view: PortraitView, rig: HeadRig):  # noqa: ANN202  an array of numpy
+    camera = view.cameras
+    return rasterize_mesh(
+        rig(view.rig_params)[0].numpy(),
+        rig.faces.numpy(),
+        camera.viewmats[0].numpy(),
+        camera.Ks[0].numpy(),
+        camera.width,
+        camera.height,
+    ).face_ids
+
+
+def _spread(samples: Tensor) -> Tensor:
+    """At most `MAX_SEEDS` of the samples, evenly spread."""
+    step = max(1, len(samples) // MAX_SEEDS)
+    return samples[::step]
+
+
+def _mixture_cost(lab: Tensor, samples: Tensor) -> Tensor:
+    """Negative log likelihood of each pixel under the nearest of a few Gaussians. [H, W]"""
+    order = samples[:, 0].argsort(stable=True)
+    centres = samples[order][((torch.arange(NUM_COLORS) + 0.5) / NUM_COLORS * len(order)).long()]
+    for _ in range(12):
+        owner = torch.cdist(samples, centres).argmin(1)
+        member = torch.nn.functional.one_hot(owner, NUM_COLORS).to(samples)
+        sizes = member.sum(0)[:, None]
+        centres = torch.where(sizes > 0, member.T @ samples / sizes.clamp_min(1), centres)
+    costs = []
+    for index in range(NUM_COLORS):
+        own = samples[owner == index]
+        if len(own) < 8:
+            continue
+        spread = torch.cov(own.T) + 9 * torch.eye(3)
+        offset = lab - own.mean(0)
+        distance = torch.einsum("hwi,ij,hwj->hw", offset, torch.linalg.inv(spread), offset)
+        share = len(own) / len(samples)
+        costs.append(0.5 * (distance + torch.logdet(spread)) - torch.tensor(share).log())
+    return torch.stack(costs).amin(0)
+
+
+def _place_cost(view: PortraitView) -> Tensor:
+    """What speaks against a kind at a place: hair below the chin, cloth above it. [H, W, 3]"""
+    height, width = view.matte.shape
+    rows = (torch.arange(height) + 0.5)[:, None].expand(height, width)
+    below_chin = (rows - view.landmarks[CHIN, 1]) / view.eye_distance
+    cloth = (8 * (0.25 - below_chin)).clamp(0, 12)
+    hair = (3 * below_chin).clamp(0, 3)
+    return torch.stack([torch.zeros_like(cloth), hair, cloth], dim=-1)
+
+
+def srgb_to_lab(image: Tensor) -> Tensor:
+    """CIE L*a*b* under daylight, in which distances are those of the eye. [..., 3] -> [..., 3]"""
+    linear = torch.where(image <= 0.04045, image / 12.92, ((image + 0.055) / 1.055) ** 2.4)
+    to_xyz = image.new_tensor(
+        [[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]
+    )
+    xyz = linear @ to_xyz.T / image.new_tensor([0.9505, 1.0, 1.089])
+    root = torch.where(xyz > 0.008856, xyz.clamp_min(1e-6) ** (1 / 3), 7.787 * xyz + 16 / 116)
+    x, y, z = root.unbind(-1)
+    return torch.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], dim=-1)

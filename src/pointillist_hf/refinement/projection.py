@@ -1,0 +1,232 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What each point of a cloud has to do with one photograph.
+
+Points are posed by Eq. 5 of the paper and projected; all else follows from where they land.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from ..geometry.cameras import project_points
+from ..geometry.structures import Cameras, CanonicalPoints, RigParams, TensorRecord
+from ..geometry.triangles import triangle_frames
+from ..rendering.mesh import rasterize_mesh
+from ..rigs.head_rig import HeadRig
+from .distance_maps import signed_distances
+from .face_kinds import FaceKinds, PointKind, find_face_kinds
+from .fill_table import build_fill_table
+from .lids import NEAR, is_folded, measure_blink
+from .neighbors import nearest_points
+from .placement import Placement, place_points
+
+HAIR_HEIGHT = 5e-3  # above its face, metres: farther out, a point on skin is hair
+MAX_DISC = 5.0  # pixels; larger discs would hide what lies beside them
+TOLERANCES = {"surface": 6e-3, "hair": 12e-3}  # behind what is nearest, metres
+MIN_FACING = {"surface": 0.25, "small": 0.05}  # lids and teeth are small and curved
+GRAZING = 0.25  # of facing, over which a sample comes to count in full
+RIM = 1.5  # pixels from the border of the matte: closer, colours are mixed with the background
+
+
+@dataclass(frozen=True)
+class ProjectedPoints(TensorRecord):
+    """N points in one photograph."""
+
+    pixels: Tensor  # [N, 2] the centre of the first pixel at 0.5
+    depths: Tensor  # [N] along the optical axis, metres
+    normals: Tensor  # [N, 3] in the axes of the camera
+    facing: Tensor  # [N] cosine between the normal and the way to the camera
+    depth_gaps: Tensor  # [N] behind the nearest thing at the same pixel, metres
+    matte_distances: Tensor  # [N] to the border of the matte, pixels; positive inside
+    in_frame: Tensor  # [N] whether the photograph reaches that far
+    is_visible: Tensor  # [N]
+    kinds: Tensor  # [N] `PointKind`
+    spacings: Tensor  # [N] to the neighbours at rest, metres
+    mirror_ids: Tensor  # [N] the point nearest to the mirror image at rest
+    fill_ids: Tensor  # [N, 8] visible points whose samples a point shows: itself if it is visible
+    fill_weights: Tensor  # [N, 8] sum to one
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def fill(self, samples: Tensor) -> Tensor:
+        """What each point shows, from samples of a picture at `pixels`: linear in the picture.
+
+        Args:
+            samples: [N, K]
+
+        Returns:
+            [N, K]
+        """
+        return torch.einsum("nk,nkc->nc", self.fill_weights, samples[self.fill_ids])
+
+
+@torch.no_grad()
+def project_onto_portrait(
+    points: CanonicalPoints,
+    rig: HeadRig,
+    rig_params: RigParams,
+    cameras: Cameras,
+    matte: Tensor,
+    *,
+    normals: Tensor | None = None,
+    kinds: Tensor | None = None,
+) -> ProjectedPoints:
+    """The points as the photograph shows them.
+
+    Args:
+        points: N canonical points.
+        rig: Of their bindings.
+        rig_params: One frame: the photograph's.
+        cameras: One: the photograph's.
+        matte: 1 on the subject. [H, W]
+        normals: At rest; by default those of the faces. [N, 3]
+        kinds: `PointKind` of each; by default from its face and its height above it. [N]
+    """
+    face_kinds = find_face_kinds(rig)
+    rest = rig.canonical_vertices(rig_params.betas)[0]
+    frames, centres, _ = triangle_frames(rest[rig.faces[points.bindings]])
+    heights = ((points.means - centres) * frames[..., 1]).sum(-1)
+    normals = frames[..., 1] if normals is None else normals
+    kinds = _guess_kinds(points, heights, face_kinds) if kinds is None else kinds
+    small = face_kinds.is_lid[points.bindings] | (kinds == PointKind.TEETH)
+    spacings, mirror_ids = _measure_cloud(points.means)
+    placement = place_points(points, rig, rig_params)
+    seen = look_at_points(points.means, placement, normals, cameras)
+    depth = draw_depth(rig, rig_params, cameras)
+    depth = _draw_discs(depth, seen, spacings, kinds)
+    gaps = seen.depths - at_pixels(depth, seen.pixels)
+    distances = at_pixels(signed_distances(matte > 0.5), seen.pixels)
+    in_frame = is_in_frame(seen.pixels, cameras, margin=1)
+    is_visible = in_frame & (distances > RIM) & is_in_front(gaps, seen.facing, kinds, small)
+    own_shares, is_source = _weigh_samples(is_visible, seen.facing, distances, kinds, small)
+    blink = torch.where(kinds == PointKind.SKIN, measure_blink(points, rig, rig_params.betas), 0)
+    own_shares, is_source = own_shares * ~is_folded(blink), is_source & (blink < NEAR)
+    fill_ids, fill_weights = build_fill_table(points.means, kinds, own_shares, is_source)
+    return ProjectedPoints(
+        pixels=seen.pixels,
+        depths=seen.depths,
+        normals=seen.normals,
+        facing=seen.facing,
+        depth_gaps=torch.where(gaps.isfinite(), gaps, 0),
+        matte_distances=distances,
+        in_frame=in_frame,
+        is_visible=is_visible,
+        kinds=kinds,
+        spacings=spacings,
+        mirror_ids=mirror_ids,
+        fill_ids=fill_ids,
+        fill_weights=fill_weights,
+    )
+
+
+@dataclass(frozen=True)
+class Sight:
+    """Points in a camera, whatever lies before them."""
+
+    pixels: Tensor  # [N, 2]
+    depths: Tensor  # [N]
+    normals: Tensor  # [N, 3] in the camera
+    facing: Tensor  # [N]
+    focal: float
+
+
+def look_at_points(
+    means: Tensor, placement: Placement, normals: Tensor, cameras: Cameras
+) -> Sight:
+    """Points at rest as one camera has them."""
+    posed = placement.pose_means(means)
+    pixels, depths = project_points(posed, cameras)
+    rotation, shift = cameras.viewmats[0, :3, :3], cameras.viewmats[0, :3, 3]
+    turned = placement.pose_normals(normals)
+    to_eye = normalize(-(shift @ rotation) - posed, dim=-1)
+    facing = (turned * to_eye).sum(-1)
+    return Sight(pixels[0], depths[0], turned @ rotation.T, facing, float(cameras.Ks[0, 0, 0]))
+
+
+def _guess_kinds(points: CanonicalPoints, heights: Tensor, face_kinds: FaceKinds) -> Tensor:
+    kinds = face_kinds.kinds[points.bindings]
+    covered = (kinds == PointKind.SKIN) | (kinds == PointKind.CLOTH)
+    return torch.where(covered & (heights > HAIR_HEIGHT), int(PointKind.HAIR), kinds)
+
+
+def _measure_cloud(means: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean distance to the four nearest neighbours, metres [N]; nearest mirror images [N]."""
+    if len(means) < 2:
+        return means.new_full((len(means),), 0.012), torch.arange(len(means))
+    around, _ = nearest_points(means, means, 5)
+    mirrored = means * means.new_tensor([-1.0, 1.0, 1.0])
+    _, mirror_ids = nearest_points(mirrored, means, 1)
+    return around[:, 1:].mean(1).clamp(8e-4, 12e-3), mirror_ids[:, 0]
+
+
+def is_in_front(gaps: Tensor, facing: Tensor, kinds: Tensor, small: Tensor) -> Tensor:
+    """Points that nothing hides and that are turned to the camera. [N]"""
+    hair = kinds == PointKind.HAIR
+    near = gaps < torch.where(hair, TOLERANCES["hair"], TOLERANCES["surface"])
+    least = torch.where(small, MIN_FACING["small"], MIN_FACING["surface"])
+    # Hair has no surface: its points show from all sides.
+    return near & (hair | (facing > least))
+
+
+def _weigh_samples(
+    is_visible: Tensor, facing: Tensor, distances: Tensor, kinds: Tensor, small: Tensor
+) -> tuple[Tensor, Tensor]:
+    """How much the own sample of each point is worth [N]; which points lend theirs [N]."""
+    flat = (kinds != PointKind.HAIR) & ~small
+    slant = ((facing - MIN_FACING["surface"]) / GRAZING).clamp(0, 1)
+    slant = torch.where(flat, slant * slant * (3 - 2 * slant), 1.0)
+    clear = ~flat | (facing > MIN_FACING["surface"] + GRAZING)
+    lends = is_visible & clear & (distances > 2 * RIM)
+    return is_visible * slant, lends
+
+
+def draw_depth(rig: HeadRig, rig_params: RigParams, cameras: Cameras) -> Tensor:
+    """Depth of the rig's mesh in the photograph, metres; inf where it is not. [H, W]"""
+    buffers = rasterize_mesh(
+        rig(rig_params)[0].numpy(force=True),
+        rig.faces.numpy(force=True),
+        cameras.viewmats[0].numpy(force=True),
+        cameras.Ks[0].numpy(force=True),
+        cameras.width,
+        cameras.height,
+    )
+    return torch.from_numpy(buffers.depth).float()
+
+
+def _draw_discs(depth: Tensor, seen: Sight, spacings: Tensor, kinds: Tensor) -> Tensor:
+    """The depth with every point as a disc that reaches its neighbours. [H, W]"""
+    height, width = depth.shape
+    radii = (0.75 * spacings * seen.focal / seen.depths).clamp(1, MAX_DISC)
+    faces_us = (kinds == PointKind.HAIR) | (seen.facing > 0)
+    places = seen.pixels.floor().long()
+    flat = depth.flatten().clone()
+    reach = int(MAX_DISC)
+    for across in range(-reach, reach + 1):
+        for down in range(-reach, reach + 1):
+            squared = across * across + down * down
+            if squared > MAX_DISC**2:
+                continue
+            column, row = places[:, 0] + across, places[:, 1] + down
+            inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
+            drawn = inside & faces_us & (radii.square() >= squared)
+            place = (row * width + column)[drawn]
+            flat.scatter_reduce_(0, place, seen.depths[drawn], "amin")
+    return flat.reshape(height, width)
+
+
+def at_pixels(picture: Tensor, pixels: Tensor) -> Tensor:
+    """The value of the pixel that each point falls on, or of the nearest one. [N]"""
+    height, width = picture.shape
+    places = pixels.floor().long()
+    return picture[places[:, 1].clamp(0, height - 1), places[:, 0].clamp(0, width - 1)]
+
+
+def is_in_frame(pixels: Tensor, cameras: Cameras, margin: float) -> Tensor:
+    """Points that fall into the picture, so many pixels from its edge. [N]"""
+    limits = pixels.new_tensor([cameras.width, cameras.height]) - margin
+    return ((pixels >= margin) & (pixels < limits)).all(-1)

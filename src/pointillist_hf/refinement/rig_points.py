@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Points that the rig itself asks for: enough on every face for a photograph to be seen on it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from ..geometry.cameras import project_points
+from ..geometry.structures import CanonicalPoints, RigParams
+from ..geometry.triangles import triangle_frames
+from ..rigs.head_rig import HeadRig
+from .face_kinds import FaceKinds, PointKind
+from .lids import BLINK
+from .portrait_view import PortraitView
+from .projection import HAIR_HEIGHT, at_pixels
+from .surface_cloud import (
+    SurfaceCloud,
+    disc_shapes,
+    frames_along,
+    smooth_normals,
+    split_faces,
+)
+
+
+OPEN_JAW, MOST_STRETCH = (0.3, 0.0, 0.0), 2.0  # radians; denser than that is a waste
+UNSEEN = 2.0  # how much farther apart points are where the photograph does not show them
+
+
+def cover_faces(
+    rig: HeadRig, betas: Tensor, face_kinds: FaceKinds, spacings: Tensor
+) -> SurfaceCloud:
+    """At least one point on every face, more on large ones.
+
+    Args:
+        rig: Its faces.
+        betas: Of the identity. [1, S]
+        face_kinds: Of the rig.
+        spacings: Between the points of each face, metres. [F]
+    """
+    rest = rig.canonical_vertices(betas)[0]
+    face_ids, pieces = split_faces(rest, rig.faces, spacings)
+    corners = pieces @ rest[rig.faces[face_ids]]
+    quats, scales = disc_shapes(corners)
+    scales = scales * find_stretch(rig, betas)[face_ids, None].sqrt()
+    normals = smooth_normals(rest, rig.faces)[rig.faces[face_ids]]
+    normals = normalize((pieces @ normals).sum(1), dim=-1)
+    kinds = face_kinds.kinds[face_ids]
+    return SurfaceCloud(corners.mean(1), face_ids, quats, scales, normals, kinds)
+
+
+def choose_spacings(
+    rig: HeadRig, view: PortraitView, face_kinds: FaceKinds, pixel_kinds: Tensor, density: float
+) -> Tensor:
+    """Distances between points that the photograph can fill, metres. [F]"""
+    vertices = rig(view.rig_params)[0]
+    rotation, shift = view.cameras.viewmats[0, :3, :3], view.cameras.viewmats[0, :3, 3]
+    to_eye = normalize(-(shift @ rotation) - vertices, dim=-1)
+    facing = (smooth_normals(vertices, rig.faces) * to_eye).sum(-1)[rig.faces].amax(1)
+    centres, _ = project_points(vertices[rig.faces].mean(1), view.cameras)
+    under_hair = at_pixels(pixel_kinds, centres[0]) == PointKind.HAIR
+    seen = ((facing > 0.15) & ~under_hair) | face_kinds.is_lid
+    spacings = face_kinds.spacings * torch.where(seen, 1.0, UNSEEN) / density**0.5
+    spacings = spacings / find_stretch(rig, view.rig_params.betas)
+    # One point on each face of what no view shows.
+    return torch.where(face_kinds.is_hidden, 1.0, spacings)
+
+
+def find_stretch(rig: HeadRig, betas: Tensor) -> Tensor:
+    """How much longer each face becomes in an open mouth or a blink; 1 for most. [F]
+
+    Discs do not stretch with their faces, so that a stretched face needs more of them.
+    """
+    rest = rig.neutral(betas=betas)
+    opened = replace(rest, jaw_pose=rest.jaw_pose + rest.jaw_pose.new_tensor(OPEN_JAW))
+    blink = [float(name.startswith(BLINK)) for name in rig.expression_names]
+    closed = replace(rest, expression=rest.expression + rest.expression.new_tensor(blink))
+    before = _side_lengths(rig, rest).clamp_min(1e-5)
+    ratios = [_side_lengths(rig, params) / before for params in (opened, closed)]
+    return torch.stack(ratios).amax((0, 2)).clamp(1.0, MOST_STRETCH)
+
+
+def _side_lengths(rig: HeadRig, rig_params: RigParams) -> Tensor:
+    """[F, 3] metres"""
+    corners = rig(rig_params)[0][rig.faces]
+    return (corners.roll(-1, 1) - corners).norm(dim=-1)
+
+
+def adopt_points(
+    points: CanonicalPoints, rig: HeadRig, rest: Tensor, face_kinds: FaceKinds, density: float
+) -> SurfaceCloud:
+    """A generated cloud as discs that lie like their faces.
+
+    Args:
+        points: As generated.
+        rig: Of the bindings.
+        rest: Vertices of the identity at rest, metres. [V, 3]
+        face_kinds: Of the rig.
+        density: As in `cover_faces`.
+    """
+    frames, centres, _ = triangle_frames(rest[rig.faces[points.bindings]])
+    heights = ((points.means - centres) * frames[..., 1]).sum(-1)
+    kinds = face_kinds.kinds[points.bindings]
+    on_skin = (kinds == PointKind.SKIN) | (kinds == PointKind.CLOTH)
+    kinds = torch.where(on_skin & (heights > HAIR_HEIGHT), int(PointKind.HAIR), kinds)
+    radius = 0.62 * face_kinds.spacings[points.bindings] / density**0.5
+    scales = torch.stack([radius, radius, 0.2 * radius], dim=-1)
+    quats = frames_along(frames[..., 1], frames[..., 0])
+    normals = frames[..., 1]
+    return SurfaceCloud(points.means, points.bindings, quats, scales, normals, kinds)
+
+
+def complete_faces(own: SurfaceCloud, cover: SurfaceCloud, num_faces: int) -> SurfaceCloud:
+    """Those points of the cover that the cloud lacks: its points are subtracted face by face."""
+    lying = own.bindings[own.kinds != PointKind.HAIR]
+    have = torch.bincount(lying, minlength=num_faces)
+    # The pieces of a face follow one another; the first are those that give way.
+    start = torch.searchsorted(cover.bindings, torch.arange(num_faces))
+    place = torch.arange(len(cover)) - start[cover.bindings]
+    return cover[place >= have[cover.bindings]]
