@@ -261,6 +261,7 @@ for write in (lambda path: write_tensors({"a": torch.zeros(10_000)}, path), avat
 """
 
 
+@pytest.mark.slow
 def test_a_disk_that_takes_no_more_is_an_oserror(folder):
     """What was there is there."""
     old = {path: path.read_bytes() for path in folder.rglob("*.*")}
