@@ -123,14 +123,19 @@ def animate_avatar(
         bool | None, typer.Option(help="Strengths count to 100, or to 1; default: judged.")
     ] = None,
     max_gap: Annotated[float, typer.Option(help="Seconds without a face to bridge.")] = 0.5,
+    frame_format: Annotated[
+        str, typer.Option(help="Of the files in a folder: .png, .ply, .splat, .spz or .glb.")
+    ] = ".png",
 ) -> None:
     """Move an avatar by a motion file: Live Link Face, MediaPipe, Audio2Expression, VHAP."""
     if output.suffix not in ("", ".gif", ".mp4"):
         raise ValueError(f"`--output` must be a .gif, an .mp4 or a folder, got {output.name!r}.")
     from .avatar import Avatar
+    from .exporters.clips import check_clip
     from .geometry.cameras import orbit_cameras
     from .motion.motion_files import read_motion
 
+    check_clip(output, width=size, height=size, fps=fps, frame_format=frame_format)
     person = Avatar.from_pretrained(avatar)
     rig_params = read_motion(
         motion,
@@ -144,14 +149,22 @@ def animate_avatar(
         max_gap=max_gap,
     )
     frames = person.animate(rig_params)
-    frames.export(output, orbit_cameras([0.0], width=size, height=size), fps=fps)
-    typer.echo(f"{len(frames)} frames in {output}")
+    view = orbit_cameras([0.0], width=size, height=size)
+    frames.export(output, view, fps=fps, frame_format=frame_format)
+    typer.echo(f"{len(frames)} frames in {typer.format_filename(output)}")
 
 
 @app.command("export")
 def export_avatar(
     avatar: Annotated[Path, typer.Argument(help="Folder of an avatar.")],
     file: Annotated[Path, typer.Argument(help="File to write; its suffix names the format.")],
+    y_down: Annotated[
+        bool, typer.Option("--y-down", help="Turn .ply and .splat to the axes of COLMAP.")
+    ] = False,
+    sh_degree: Annotated[
+        int | None, typer.Option(help="Of the harmonics in a .ply or .ga.ply, 0 to 3.")
+    ] = None,
+    spz_version: Annotated[int | None, typer.Option(help="Of an .spz, 2 or 3.")] = None,
 ) -> None:
     """Write an avatar in the format of the suffix.
 
@@ -159,8 +172,10 @@ def export_avatar(
     """
     from .avatar import Avatar
 
-    Avatar.from_pretrained(avatar).export(file)
-    typer.echo(f"{file} written")
+    given = {"y_down": y_down or None, "sh_degree": sh_degree, "version": spz_version}
+    options = {name: value for name, value in given.items() if value is not None}
+    Avatar.from_pretrained(avatar).export(file, **options)
+    typer.echo(f"{typer.format_filename(file)} written")
 
 
 @app.command("info")

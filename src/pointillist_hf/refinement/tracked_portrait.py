@@ -14,8 +14,8 @@ from ..portraits.portrait import Portrait
 from ..portraits.upright import turn_upright
 from ..rigs.head_rig import HeadRig
 from .face_kinds import PointKind, find_face_kinds
+from .mesh_pictures import draw_rig
 from .portrait_view import PortraitView, frame_portrait
-from .projection import draw_depth
 
 DEPTH_TOLERANCE = 6e-3  # metres behind what is nearest that still count as seen
 MAX_ROLL = 0.1  # radians; less needs no resampling
@@ -83,6 +83,6 @@ def measure_share_seen(
     size = places.new_tensor([portrait.width, portrait.height])
     in_frame = ((places >= 0) & (places < size)).all(-1)
     column, row = places.clamp(min=places.new_zeros(2), max=size - 1).unbind(-1)
-    nearest = draw_depth(rig, rig_params, cameras)[row, column]
+    nearest = draw_rig(rig, rig_params, cameras)[0][row, column]
     seen = in_frame & (portrait.matte[row, column] > 0.5) & (depths[0] < nearest + DEPTH_TOLERANCE)
     return float((areas * seen).sum() / areas.sum())
