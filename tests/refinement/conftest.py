@@ -11,7 +11,7 @@ from pointillist_hf.refinement.coloring import color_points
 from pointillist_hf.refinement.completion import complete_points
 from pointillist_hf.refinement.portrait_view import frame_portrait
 from pointillist_hf.refinement.projection import project_onto_portrait
-from pointillist_hf.rigs.face_landmarks import find_face_landmarks
+from pointillist_hf.rigs.landmark_sources import find_landmark_places
 
 ROOT = Path(__file__).parents[2]
 SIZE, DENSITY = 128, 0.15
@@ -43,7 +43,7 @@ def view(portrait, portrait_fit):
 
 @pytest.fixture(scope="session")
 def cloud(view, tiny_rig):
-    places = find_face_landmarks(tiny_rig)
+    places = find_landmark_places(tiny_rig)
     return complete_points(None, view, tiny_rig, places=places, density=DENSITY)
 
 

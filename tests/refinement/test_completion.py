@@ -22,7 +22,7 @@ from pointillist_hf.refinement.projection import project_onto_portrait
 from pointillist_hf.refinement.rig_points import choose_spacings, cover_faces
 from pointillist_hf.refinement.surface_cloud import disc_shapes, split_faces
 from pointillist_hf.rendering import rasterize
-from pointillist_hf.rigs.face_landmarks import find_face_landmarks
+from pointillist_hf.rigs.landmark_sources import find_landmark_places
 
 GREY = 0.5
 
@@ -115,7 +115,7 @@ def test_pieces_cover_their_faces(tiny_rig):
 
 
 def test_landmarks_land_where_they_were_found(view, tiny_rig):
-    places = find_face_landmarks(tiny_rig)
+    places = find_landmark_places(tiny_rig)
     kinds = find_face_kinds(tiny_rig)
     pixel_kinds = classify_pixels(view, tiny_rig, kinds)
     spacings = choose_spacings(tiny_rig, view, kinds, pixel_kinds, 1.0)

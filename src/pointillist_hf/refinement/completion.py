@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from ..geometry.structures import CanonicalPoints
-from ..rigs.face_landmarks import FaceLandmarks
 from ..rigs.head_rig import HeadRig
 from .face_kinds import FaceKinds, PointKind, find_face_kinds
 from .hair_points import grow_hair

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from ..geometry.cameras import project_points
 from ..geometry.triangles import interpolate_corners
-from ..rigs.face_landmarks import FaceLandmarks
 from ..rigs.head_rig import HeadRig
 from ..rigs.landmark_places import LandmarkPlaces
 from .face_kinds import PointKind
@@ -33,7 +32,7 @@ def warp_to_landmarks(
     placement: Placement,
     view: PortraitView,
     rig: HeadRig,
-    places: FaceLandmarks,
+    places: LandmarkPlaces,
 ) -> Tensor:
     """Means of the cloud at rest, moved by what the landmarks miss. [N, 3] metres"""
     vertices = rig(view.rig_params)[0]
