@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..geometry.structures import CanonicalPoints
 from ..rigs.head_rig import HeadRig
+from ..rigs.landmark_places import LandmarkPlaces
 from .face_kinds import FaceKinds, PointKind, find_face_kinds
 from .hair_points import grow_hair
 from .hair_surface import build_hair_surface
@@ -29,7 +30,7 @@ def complete_points(
     view: PortraitView,
     rig: HeadRig,
     *,
-    places: FaceLandmarks | None = None,
+    places: LandmarkPlaces | None = None,
     density: float = 1.0,
 ) -> SurfaceCloud:
     """Discs for all that the photograph shows, and for what it hides.

@@ -34,15 +34,7 @@ class TrackedPortrait:
         portrait, cameras = self.portrait, self.cameras
         if abs(portrait.roll) > MAX_ROLL:
             portrait, cameras = turn_upright(portrait, cameras)
-        return frame_portrait(
-            portrait.pixels,
-            portrait.landmarks,
-            portrait.irises,
-            portrait.matte,
-            cameras,
-            self.rig_params,
-            size=size,
-        )
+        return frame_portrait(portrait, cameras, self.rig_params, size=size)
 
 
 def fit_portrait(
