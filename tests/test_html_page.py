@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+import zlib
 from dataclasses import replace
 
 import numpy as np
@@ -14,14 +15,16 @@ import torch
 from fake_flame import write_flame
 from PIL import Image
 
-from pointillist_hf import Avatar, FlameHeadRig
+from pointillist_hf import Avatar, FlameHeadRig, ProceduralHeadRig
 from pointillist_hf.data.population.cloud import sample_cloud
 from pointillist_hf.data.population.subject import build_subject
 from pointillist_hf.exporters.html_page import BOUND_NOTICE
+from pointillist_hf.exporters.packed_arrays import pack_tables
 from pointillist_hf.geometry.cameras import orbit_cameras
-from pointillist_hf.geometry.rotations import quat_to_matrix
-from pointillist_hf.geometry.structures import Gaussians
+from pointillist_hf.geometry.rotations import axis_angle_to_matrix, quat_to_matrix
+from pointillist_hf.geometry.structures import CanonicalPoints, Gaussians
 from pointillist_hf.rigs.arkit import arkit_params
+from pointillist_hf.rigs.binding import bind_points
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 SIZE = 192
@@ -39,31 +42,78 @@ def person(tiny_rig):
     return Avatar(gaussians, torch.tensor(cloud.bindings), tiny_rig, betas)
 
 
+@pytest.fixture(scope="module")
+def crowd():
+    """A person of the full rig with 20,000 points, each split into a few that lie nearby."""
+    subject = build_subject(4, resolution="full")
+    cloud = sample_cloud(subject, num_skin_points=3_000, hair_budget=3_000)
+    g = torch.Generator().manual_seed(0)
+    parents = torch.randint(len(cloud), (20_000,), generator=g)
+    names = ("means", "quats", "scales", "opacities", "colors")
+    values = {name: torch.tensor(getattr(cloud, name), dtype=torch.float32)[parents] for name in names}
+
+    def scatter(name, size):
+        return values[name] + size * torch.randn(values[name].shape, generator=g)
+
+    gaussians = Gaussians(
+        means=scatter("means", 0.002),
+        quats=scatter("quats", 0.1),
+        scales=values["scales"] * torch.exp(0.2 * torch.randn(20_000, 3, generator=g)) / 2,
+        opacities=torch.rand(20_000, generator=g),
+        colors=scatter("colors", 0.05).clamp(0, 1),
+    )
+    betas = torch.tensor(subject.identity.betas, dtype=torch.float32)
+    bindings = torch.tensor(cloud.bindings)[parents]
+    return Avatar(gaussians, bindings, ProceduralHeadRig("full"), betas)
+
+
 def read_page(path):
-    """Header and arrays, as the page's program unpacks them."""
+    """Header and tables, as the page's program unpacks them."""
     text = path.read_text("utf-8")
     header = json.loads(re.search(r'id="header">(.*?)</script>', text, re.S)[1])
-    body = base64.b64decode(re.search(r'id="data">(.*?)</script>', text, re.S)[1])
-    arrays = {}
-    for entry in header["arrays"]:
-        kind = "<i2" if "scale" in entry else "<f4"
-        array = np.frombuffer(body, kind, entry["length"], entry["start"])
-        arrays[entry["name"]] = array * entry.get("scale", 1)
-    return header, arrays
+    data = base64.b64decode(re.search(r'id="data">(.*?)</script>', text, re.S)[1])
+    return header, read_tables(zlib.decompress(data), header["tables"])
+
+
+def read_tables(body, entries):
+    tables, start = {}, 0
+    for entry in entries:
+        rows, columns, width = entry["rows"], entry["columns"], entry["width"]
+        planes = np.frombuffer(body, np.uint8, width * columns * rows, start)
+        start += planes.size
+        places = 256 ** np.arange(width)[:, None, None]
+        sums = (planes.reshape(width, columns, rows) * places).sum(0).cumsum(1).T
+        half = 256**width // 2
+        tables[entry["name"]] = ((sums + half) % (2 * half) - half) * entry["step"]
+    assert start == len(body)
+    return tables
+
+
+def inherit(tables, name):
+    """What the points have of a table of vertices. [N, columns]"""
+    second, third = tables["barycentric"].T
+    shares = np.stack([1 - second - third, second, third], axis=-1)
+    faces = tables["faces"].astype(int)[tables["bindings"][:, 0].astype(int)]
+    return np.einsum("nk,nkc->nc", shares, tables[name][faces])
 
 
 def test_the_page_carries_the_avatar(person, tmp_path):
     person.export(tmp_path / "me.html", title="<me> & you")
-    header, arrays = read_page(tmp_path / "me.html")
-    count = len(person)
-    assert header["num_points"] == count
+    header, tables = read_page(tmp_path / "me.html")
     assert header["parents"] == [-1, 0, 1, 1, 1]
-    np.testing.assert_array_equal(arrays["rest"], person.gaussians.means.flatten())
-    np.testing.assert_array_equal(arrays["colors"], person.gaussians.colors.flatten())
-    np.testing.assert_allclose(arrays["lbs_weights"].reshape(count, 5).sum(1), 1, atol=1e-5)
-    assert arrays["exprdirs"].size == 3 * count * person.rig.num_expressions
+    assert header["fps"] is None
+    half_steps = {"means": 2.5e-6, "colors": 0.5 / 255, "opacities": 0.5 / 255}
+    for name, half_step in half_steps.items():
+        expected = getattr(person.gaussians, name).reshape(len(person), -1).numpy()
+        assert np.abs(tables[name] - expected).max() < 1.01 * half_step
     assert "<title>&lt;me&gt; &amp; you</title>" in (tmp_path / "me.html").read_text("utf-8")
     assert [path.name for path in tmp_path.iterdir()] == ["me.html"]
+
+
+def test_the_same_avatar_gives_the_same_page(person, tmp_path):
+    person.export(tmp_path / "me.html")
+    person.export(tmp_path / "again.html")
+    assert (tmp_path / "me.html").read_bytes() == (tmp_path / "again.html").read_bytes()
 
 
 def test_the_page_needs_nothing_else(person, tmp_path):
@@ -72,27 +122,50 @@ def test_the_page_needs_nothing_else(person, tmp_path):
     assert not re.findall(r"https?:|src=|@import|fetch\(|XMLHttp|\{\{", text)
 
 
-def test_covariances_are_those_of_the_splats(person, tmp_path):
-    person.export(tmp_path / "me.html")
-    _, arrays = read_page(tmp_path / "me.html")
-    packed = arrays["rest_covariances"].reshape(-1, 6)
-    xx, xy, xz, yy, yz, zz = packed[7]
-    full = np.array([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]])
-    R = quat_to_matrix(person.gaussians.quats[7]).numpy()
-    expected = R @ np.diag(person.gaussians.scales[7].numpy() ** 2) @ R.T
-    np.testing.assert_allclose(full, expected, rtol=1e-3, atol=1e-9)
+def test_a_page_of_many_points_stays_small(crowd, tmp_path):
+    crowd.export(tmp_path / "me.html")
+    assert len(crowd) == 20_000
+    assert (tmp_path / "me.html").stat().st_size < 1.2e6
 
 
-def test_directions_are_compressed_without_harm(person, tmp_path):
-    person.export(tmp_path / "me.html")
-    _, arrays = read_page(tmp_path / "me.html")
-    exprdirs = arrays["exprdirs"].reshape(len(person), 3, -1)
-    still = person.rig_params()
-    for name in ("mouthSmile", "eyeBlink"):
-        params = person.rig_params({name: 1.0})
-        moved = person.animate(params).gaussians.means[0] - person.animate(still).gaussians.means[0]
-        mine = exprdirs @ params.expression[0].numpy()
-        assert np.abs(mine - moved.numpy()).max() < 2e-6
+def test_sizes_and_turns_are_those_of_the_splats(crowd, tmp_path):
+    crowd.export(tmp_path / "me.html")
+    _, tables = read_page(tmp_path / "me.html")
+    sizes = np.exp(tables["log_scales"]) / crowd.gaussians.scales.numpy()
+    assert np.abs(sizes - 1).max() < 0.0051
+    turns = axis_angle_to_matrix(torch.tensor(tables["axis_angles"], dtype=torch.float32))
+    assert (turns - quat_to_matrix(crowd.gaussians.quats)).abs().max() < 0.005
+
+
+def test_points_inherit_what_the_rig_says(crowd, tmp_path):
+    crowd.export(tmp_path / "me.html")
+    _, tables = read_page(tmp_path / "me.html")
+    rest = crowd.rig.canonical_vertices(crowd.betas[None])[0]
+    points = CanonicalPoints(crowd.gaussians.means, crowd.bindings)
+    bound = bind_points(points, crowd.rig, rest)
+    for name, limit in {"exprdirs": 1e-5, "posedirs": 1e-5, "lbs_weights": 5e-4}.items():
+        expected = getattr(bound, name).flatten(1).numpy()
+        assert np.abs(inherit(tables, name) - expected).max() < limit
+    np.testing.assert_allclose(inherit(tables, "lbs_weights").sum(1), 1, atol=5e-5)
+
+
+def test_only_what_points_hang_on_is_sent(person, tmp_path):
+    some = Avatar(person.gaussians[:5], person.bindings[:5], person.rig, person.betas)
+    some.export(tmp_path / "me.html")
+    _, tables = read_page(tmp_path / "me.html")
+    assert len(tables["faces"]) == len(person.bindings[:5].unique())
+    assert len(tables["exprdirs"]) == len(person.rig.faces[person.bindings[:5]].unique())
+
+
+@pytest.mark.parametrize("largest", [0, 100, 127, 128, 30_000, 32_768, 8_388_608, 1e12])
+def test_tables_survive_packing(largest):
+    rng = np.random.default_rng(0)
+    table = rng.uniform(-largest, largest, (50, 3))
+    table[7, 1], table[8, 1] = -largest, largest
+    body, entries = pack_tables({"a": table, "b": table[:0]}, {"a": 1.0, "b": 0.5})
+    tables = read_tables(zlib.decompress(body), entries)
+    assert np.abs(tables["a"] - table).max() <= max(0.5, largest / 2**30)
+    assert tables["b"].shape == (0, 3)
 
 
 def test_broken_splats_are_left_out(person, tmp_path, caplog):
@@ -101,18 +174,20 @@ def test_broken_splats_are_left_out(person, tmp_path, caplog):
     gaussians = replace(person.gaussians, colors=colors)
     broken = Avatar(gaussians, person.bindings, person.rig, person.betas)
     broken.export(tmp_path / "me.html")
-    header, arrays = read_page(tmp_path / "me.html")
-    assert header["num_points"] == len(person) - 1
-    assert np.isfinite(arrays["colors"]).all()
+    _, tables = read_page(tmp_path / "me.html")
+    assert len(tables["colors"]) == len(person) - 1
     assert "1 splats with non-finite values were left out" in caplog.text
 
 
 def test_a_motion_travels_along(person, tmp_path):
     motion = arkit_params({"jawOpen": torch.tensor([0.0, 1.0])}, person.rig)
     person.export(tmp_path / "me.html", motion=motion, fps=12.0)
-    header, _ = read_page(tmp_path / "me.html")
-    assert header["motion"]["fps"] == 12
-    assert header["motion"]["frames"][1]["poses"][2][0] == pytest.approx(0.35)
+    header, tables = read_page(tmp_path / "me.html")
+    assert header["fps"] == 12
+    poses = motion.poses.flatten(1).numpy()
+    np.testing.assert_allclose(tables["motion_poses"], poses, atol=1e-4)
+    assert tables["motion_poses"][1, 6] == pytest.approx(0.35)
+    assert tables["motion_expression"].shape == (2, person.rig.num_expressions)
 
 
 def test_a_motion_that_cannot_be_played_is_refused(person, tmp_path):
@@ -138,11 +213,11 @@ def test_a_page_on_a_bound_rig_says_so(tmp_path, caplog):
         colors=torch.full((20, 3), 0.5),
     )
     Avatar(gaussians, bindings, rig, torch.zeros(300)).export(tmp_path / "me.html")
-    header, arrays = read_page(tmp_path / "me.html")
+    header, tables = read_page(tmp_path / "me.html")
     assert header["notice"] == BOUND_NOTICE
     assert BOUND_NOTICE in caplog.text
     assert not header["has_names"]
-    assert arrays["posedirs"].size == 20 * 3 * 36
+    assert tables["posedirs"].shape[1] == 3 * 36
 
 
 def test_options_belong_to_the_page(person, tmp_path):
