@@ -23,6 +23,7 @@ from pointillist_hf.exporters.packed_arrays import pack_tables
 from pointillist_hf.geometry.cameras import orbit_cameras
 from pointillist_hf.geometry.rotations import axis_angle_to_matrix, quat_to_matrix
 from pointillist_hf.geometry.structures import CanonicalPoints, Gaussians
+from pointillist_hf.geometry.triangles import face_areas, interpolate_corners, sample_surface
 from pointillist_hf.rigs.arkit import arkit_params
 from pointillist_hf.rigs.binding import bind_points
 
@@ -44,27 +45,21 @@ def person(tiny_rig):
 
 @pytest.fixture(scope="module")
 def crowd():
-    """A person of the full rig with 20,000 points, each split into a few that lie nearby."""
-    subject = build_subject(4, resolution="full")
-    cloud = sample_cloud(subject, num_skin_points=3_000, hair_budget=3_000)
-    g = torch.Generator().manual_seed(0)
-    parents = torch.randint(len(cloud), (20_000,), generator=g)
-    names = ("means", "quats", "scales", "opacities", "colors")
-    values = {name: torch.tensor(getattr(cloud, name), dtype=torch.float32)[parents] for name in names}
-
-    def scatter(name, size):
-        return values[name] + size * torch.randn(values[name].shape, generator=g)
-
+    """20,000 splats all over the full rig, turned every way, that change colour slowly."""
+    rig, g = ProceduralHeadRig("full"), torch.Generator().manual_seed(0)
+    betas = 0.5 * torch.randn(rig.num_betas, generator=g)
+    rest = rig.canonical_vertices(betas[None])[0]
+    bindings, barycentric = sample_surface(face_areas(rest, rig.faces), 20_000, seed=0)
+    means = interpolate_corners(rest, rig.faces, bindings, barycentric)
+    means = means + 0.001 * torch.randn(20_000, 3, generator=g)
     gaussians = Gaussians(
-        means=scatter("means", 0.002),
-        quats=scatter("quats", 0.1),
-        scales=values["scales"] * torch.exp(0.2 * torch.randn(20_000, 3, generator=g)) / 2,
+        means=means,
+        quats=torch.randn(20_000, 4, generator=g),
+        scales=0.002 * torch.exp(0.5 * torch.randn(20_000, 3, generator=g)),
         opacities=torch.rand(20_000, generator=g),
-        colors=scatter("colors", 0.05).clamp(0, 1),
+        colors=0.5 + 0.4 * torch.sin(40 * means) + 0.1 * torch.rand(20_000, 3, generator=g),
     )
-    betas = torch.tensor(subject.identity.betas, dtype=torch.float32)
-    bindings = torch.tensor(cloud.bindings)[parents]
-    return Avatar(gaussians, bindings, ProceduralHeadRig("full"), betas)
+    return Avatar(gaussians, bindings, rig, betas)
 
 
 def read_page(path):
@@ -274,6 +269,7 @@ needs_browser = pytest.mark.skipif(BROWSER is None, reason="needs chromium")
             {"neck_pose": [0, 0.4, 0]},
             {"azimuth": 40.0, "elevation": 10.0},
         ),
+        ("eyeBlink=1", {"eyeBlink": 1.0}, {}, {}),
     ],
 )
 def test_the_page_shows_what_we_render(address, expression, poses, view, person, tmp_path):
@@ -281,6 +277,34 @@ def test_the_page_shows_what_we_render(address, expression, poses, view, person,
     _, psnr, console = compare(person, tmp_path, address, params, **view)
     assert psnr > 45
     assert console == []
+
+
+@needs_browser
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("address", "expression", "poses"),
+    [
+        ("", {}, {}),
+        ("jawOpen=1", {}, {"jaw_pose": [0.35, 0, 0]}),
+        ("mouthSmile=1&turn%20head=0.5", {"mouthSmile": 1.0}, {"neck_pose": [0, 0.4, 0]}),
+        ("eyeBlink=1", {"eyeBlink": 1.0}, {}),
+    ],
+)
+def test_many_points_are_shown_as_well(address, expression, poses, crowd, tmp_path):
+    _, psnr, console = compare(crowd, tmp_path, address, crowd.rig_params(expression, **poses))
+    assert psnr > 45
+    assert console == []
+
+
+@needs_browser
+@pytest.mark.slow
+def test_an_old_browser_is_told(person, tmp_path):
+    person.export(tmp_path / "me.html")
+    page = (tmp_path / "me.html").read_text("utf-8")
+    page = page.replace("<body>", "<body><script>delete window.DecompressionStream</script>")
+    (tmp_path / "old.html").write_text(page, "utf-8")
+    _, console = screenshot(tmp_path / "old.html", "", tmp_path)
+    assert "This browser is too old for this page" in console[0]
 
 
 @needs_browser
