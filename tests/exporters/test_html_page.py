@@ -24,7 +24,7 @@ from pointillist_hf.geometry.cameras import orbit_cameras
 from pointillist_hf.geometry.rotations import axis_angle_to_matrix, quat_to_matrix
 from pointillist_hf.geometry.structures import CanonicalPoints, Gaussians
 from pointillist_hf.geometry.triangles import face_areas, interpolate_corners, sample_surface
-from pointillist_hf.rigs.arkit import arkit_params
+from pointillist_hf.motion.arkit import arkit_params
 from pointillist_hf.rigs.binding import bind_points
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
