@@ -180,7 +180,9 @@ def _points_around(
     inside = outside | (nearest_depth(inner, pixels) > 0)
     keep = (hairiness + ragged > HALF) & hidden & inside & ~in_face
     size = 0.7 * SPACING / math.sqrt(density)
-    discs = torch.stack([STRAND * size * torch.ones(len(places)), size * torch.ones(len(places))], -1)
+    discs = torch.stack(
+        [STRAND * size * torch.ones(len(places)), size * torch.ones(len(places))], -1
+    )
     return places[keep], normals[keep], discs[keep]
 
 

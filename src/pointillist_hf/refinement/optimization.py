@@ -151,7 +151,10 @@ def _weigh_points(gaussians: Gaussians, kinds: Tensor, scene: _Scene) -> Tensor:
     axes = quat_to_matrix(posed.quats).gather(
         2, posed.scales.argmin(-1)[:, None, None].expand(-1, 3, 1)
     )[..., 0]
-    rotation, shift = scene.target.cameras.viewmats[0, :3, :3], scene.target.cameras.viewmats[0, :3, 3]
+    rotation, shift = (
+        scene.target.cameras.viewmats[0, :3, :3],
+        scene.target.cameras.viewmats[0, :3, 3],
+    )
     to_eye = normalize(-(shift @ rotation) - posed.means, dim=-1)
     slant = smooth_step(((axes * to_eye).sum(-1) - FLATTEST) / GRAZING)
     trust = torch.where(kinds == PointKind.HAIR, trust, trust * slant)

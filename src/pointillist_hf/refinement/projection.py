@@ -135,9 +135,7 @@ class Sight:
     focal: float
 
 
-def look_at_points(
-    means: Tensor, placement: Placement, normals: Tensor, cameras: Cameras
-) -> Sight:
+def look_at_points(means: Tensor, placement: Placement, normals: Tensor, cameras: Cameras) -> Sight:
     """Points at rest as one camera has them."""
     posed = placement.pose_means(means)
     pixels, depths = project_points(posed, cameras)
