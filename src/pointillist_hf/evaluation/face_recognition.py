@@ -42,7 +42,9 @@ BLOCKS = (
 class ScaledConvolution(nn.Module):
     """A convolution, then a factor and a summand for each channel."""
 
-    def __init__(self, inputs: int, outputs: int, *, kernel: int, stride: int, padding: int):
+    def __init__(
+        self, inputs: int, outputs: int, *, kernel: int, stride: int, padding: int
+    ) -> None:
         super().__init__()
         self.conv = nn.Conv2d(inputs, outputs, kernel, stride, padding)
         self.factors = nn.Parameter(torch.ones(outputs, 1, 1))
@@ -56,7 +58,7 @@ class ScaledConvolution(nn.Module):
 class ResidualBlock(nn.Module):
     """Two convolutions around which the input passes; `halves` makes the picture half as large."""
 
-    def __init__(self, inputs: int, outputs: int, *, halves: bool):
+    def __init__(self, inputs: int, outputs: int, *, halves: bool) -> None:
         super().__init__()
         self.halves = halves
         first = {"stride": 2, "padding": 0} if halves else {"stride": 1, "padding": 1}
@@ -105,8 +107,8 @@ class FaceRecognitionNetwork(nn.Module):
         found = hashlib.sha256(contents).hexdigest()
         if checksum is not None and found != checksum:
             raise ValueError(
-                f"`{WEIGHTS_FILE}` must have sha256 {checksum}, and the one in {folder} has {found}: "
-                f"it is damaged or another one. {SOURCE}."
+                f"`{WEIGHTS_FILE}` must have sha256 {checksum}, and the one in {folder} has "
+                f"{found}: it is damaged or another one. {SOURCE}."
             )
         manifest = json.loads(_read_file(folder / MANIFEST_FILE))
         network = cls()
