@@ -88,11 +88,10 @@ def measure_times(arguments: Arguments) -> dict:
     """Each number of threads in a process of its own."""
     figures = {}
     for threads in (1, 2):
-        count = str(threads)
+        count, steps = str(threads), str(arguments.refine_steps)
         settings = {"OMP_NUM_THREADS": count, "NUMBA_NUM_THREADS": count}
         done = subprocess.run(
-            [sys.executable, STOPWATCH, arguments.model, arguments.image[0]]
-            + [str(arguments.refine_steps)],
+            [sys.executable, STOPWATCH, arguments.model, arguments.image[0], steps],
             env={**os.environ, **settings},
             check=True,
             capture_output=True,

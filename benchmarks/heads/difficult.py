@@ -112,8 +112,7 @@ def _hand(draw: ImageDraw.ImageDraw, m: Model) -> None:
     """A fist below the chin with fingers up the cheek."""
     skin, shade = (205, 150, 120), (160, 105, 80)
     draw.polygon(
-        [m.place(CHIN, -0.6, 0.0), m.place(CHIN, 0.5, 0.0), m.place(CHIN, 0.9, 2.0)]
-        + [m.place(CHIN, -0.3, 2.0)],
+        [m.place(CHIN, *corner) for corner in ((-0.6, 0), (0.5, 0), (0.9, 2), (-0.3, 2))],
         fill=skin,
     )
     for i in range(4):

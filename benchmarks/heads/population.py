@@ -39,12 +39,14 @@ from .regions import (
     above_chin,
     draw,
     face_distances,
+    find_face,
     grow,
     masked_psnr,
     mean,
     measure_holes,
     place_faces,
     silhouette_overlap,
+    split_error,
 )
 from .variants import MAIN, REFINED, make_variants
 
@@ -67,6 +69,7 @@ class Person:
     views: Tensor  # [4, H, W, 3] on white
     mattes: Tensor  # [4, H, W]
     is_head: Tensor  # [4, H, W] above the end of the head
+    is_face: Tensor  # [4, H, W]
 
 
 def photograph_person(seed: int, rig: HeadRig) -> Person:
@@ -95,6 +98,7 @@ def photograph_person(seed: int, rig: HeadRig) -> Person:
         views=views * mattes + 1 - mattes,
         mattes=mattes[..., 0],
         is_head=above_chin(rig, taken.rig_params, cameras),
+        is_face=find_face(rig, taken.rig_params, cameras),
     )
 
 
@@ -112,17 +116,19 @@ def measure_avatar(
     inside, rim = matte & person.is_head, grow(matte, RIM) & person.is_head
     score = partial(masked_psnr, images, person.views)
     distances = face_distances(place_faces(likeness, images), truth)
-    ears = ear_errors(avatar, posed.means, person)
+    errors = (images - person.views).square().mean(-1)
     figures = {
         "points": len(avatar),
         "head_db": mean(score(rim)),
         "inside_db": mean(score(inside)),
+        "face_db": mean(score(matte & person.is_face)),
         "all_db": mean(score(grow(matte, RIM))),
         "likeness": mean(distances),
         "faces_found": sum(d is not None for d in distances),
         "overlap": mean(silhouette_overlap(alphas, person.mattes, person.is_head)),
         "holes_percent": mean(measure_holes(alphas, person.mattes)),
-        **ears,
+        **ear_errors(avatar, posed.means, person),
+        **split_error(errors, alphas, person.mattes, person.is_face, rim),
     }
     return figures, images
 

@@ -19,6 +19,7 @@ from pointillist_hf.evaluation.likeness import Likeness
 from pointillist_hf.geometry.cameras import project_points
 from pointillist_hf.geometry.structures import Cameras, Gaussians, RigParams
 from pointillist_hf.rendering import rasterize
+from pointillist_hf.rendering.mesh import rasterize_mesh
 from pointillist_hf.rigs.head_rig import HeadRig
 
 BELOW_CHIN = 0.3  # eye distances
@@ -53,6 +54,42 @@ def draw(gaussians: Gaussians, cameras: Cameras) -> tuple[Tensor, Tensor]:
     white = torch.ones(len(cameras), 3)
     images, alphas = rasterize(gaussians, cameras, backgrounds=white)[:2]
     return images.clamp(0, 1), alphas[..., 0]
+
+
+def find_face(rig: HeadRig, rig_params: RigParams, cameras: Cameras) -> Tensor:
+    """Pixels of the face, without ears and scalp. [C, H, W]"""
+    is_face = torch.zeros(len(rig.v_template), dtype=torch.bool)
+    is_face[rig.mask("face")] = True
+    is_face = is_face[rig.faces].all(1)
+    vertices, masks = rig(rig_params)[0].numpy(), []
+    for viewmat, intrinsics in zip(cameras.viewmats, cameras.Ks, strict=True):
+        camera = (viewmat.numpy(), intrinsics.numpy(), cameras.width, cameras.height)
+        face_ids = torch.from_numpy(rasterize_mesh(vertices, rig.faces.numpy(), *camera).face_ids)
+        masks.append((face_ids >= 0) & is_face[face_ids.clamp_min(0).long()])
+    return torch.stack(masks)
+
+
+def split_error(
+    errors: Tensor, alphas: Tensor, truth: Tensor, face: Tensor, where: Tensor
+) -> dict[str, float]:
+    """Which part of the squared error lies where, in percent of all. [C, H, W] each
+
+    Spill is what is painted beyond the true outline, missing what is not covered inside it; the
+    rest is wrong colour, on the face or on hair, ears and neck.
+    """
+    inside, covered = truth > 0.5, alphas > 0.5
+    shown = inside & covered
+    parts = {
+        "spill": ~inside,
+        "missing": inside & ~covered,
+        "face": shown & face,
+        "around_face": shown & ~face,
+    }
+    whole = errors[where].sum()
+    return {
+        f"error_{name}_percent": round(100 * float(errors[part & where].sum() / whole), 1)
+        for name, part in parts.items()
+    }
 
 
 def silhouette_overlap(alphas: Tensor, truth: Tensor, where: Tensor) -> list[float]:

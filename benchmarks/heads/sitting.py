@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One photograph: how well the avatar lies on it, and whether it stays that person when it turns."""
+"""One photograph: how well the avatar lies on it, and who it is when it turns."""
 
 from __future__ import annotations
 
