@@ -3,14 +3,17 @@
 
 Nobody of the test split was seen in training. The portrait stands before a plain colour, and the
 tracker finds the matte; all pictures of a person are taken in one light. The avatar moves by the
-true parameters and is seen by the true cameras, so what is measured is the avatar itself.
+true parameters and is seen by the true cameras, so what is measured is the avatar itself. One
+photograph cannot tell a small head from a far one: the avatar is scaled and shifted, not turned,
+until the face of its rig is as large as the true one and at its place.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -30,8 +33,10 @@ from pointillist_hf.data.population.scene import render_frame
 from pointillist_hf.data.population.subject import build_subject
 from pointillist_hf.evaluation.likeness import Likeness
 from pointillist_hf.exporters.images import write_contact_sheet
-from pointillist_hf.geometry.structures import Cameras, RigParams
+from pointillist_hf.geometry.rotations import nearest_rotation
+from pointillist_hf.geometry.structures import Cameras, Gaussians, RigParams
 from pointillist_hf.refinement.face_kinds import find_face_kinds
+from pointillist_hf.refinement.tracked_portrait import TrackedPortrait
 from pointillist_hf.rigs.head_rig import HeadRig
 
 from .regions import (
@@ -110,7 +115,7 @@ def measure_avatar(
     avatar: Avatar, person: Person, likeness: Likeness, truth: list[Tensor | None]
 ) -> tuple[dict[str, float | None], Tensor]:
     """Figures, means over the views; and the views. [4, H, W, 3]"""
-    posed = avatar.animate(person.rig_params).gaussians[0]
+    posed = fit_size(avatar, avatar.animate(person.rig_params).gaussians[0], person)
     images, alphas = draw(posed, person.cameras)
     matte = person.mattes > 0.5
     inside, rim = matte & person.is_head, grow(matte, RIM) & person.is_head
@@ -133,12 +138,51 @@ def measure_avatar(
     return figures, images
 
 
+def fit_size(avatar: Avatar, posed: Gaussians, person: Person) -> Gaussians:
+    """The avatar at the size and the place of the true face."""
+    middle, scale, target = match_faces(avatar, person)
+    means = (posed.means - middle) * scale + target
+    return replace(posed, means=means, scales=posed.scales * scale)
+
+
+def match_faces(avatar: Avatar, person: Person) -> tuple[Tensor, Tensor, Tensor]:
+    """Middle of the avatar's face, true size over its size, middle of the true face."""
+    face = avatar.rig.mask("face")
+    ours, theirs = (avatar.rig(p)[0, face] for p in (own_params(avatar, person), person.rig_params))
+    middle, target = ours.mean(0), theirs.mean(0)
+    scale = (theirs - target).square().sum().sqrt() / (ours - middle).square().sum().sqrt()
+    return middle, scale, target
+
+
+def own_params(avatar: Avatar, person: Person) -> RigParams:
+    """The true frame, with the identity of the avatar."""
+    return replace(person.rig_params, betas=avatar.betas[None])
+
+
+def turn_error(tracked: TrackedPortrait, person: Person, rig: HeadRig) -> dict[str, float]:
+    """How far the head was found turned from how it is, as the camera sees it, degrees."""
+    face, turns = rig.mask("face"), []
+    rest = rig.v_template[face] - rig.v_template[face].mean(0)
+    for params, camera in (
+        (tracked.rig_params, tracked.cameras),
+        (person.rig_params, person.portrait_camera),
+    ):
+        posed = rig(params)[0, face] @ camera.viewmats[0, :3, :3].T
+        turns.append(nearest_rotation((posed - posed.mean(0)).T @ rest))
+    # Near zero, the entries of the axis are those of the matrix off its diagonal.
+    turn = turns[1].T @ turns[0]
+    pitch, yaw, roll = turn[2, 1] - turn[1, 2], turn[0, 2] - turn[2, 0], turn[1, 0] - turn[0, 1]
+    angles = {"pitch": pitch, "yaw": yaw, "roll": roll}
+    return {n: round(math.degrees(float(a) / 2), 2) for n, a in angles.items()}
+
+
 def ear_errors(avatar: Avatar, means: Tensor, person: Person) -> dict[str, float]:
     """Millimetres from the true ears: of the fitted rig's vertices, and of the avatar's points."""
     rig, errors, points = avatar.rig, [], []
     is_ear = find_face_kinds(rig).is_ear
-    own = RigParams(**{**vars(person.rig_params), "betas": avatar.betas[None]})
-    ours, theirs = (rig(p)[0][rig.faces].mean(1) for p in (own, person.rig_params))
+    middle, scale, target = match_faces(avatar, person)
+    ours = (rig(own_params(avatar, person))[0] - middle) * scale + target
+    ours, theirs = (v[rig.faces].mean(1) for v in (ours, rig(person.rig_params)[0]))
     for side in (1, -1):
         ear = is_ear & (side * rig.v_template[rig.faces].mean(1)[:, 0] > 0)
         errors.append(torch.dist(ours[ear].mean(0), theirs[ear].mean(0)))
@@ -162,8 +206,10 @@ def measure_person(
         return json.loads(cache.read_text())
     person = photograph_person(seed, pipe.rig)
     truth = place_faces(likeness, person.views)
+    tracked = pipe.track_portraits([person.image])
+    turn = turn_error(tracked[0], person, pipe.rig)
     rows, pictures = {}, {}
-    for name, avatar in make_variants(pipe, person, refine_steps=refine_steps):
+    for name, avatar in make_variants(pipe, person, tracked, refine_steps=refine_steps):
         rows[name], pictures[name] = measure_avatar(avatar, person, likeness, truth)
     portrait = torch.from_numpy(np.array(person.image)).float()[None] / 255
     shown = [name for name in pictures if name in (MAIN, REFINED)] or list(pictures)
@@ -174,7 +220,7 @@ def measure_person(
     for name in shown:
         labels += [name, *("" for _ in AZIMUTHS)]
     write_contact_sheet(torch.cat(sheet), folder / f"{seed}.png", columns=5, labels=labels)
-    result = {"seed": seed, "hair": person.hair_style, "variants": rows}
+    result = {"seed": seed, "hair": person.hair_style, "turned_degrees": turn, "variants": rows}
     cache.write_text(json.dumps(result, indent=2) + "\n")
     return result
 

@@ -15,7 +15,10 @@ from pointillist_hf.evaluation.likeness import Likeness
 from pointillist_hf.exporters.images import write_contact_sheet
 from pointillist_hf.geometry.cameras import orbit_cameras
 from pointillist_hf.geometry.structures import RigParams
-from pointillist_hf.refinement.portrait_view import CHIN
+from pointillist_hf.refinement.face_kinds import PointKind, find_face_kinds
+from pointillist_hf.refinement.pixel_kinds import classify_pixels
+from pointillist_hf.refinement.portrait_view import CHIN, PortraitView
+from pointillist_hf.rigs.head_rig import HeadRig
 
 from .regions import (
     BELOW_CHIN,
@@ -47,16 +50,24 @@ def facing_front(rig_params: RigParams) -> RigParams:
     return replace(rig_params, **still)
 
 
+def find_head(view: PortraitView, rig: HeadRig) -> tuple[Tensor, Tensor]:
+    """Skin and hair down to a little below the chin, and the background next to it. [1, H, W]"""
+    end = float(view.landmarks[CHIN, 1]) + BELOW_CHIN * view.eye_distance
+    above = (torch.arange(len(view.matte)) + 0.5 < end)[:, None] & view.inside
+    kinds = classify_pixels(view, rig, find_face_kinds(rig))
+    head = above & ((kinds == PointKind.SKIN) | (kinds == PointKind.HAIR))
+    beside = grow(head[None], RIM) & above & (view.matte <= 0.5)
+    return head[None], beside
+
+
 def sit(result: AvatarPipelineOutput, avatar: Avatar, likeness: Likeness) -> Sitting:
     """Measures one avatar against its photograph."""
     view, params = result.tracked[0].view(SIZE), result.rig_params[:1]
     matte = view.matte[..., None]
     truth = (view.image * matte + 1 - matte)[None]
     images, alphas = draw(avatar.animate(params).gaussians[0], view.cameras)
-    end = float(view.landmarks[CHIN, 1]) + BELOW_CHIN * view.eye_distance
-    above = (torch.arange(SIZE) + 0.5 < end)[:, None] & view.inside
+    head, beside = find_head(view, avatar.rig)
     subject = (view.matte > 0.5)[None]
-    rim = grow(subject, RIM)
     cameras = orbit_cameras(AZIMUTHS, width=SIZE, height=SIZE)
     turned, side_alphas = draw(avatar.animate(facing_front(params)).gaussians[0], cameras)
     own = likeness.embed(result.portraits[0])
@@ -65,10 +76,10 @@ def sit(result: AvatarPipelineOutput, avatar: Avatar, likeness: Likeness) -> Sit
     names = ("on_photograph", *(f"{azimuth:+.0f}" for azimuth in AZIMUTHS))
     figures = {
         "points": len(avatar),
-        "head_db": masked_psnr(images, truth, subject & above)[0],
-        "head_and_rim_db": masked_psnr(images, truth, rim & above)[0],
+        "head_db": masked_psnr(images, truth, head)[0],
+        "head_and_rim_db": masked_psnr(images, truth, head | beside)[0],
         **{f"likeness_{n}": d for n, d in zip(names, distances, strict=True)},
-        "opacity_outside_percent": share_outside(alphas * view.inside, rim)[0],
+        "opacity_outside_percent": share_outside(alphas * view.inside, grow(subject, RIM))[0],
         "holes_percent": max(measure_holes(torch.cat([alphas, side_alphas]))),
     }
     rounded = {n: v if v is None else round(v, 3) for n, v in figures.items()}

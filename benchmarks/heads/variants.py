@@ -18,6 +18,7 @@ from pointillist_hf.refinement.point_sights import see_points
 from pointillist_hf.refinement.portrait_view import PortraitView
 from pointillist_hf.refinement.projection import project_onto_portrait
 from pointillist_hf.refinement.surface_cloud import SurfaceCloud
+from pointillist_hf.refinement.tracked_portrait import TrackedPortrait
 from pointillist_hf.rigs.alignment import align_to_shape
 from pointillist_hf.rigs.landmark_sources import find_landmark_places
 
@@ -29,12 +30,11 @@ MAIN, REFINED = "feed-forward", "refined"
 
 @torch.no_grad()
 def make_variants(
-    pipe: AvatarPipeline, person: Person, *, refine_steps: int
+    pipe: AvatarPipeline, person: Person, tracked: list[TrackedPortrait], *, refine_steps: int
 ) -> Iterator[tuple[str, Avatar]]:
     """Name and avatar; "feed-forward" is what the pipeline makes."""
     rig, decoder = pipe.rig, pipe.gaussian_decoder
     looks = decoder.config.image_inputs == "projected"
-    tracked = pipe.track_portraits([person.image])
     rig_params, context = pipe.encode_image([person.image], None, tracked)
     view, betas = tracked[0].view(pipe.config.view_size), rig_params.betas[0]
     generated = pipe.generate_tokens(context, seeds=[0])
