@@ -38,6 +38,7 @@ class FaceKinds(TensorRecord):
     is_scalp: Tensor  # [F]
     is_ear: Tensor  # [F]
     is_lid: Tensor  # [F] the rims of the eyelids
+    is_feature: Tensor  # [F] eyes, nose, mouth, ears: a millimetre shows there
     is_hidden: Tensor  # [F] the backs of the eyeballs: no view shows them
     is_anchor: Tensor  # [F] skin that hair may hang on: it neither opens with the jaw nor blinks
 
@@ -78,7 +79,8 @@ def find_face_kinds(rig: HeadRig) -> FaceKinds:
         kinds[where], spacings[where] = int(kind), spacing
     jaw = rig.lbs_weights[rig.faces][..., 2].amax(1)
     anchor = ~own & ~ear & ~lid & ~union("eye_region") & (jaw < 0.05)
-    return FaceKinds(kinds, spacings, scalp, ear, lid, _eye_backs(rig, eye), anchor)
+    feature = union(*FEATURES) | own | ear
+    return FaceKinds(kinds, spacings, scalp, ear, lid, feature, _eye_backs(rig, eye), anchor)
 
 
 def _eye_backs(rig: HeadRig, eye: Tensor) -> Tensor:

@@ -94,7 +94,7 @@ def project_onto_portrait(
     frames, centres, _ = triangle_frames(rest[rig.faces[points.bindings]])
     heights = ((points.means - centres) * frames[..., 1]).sum(-1)
     normals = frames[..., 1] if normals is None else normals
-    kinds = _guess_kinds(points, heights, face_kinds) if kinds is None else kinds
+    kinds = guess_kinds(points.bindings, heights, face_kinds) if kinds is None else kinds
     small = face_kinds.is_lid[points.bindings] | (kinds == PointKind.TEETH)
     spacings, mirror_ids = _measure_cloud(points.means)
     placement = place_points(points, rig, rig_params)
@@ -152,8 +152,9 @@ def look_at_points(means: Tensor, placement: Placement, normals: Tensor, cameras
     return Sight(pixels[0], depths[0], turned @ rotation.T, facing, float(cameras.Ks[0, 0, 0]))
 
 
-def _guess_kinds(points: CanonicalPoints, heights: Tensor, face_kinds: FaceKinds) -> Tensor:
-    kinds = face_kinds.kinds[points.bindings]
+def guess_kinds(bindings: Tensor, heights: Tensor, face_kinds: FaceKinds) -> Tensor:
+    """`PointKind` of points, from their faces and their heights above them, metres. [N]"""
+    kinds = face_kinds.kinds[bindings]
     covered = (kinds == PointKind.SKIN) | (kinds == PointKind.CLOTH)
     return torch.where(covered & (heights > HAIR_HEIGHT), int(PointKind.HAIR), kinds)
 
