@@ -22,6 +22,7 @@ from .placement import place_points
 from .portrait_view import PortraitView
 from .rig_points import adopt_points, choose_spacings, complete_faces, cover_faces
 from .surface_cloud import SurfaceCloud, join_clouds
+from .teeth import fit_teeth
 
 # Metres from its face. A small generator misses by 6 mm; what lies farther off would be a speck.
 ADOPTED_HEIGHT = 1.5e-3
@@ -59,7 +60,7 @@ def complete_points(
     placement = place_points(cover.points, rig, view.rig_params)
     if places is not None:
         means = warp_to_landmarks(cover, placement, view, rig, places)
-        cover = replace(cover, means=means)
+        cover = fit_teeth(replace(cover, means=means), placement, view, face_kinds)
     kinds = recognise_points(cover, placement, view, rig, pixel_kinds)
     cover = replace(cover, kinds=kinds)
     skin = placement.pose_means(cover.means)[_is_outer(cover, face_kinds)]
