@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor
+from torch.nn.functional import max_pool2d
 
 from ..geometry.structures import Cameras, CanonicalPoints, Gaussians
 from ..rendering import rasterize
@@ -21,7 +22,8 @@ CORRECTION = 0.8  # of the residual that a round adds
 DARKEST, LIGHTEST = 0.005, 0.995
 MOUTH_TINT = (0.45, 0.22, 0.22)  # of the skin, behind the lips
 TEETH_TINT = (1.12, 1.08, 1.0)  # of the skin's mean brightness, if no tooth is seen
-BRIGHT_SHARE = 0.6  # quantile of brightness beyond which an eye's points are its white
+FEW_TEETH = 12  # visible points that say nothing
+NEARBY, OVERSHOOT = 2, 0.04  # pixels around a point whose colours bound its own, and by how much
 
 
 @torch.no_grad()
@@ -48,9 +50,10 @@ def color_points(
     samples = sample_picture(view.foreground, projected.pixels)
     colors = color_the_unseen(projected.fill(samples), samples, projected)
     placement = place_points(cloud.points, rig, view.rig_params)
+    low, high = find_color_range(view, projected.pixels)
     for _ in range(num_rounds):
         samples = samples + CORRECTION * _residuals(cloud, colors, placement, projected, view)
-        samples = samples.clamp(DARKEST, LIGHTEST)
+        samples = torch.minimum(torch.maximum(samples, low), high)
         colors = color_the_unseen(projected.fill(samples), samples, projected)
     return colors.clamp(DARKEST, LIGHTEST)
 
@@ -86,6 +89,19 @@ def correct_colors(
     return gaussians
 
 
+def find_color_range(view: PortraitView, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    """The darkest and the lightest that the photograph shows around points. [N, 3] each
+
+    Splats blur, so that their residuals sharpen: without bounds, a dark brow gets a white halo
+    that shows as soon as the face moves.
+    """
+    planes, window = view.foreground.permute(2, 0, 1)[None], 2 * NEARBY + 1
+    high = max_pool2d(planes, window, stride=1, padding=NEARBY)
+    low = -max_pool2d(-planes, window, stride=1, padding=NEARBY)
+    low, high = (sample_picture(plane[0].permute(1, 2, 0), pixels) for plane in (low, high))
+    return (low - OVERSHOOT).clamp_min(DARKEST), (high + OVERSHOOT).clamp_max(LIGHTEST)
+
+
 def _residuals(
     cloud: SurfaceCloud,
     colors: Tensor,
@@ -114,19 +130,19 @@ def draw_over_photograph(
 
 
 def color_the_unseen(filled: Tensor, samples: Tensor, projected: ProjectedPoints) -> Tensor:
-    """What has colours of its own where no photograph shows it: whites, teeth, mouth."""
+    """What has colours of its own where no photograph shows it: teeth and mouth."""
     visible, kinds = projected.is_visible, projected.kinds
     skin = samples[visible & (kinds == PointKind.SKIN)]
     if not len(skin):
         return filled
     middle = skin.median(0).values
     colors = filled.clone()
-    colors[(kinds == PointKind.MOUTH) & ~visible] = middle * middle.new_tensor(MOUTH_TINT)
-    for kind in (PointKind.TEETH, PointKind.EYE):
-        hidden, seen = (kinds == kind) & ~visible, samples[visible & (kinds == kind)]
-        if kind == PointKind.TEETH and len(seen) < 12:
-            colors[hidden] = (middle.mean() * middle.new_tensor(TEETH_TINT)).clamp(max=0.95)
-        elif len(seen):
-            brightness = seen.mean(1)
-            colors[hidden] = seen[brightness >= brightness.quantile(BRIGHT_SHARE)].median(0).values
+    # Between the teeth of a smile it would be painted white.
+    colors[kinds == PointKind.MOUTH] = middle * middle.new_tensor(MOUTH_TINT)
+    teeth = kinds == PointKind.TEETH
+    hidden, seen = teeth & ~visible, samples[teeth & visible]
+    if len(seen) < FEW_TEETH:
+        colors[hidden] = (middle.mean() * middle.new_tensor(TEETH_TINT)).clamp(max=0.95)
+    else:
+        colors[hidden] = seen.median(0).values
     return colors

@@ -22,6 +22,10 @@ from .placement import place_points
 from .portrait_view import PortraitView
 from .rig_points import adopt_points, choose_spacings, complete_faces, cover_faces
 from .surface_cloud import SurfaceCloud, join_clouds
+from .teeth import fit_teeth
+
+# Metres from its face. A small generator misses by 6 mm; what lies farther off would be a speck.
+ADOPTED_HEIGHT = 1.5e-3
 
 
 @torch.no_grad()
@@ -32,6 +36,7 @@ def complete_points(
     *,
     places: LandmarkPlaces | None = None,
     density: float = 1.0,
+    tolerance: float | None = ADOPTED_HEIGHT,
 ) -> SurfaceCloud:
     """Discs for all that the photograph shows, and for what it hides.
 
@@ -42,6 +47,7 @@ def complete_points(
         rig: Of the bindings.
         places: Of the landmarks on the rig; None: points stay where the fit of the rig has them.
         density: Over the usual number of points, which is about 15,000.
+        tolerance: See `adopt_points`; None takes all points as they are.
     """
     face_kinds = find_face_kinds(rig)
     pixel_kinds = classify_pixels(view, rig, face_kinds)
@@ -49,12 +55,12 @@ def complete_points(
     cover = cover_faces(rig, view.rig_params.betas, face_kinds, spacings)
     if points is not None and len(points):
         rest = rig.canonical_vertices(view.rig_params.betas)[0]
-        own = adopt_points(points, rig, rest, face_kinds, density)
+        own = adopt_points(points, rig, rest, face_kinds, density, tolerance)
         cover = join_clouds([own, complete_faces(own, cover, rig.num_faces)])
     placement = place_points(cover.points, rig, view.rig_params)
     if places is not None:
         means = warp_to_landmarks(cover, placement, view, rig, places)
-        cover = replace(cover, means=means)
+        cover = fit_teeth(replace(cover, means=means), placement, view, face_kinds)
     kinds = recognise_points(cover, placement, view, rig, pixel_kinds)
     cover = replace(cover, kinds=kinds)
     skin = placement.pose_means(cover.means)[_is_outer(cover, face_kinds)]

@@ -38,12 +38,22 @@ class FaceKinds(TensorRecord):
     is_scalp: Tensor  # [F]
     is_ear: Tensor  # [F]
     is_lid: Tensor  # [F] the rims of the eyelids
+    is_feature: Tensor  # [F] eyes, nose, mouth, ears: a millimetre shows there
+    is_upper_teeth: Tensor  # [F]
+    is_lower_teeth: Tensor  # [F] those that move with the jaw
     is_hidden: Tensor  # [F] the backs of the eyeballs: no view shows them
     is_anchor: Tensor  # [F] skin that hair may hang on: it neither opens with the jaw nor blinks
 
 
 # Where a point says little, points may be far apart.
-SPACINGS = {"scalp": 9e-3, "neck": 4.5e-3, "shoulders": 7e-3, "mouth": 5e-3, "ear": 3.5e-3}
+SPACINGS = {
+    "scalp": 9e-3,
+    "neck": 4.5e-3,
+    "shoulders": 7e-3,
+    "mouth": 5e-3,
+    "teeth": 1.8e-3,
+    "ear": 3.5e-3,
+}
 SKIN_SPACING, FEATURE_SPACING = 3.4e-3, 2.2e-3
 FEATURES = ("eye_region", "eyelids", "lips", "nose")
 
@@ -72,13 +82,24 @@ def find_face_kinds(rig: HeadRig) -> FaceKinds:
         (cloth, PointKind.CLOTH, SPACINGS["shoulders"]),
         (ear & ~own, PointKind.SKIN, SPACINGS["ear"]),
         (eye, PointKind.EYE, FEATURE_SPACING),
-        (teeth, PointKind.TEETH, FEATURE_SPACING),
+        (teeth, PointKind.TEETH, SPACINGS["teeth"]),
         (mouth, PointKind.MOUTH, SPACINGS["mouth"]),
     ):
         kinds[where], spacings[where] = int(kind), spacing
     jaw = rig.lbs_weights[rig.faces][..., 2].amax(1)
     anchor = ~own & ~ear & ~lid & ~union("eye_region") & (jaw < 0.05)
-    return FaceKinds(kinds, spacings, scalp, ear, lid, _eye_backs(rig, eye), anchor)
+    return FaceKinds(
+        kinds=kinds,
+        spacings=spacings,
+        is_scalp=scalp,
+        is_ear=ear,
+        is_lid=lid,
+        is_feature=union(*FEATURES) | own | ear,
+        is_upper_teeth=teeth & (jaw < 0.5),
+        is_lower_teeth=teeth & (jaw >= 0.5),
+        is_hidden=_eye_backs(rig, eye),
+        is_anchor=anchor,
+    )
 
 
 def _eye_backs(rig: HeadRig, eye: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from .neighbors import nearest_points
 NUM_SOURCES = 8
 TOO_FEW = 10  # visible points of a kind that can stand for all of it
 FAR, THINNING = 8e-3, 8  # metres; beyond, one source in so many is asked
+ALIKE = 0.15  # of an offset around the axis of an eye, over one away from it
 MAIN_SHARE = 0.6  # of the one that a point of hair resembles
 SOFTNESS = 2e-3  # metres added to distances, so that the nearest does not take all
 # Whose points stand in where a kind is hardly seen. Nothing but itself can stand for cloth.
@@ -50,10 +51,30 @@ def build_fill_table(
             continue
         share = own_shares[lacking, None]
         weigh = _pick_nearby if kind == PointKind.HAIR else _weigh_nearest
-        found, strength = weigh(means[lacking], means[sources])
+        places = means
+        if kind == PointKind.EYE and len(sources) and kinds[sources[0]] == PointKind.EYE:
+            places = _unroll_eyes(means, kinds == PointKind.EYE)
+        found, strength = weigh(places[lacking], places[sources])
         ids[lacking, 1:] = sources[found]
         weights[lacking] = torch.cat([share, (1 - share) * strength], dim=1)
     return ids, weights
+
+
+def _unroll_eyes(means: Tensor, is_eye: Tensor) -> Tensor:
+    """Places of the eyes by the distance from their axes: an iris is alike all around. [N, 3]"""
+    places = means.clone()
+    for side in (means[:, 0] > 0, means[:, 0] <= 0):
+        ball = is_eye & side
+        if not ball.any():
+            continue
+        own = means[ball]
+        middle = (own.amax(0) + own.amin(0)) / 2
+        offset = own - middle
+        angle = torch.atan2(offset[:, :2].norm(dim=-1), offset[:, 2])
+        radius = offset.norm(dim=-1).median()
+        place = torch.stack([radius * angle, *(ALIKE * offset[:, :2]).unbind(-1)], dim=-1)
+        places[ball] = place
+    return places
 
 
 def _find_sources(kinds: Tensor, is_source: Tensor, allowed: tuple[PointKind, ...]) -> Tensor:

@@ -55,6 +55,7 @@ class RefinementSettings:
     max_eye_offset: float = 4e-4  # metres
     max_hair_offset: float = 4e-3  # metres
     max_log_scale: float = 0.7
+    max_turn: float = 0.25  # of the parts of a quaternion: about 30 degrees
     offset_weight: float = 0.01
     scale_weight: float = 0.005
     color_weight: float = 0.02
@@ -210,7 +211,7 @@ class _Change:
         self.colors = torch.zeros_like(own.colors).requires_grad_()
         self.opacities = torch.zeros_like(own.opacities).requires_grad_()
         self.scales = torch.zeros_like(own.scales).requires_grad_()
-        self.quats = own.quats.clone().requires_grad_()
+        self.quats = torch.zeros_like(own.quats).requires_grad_()
         self.offsets = torch.zeros_like(own.means).requires_grad_()
         rates = (
             (self.colors, settings.color_rate),
@@ -228,7 +229,7 @@ class _Change:
         fading = self.trust[:, 0] * self.opacities
         values = {
             "means": self.own.means + self.trust * self.limits * torch.tanh(self.offsets),
-            "quats": normalize(self.quats, dim=-1),
+            "quats": normalize(self.own.quats + self.trust * self._find_turns(), dim=-1),
             "scales": self.own.scales * torch.exp(growth),
             "opacities": torch.sigmoid(self.opacity_logits + fading),
             "colors": self._find_colors(),
@@ -240,6 +241,10 @@ class _Change:
             for f in fields(Gaussians)
         }
         return replace(self.start, **whole)
+
+    def _find_turns(self) -> Tensor:
+        """Half-angles, about. Discs that stood up would be scratches from the side. [M, 4]"""
+        return self.settings.max_turn * torch.tanh(self.quats)
 
     def _find_colors(self) -> Tensor:
         return torch.sigmoid(self.color_logits + self.trust * self.colors)

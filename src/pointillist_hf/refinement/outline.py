@@ -26,7 +26,7 @@ from .surface_cloud import SurfaceCloud
 
 MARGIN = 1.0  # pixels inside the border of the matte, where points beyond it are brought
 LEAST_RADIUS, LEAST_SHARE = 0.7, 0.1  # pixels; of its size that a disc keeps
-REACH = 2.0  # standard deviations of a disc that stay in the matte
+REACH = 3.0  # standard deviations of a disc that stay in the matte
 BARE = 0.5  # of alpha: below, a pixel of the subject is not covered
 SMALLEST_PART = 0.01  # of the squared distance of the outer canthi
 STRIDE = 3.0  # pixels between the points that cover it
@@ -88,9 +88,7 @@ def fill_outline(
     posed = placement.pose_gaussians(cloud.to_gaussians(torch.zeros_like(cloud.means)))
     _, alphas, meta = rasterize(posed, view.cameras, with_meta=True)
     covered = alphas[0, ..., 0] > BARE
-    # What is bare carries skin and cloth on; hair ends by itself.
-    body = (pixel_kinds == PointKind.SKIN) | (pixel_kinds == PointKind.CLOTH)
-    distances, nearest = nearest_pixels(covered & body)
+    distances, nearest = _nearest_alike(covered, pixel_kinds)
     metres = metres_per_pixel(view)
     rows = torch.arange(len(covered))[:, None]
     below = rows > float(view.landmarks[CHIN, 1])
@@ -104,7 +102,7 @@ def fill_outline(
     z = at_pixels(depth, pixels)
     places = unproject(pixels, z, view)
     forward = -view.cameras.viewmats[0, 2, :3]
-    radius = 0.64 * stride * z / view.cameras.Ks[0, 0, 0]
+    radius = 0.8 * stride * z / view.cameras.Ks[0, 0, 0]
     points = bring_to_rest(
         places,
         forward.expand(len(places), 3),
@@ -114,3 +112,13 @@ def fill_outline(
         face_kinds,
     )
     return replace(points, kinds=at_pixels(pixel_kinds, pixels))
+
+
+def _nearest_alike(covered: Tensor, pixel_kinds: Tensor) -> tuple[Tensor, Tensor]:
+    """The nearest covered pixel of the own kind, as of `nearest_pixels`; hair ends by itself."""
+    distances, nearest = nearest_pixels(torch.zeros_like(covered))
+    for kind in (PointKind.SKIN, PointKind.CLOTH):
+        own = pixel_kinds == kind
+        far, found = nearest_pixels(covered & own)
+        distances, nearest = torch.where(own, far, distances), torch.where(own, found, nearest)
+    return distances, nearest

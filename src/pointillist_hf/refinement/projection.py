@@ -19,7 +19,7 @@ from ..rigs.head_rig import HeadRig
 from .distance_maps import signed_distances
 from .face_kinds import FaceKinds, PointKind, find_face_kinds
 from .fill_table import build_fill_table
-from .lids import NEAR, is_folded, measure_blink
+from .lids import LID, NEAR, is_folded, measure_blink
 from .mesh_pictures import at_pixels, draw_rig, is_in_frame
 from .neighbors import nearest_points
 from .placement import Placement, place_points
@@ -31,6 +31,7 @@ MAX_DISC = 5.0  # pixels; larger discs would hide what lies beside them
 TOLERANCES = {"surface": 6e-3, "hair": 12e-3}  # behind what is nearest, metres
 MIN_FACING = {"surface": 0.25, "small": 0.05}  # lids and teeth are small and curved
 GRAZING = 0.25  # of facing, over which a sample comes to count in full
+LASHES = 1.3e-3  # metres from the lids: closer, an eye is covered
 RIM = 1.5  # pixels from the border of the matte: closer, colours are mixed with the background
 
 
@@ -94,7 +95,7 @@ def project_onto_portrait(
     frames, centres, _ = triangle_frames(rest[rig.faces[points.bindings]])
     heights = ((points.means - centres) * frames[..., 1]).sum(-1)
     normals = frames[..., 1] if normals is None else normals
-    kinds = _guess_kinds(points, heights, face_kinds) if kinds is None else kinds
+    kinds = guess_kinds(points.bindings, heights, face_kinds) if kinds is None else kinds
     small = face_kinds.is_lid[points.bindings] | (kinds == PointKind.TEETH)
     spacings, mirror_ids = _measure_cloud(points.means)
     placement = place_points(points, rig, rig_params)
@@ -111,7 +112,9 @@ def project_onto_portrait(
     is_visible = in_frame & (distances > RIM) & clear
     own_shares, is_source = _weigh_samples(is_visible, seen.facing, distances, kinds, small)
     blink = torch.where(kinds == PointKind.SKIN, measure_blink(points, rig, rig_params.betas), 0)
-    own_shares, is_source = own_shares * ~is_folded(blink), is_source & (blink < NEAR)
+    lashes = _find_lashes(seen, kinds, blink)
+    own_shares = own_shares * ~(is_folded(blink) | lashes)
+    is_source = is_source & (blink < NEAR) & ~lashes
     fill_ids, fill_weights = build_fill_table(points.means, kinds, own_shares, is_source)
     return ProjectedPoints(
         pixels=seen.pixels,
@@ -152,8 +155,9 @@ def look_at_points(means: Tensor, placement: Placement, normals: Tensor, cameras
     return Sight(pixels[0], depths[0], turned @ rotation.T, facing, float(cameras.Ks[0, 0, 0]))
 
 
-def _guess_kinds(points: CanonicalPoints, heights: Tensor, face_kinds: FaceKinds) -> Tensor:
-    kinds = face_kinds.kinds[points.bindings]
+def guess_kinds(bindings: Tensor, heights: Tensor, face_kinds: FaceKinds) -> Tensor:
+    """`PointKind` of points, from their faces and their heights above them, metres. [N]"""
+    kinds = face_kinds.kinds[bindings]
     covered = (kinds == PointKind.SKIN) | (kinds == PointKind.CLOTH)
     return torch.where(covered & (heights > HAIR_HEIGHT), int(PointKind.HAIR), kinds)
 
@@ -187,6 +191,17 @@ def _weigh_samples(
     clear = ~flat | (facing > MIN_FACING["surface"] + GRAZING)
     lends = is_visible & clear & (distances > 2 * RIM)
     return is_visible * slant, lends
+
+
+def _find_lashes(seen: Sight, kinds: Tensor, blink: Tensor) -> Tensor:
+    """Points of the eyes so near to a lid that its lashes and its shadow lie on them. [N]"""
+    eyes = (kinds == PointKind.EYE).nonzero()[:, 0]
+    lids = blink > LID
+    near = torch.zeros_like(lids)
+    if len(eyes) and lids.any():
+        gaps, _ = nearest_points(seen.pixels[eyes], seen.pixels[lids], 1)
+        near[eyes] = gaps[:, 0] < LASHES * seen.focal / seen.depths[eyes]
+    return near
 
 
 def _draw_discs(depth: Tensor, seen: Sight, spacings: Tensor, kinds: Tensor) -> Tensor:

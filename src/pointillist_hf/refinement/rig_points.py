@@ -17,7 +17,7 @@ from .face_kinds import FaceKinds, PointKind
 from .lids import BLINK
 from .mesh_pictures import at_pixels
 from .portrait_view import PortraitView
-from .projection import HAIR_HEIGHT
+from .projection import guess_kinds
 from .surface_cloud import (
     SurfaceCloud,
     disc_shapes,
@@ -94,9 +94,14 @@ def _side_lengths(rig: HeadRig, rig_params: RigParams) -> Tensor:
 
 
 def adopt_points(
-    points: CanonicalPoints, rig: HeadRig, rest: Tensor, face_kinds: FaceKinds, density: float
+    points: CanonicalPoints,
+    rig: HeadRig,
+    rest: Tensor,
+    face_kinds: FaceKinds,
+    density: float,
+    tolerance: float | None = None,
 ) -> SurfaceCloud:
-    """A generated cloud as discs that lie like their faces, without what stands off as hair.
+    """A generated cloud as discs that lie like their faces.
 
     Args:
         points: As generated.
@@ -104,20 +109,25 @@ def adopt_points(
         rest: Vertices of the identity at rest, metres. [V, 3]
         face_kinds: Of the rig.
         density: As in `cover_faces`.
+        tolerance: Of the distance between a point and its face, metres. With one, only skin and
+            cloth that lie so near are adopted, and no feature of the face; None adopts all.
     """
     frames, centres, _ = triangle_frames(rest[rig.faces[points.bindings]])
     heights = ((points.means - centres) * frames[..., 1]).sum(-1)
-    # The photograph knows better where hair is.
-    lying = heights <= HAIR_HEIGHT
-    bindings, normals, edges = points.bindings[lying], frames[lying, :, 1], frames[lying, :, 0]
+    kinds = guess_kinds(points.bindings, heights, face_kinds)
+    kept = torch.ones_like(heights, dtype=torch.bool)
+    if tolerance is not None:
+        plain = (kinds == PointKind.SKIN) | (kinds == PointKind.CLOTH)
+        kept = plain & ~face_kinds.is_feature[points.bindings] & (heights.abs() < tolerance)
+    bindings, normals, edges = points.bindings[kept], frames[kept, :, 1], frames[kept, :, 0]
     radius = 0.62 * face_kinds.spacings[bindings] / density**0.5
     return SurfaceCloud(
-        means=points.means[lying],
+        means=points.means[kept],
         bindings=bindings,
         quats=frames_along(normals, edges),
         scales=torch.stack([radius, radius, 0.2 * radius], dim=-1),
         normals=normals,
-        kinds=face_kinds.kinds[bindings],
+        kinds=kinds[kept],
     )
 
 
