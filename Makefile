@@ -15,6 +15,8 @@ PYTEST := $(BIN)/python -m pytest $(PYTEST_OPTIONS)
 KERNELS := $(VENV)/.kernels
 
 DATA ?= data/tiny
+# For the decoder: all pictures of a person in one light.
+LIGHT ?= data/light
 RUN ?= runs/tiny
 CHECKPOINT ?= model_cards/pointillist-tiny
 # On CPUs two processes of one thread outpace one of two. Elsewhere, for instance:
@@ -80,7 +82,12 @@ checkpoint: $(INSTALLED)  ## Train the tiny model from nothing; an interrupted r
 		--num_skin_points 600 --hair_budget 450 --num_proc 2
 	$(TRAIN) --stage regressor
 	$(TRAIN) --stage generator --size tiny-depth
-	$(TRAIN) --stage decoder
+	$(BIN)/python examples/make_dataset.py --output $(LIGHT) --num_train 160 --num_test 8 \
+		--num_skin_points 700 --hair_budget 400 --num_bins 512 --num_portraits 2 --num_views 5 \
+		--image_size 320 --use_one_light True --identities_per_shard 8 --num_proc 2
+	OMP_NUM_THREADS=1 $(BIN)/python examples/train.py --stage projected-decoder \
+		--data $(LIGHT) --output $(RUN)-decoder
+	cp -r $(RUN)-decoder/gaussian_decoder $(RUN)/
 	$(BIN)/python examples/assemble.py --components $(RUN) --output $(CHECKPOINT)
 
 clean:  ## Remove .venv, caches and outputs; data and runs stay

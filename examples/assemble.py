@@ -19,6 +19,7 @@ from pointillist_hf import (
     PointGeneratorForCausalLM,
     PointTokenizer,
     PortraitImageProcessor,
+    PortraitTracker,
     ProceduralHeadRig,
     RigRegressor,
 )
@@ -35,6 +36,8 @@ class Arguments:
     temperature: float = 0.85
     min_p: float = 0.05
     align_points: bool = True
+    tracker: str = "model_cards/pointillist-tiny/portrait_tracker"
+    complete_points: bool = True
     dtype: str = "bfloat16"
 
 
@@ -52,12 +55,14 @@ def main() -> None:
         point_generator=PointGeneratorForCausalLM.from_pretrained(
             folder / "point_generator", dtype=dtype
         ),
+        portrait_tracker=PortraitTracker.from_pretrained(arguments.tracker),
         gaussian_decoder=GaussianDecoder.from_pretrained(folder / "gaussian_decoder", dtype=dtype),
         grammar=arguments.grammar,
         temperature=arguments.temperature,
         min_p=arguments.min_p,
         max_points=arguments.max_points,
         align_points=arguments.align_points,
+        complete_points=arguments.complete_points,
     )
     pipe.save_pretrained(arguments.output)
     print(f"{arguments.output} is ready for AvatarPipeline.from_pretrained.")

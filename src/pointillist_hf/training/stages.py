@@ -180,6 +180,6 @@ STAGES = {
     # In place of the decoder above, and without the other stages.
     "projected-decoder": Stage(
         _run_projected_decoder,
-        {"max_steps": 4000, "batch_size": 1, "learning_rate": 1.5e-3, "ema_decay": 0.998},
+        {"max_steps": 4000, "batch_size": 1, "learning_rate": 1.5e-3},
     ),
 }
