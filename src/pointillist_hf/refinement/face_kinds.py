@@ -48,13 +48,14 @@ class FaceKinds(TensorRecord):
 # Where a point says little, points may be far apart.
 SPACINGS = {
     "scalp": 9e-3,
-    "neck": 4.5e-3,
-    "shoulders": 7e-3,
+    "neck": 5.5e-3,
+    "shoulders": 10e-3,
     "mouth": 5e-3,
     "teeth": 1.8e-3,
     "ear": 3.5e-3,
 }
 SKIN_SPACING, FEATURE_SPACING = 3.4e-3, 2.2e-3
+BROW_SPACING = 1.8e-3
 FEATURES = ("eye_region", "eyelids", "lips", "nose")
 
 
@@ -77,6 +78,7 @@ def find_face_kinds(rig: HeadRig) -> FaceKinds:
     spacings = torch.full((rig.num_faces,), SKIN_SPACING, device=rig.faces.device)
     for where, kind, spacing in (
         (union(*FEATURES) & ~own, PointKind.SKIN, FEATURE_SPACING),
+        (union("eye_region", "brows") & ~own, PointKind.SKIN, BROW_SPACING),
         (neck & ~own, PointKind.SKIN, SPACINGS["neck"]),
         (scalp, PointKind.HAIR, SPACINGS["scalp"]),
         (cloth, PointKind.CLOTH, SPACINGS["shoulders"]),

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -62,7 +64,7 @@ def _measure(a: Tensor, b: Tensor) -> Tensor:
 def _search_blocks(
     asked: Tensor, order: Tensor, wanted: Tensor, source_ids: Tensor, blocks: Tensor, count: int
 ) -> tuple[Tensor, Tensor]:
-    """The nearest in the first `wanted` blocks of each block's order. [A, BLOCK, K] each"""
+    """The nearest in the first `wanted` blocks of each block's order. [A, S, K] each"""
     distances = asked.new_empty(*asked.shape[:2], count)
     indices = torch.empty(*asked.shape[:2], count, dtype=torch.int64)
     by_need = wanted.argsort(stable=True)
@@ -87,21 +89,19 @@ def _split_blocks(points: Tensor) -> tuple[Tensor, Tensor]:
     """The points in compact blocks, halved along their longest side until they are small.
 
     Returns:
-        Indices, -1 where a block is not full [B, BLOCK]; places, far away there [B, BLOCK, D].
+        Indices, -1 where a block is not full [B, S]; places, far away there [B, S, D].
     """
-    parts = [torch.arange(len(points))]
-    # All parts are of one size but for one point.
-    while len(parts[0]) > BLOCK:
-        halves = []
-        for part in parts:
-            own = points[part]
-            axis = (own.amax(0) - own.amin(0)).argmax()
-            order = part[own[:, axis].argsort(stable=True)]
-            middle = (len(part) + 1) // 2
-            halves += [order[:middle], order[middle:]]
-        parts = halves
-    ids = torch.nn.utils.rnn.pad_sequence(parts, batch_first=True, padding_value=-1)
-    ids = torch.nn.functional.pad(ids, (0, BLOCK - ids.shape[1]), value=-1)
+    depth = max(0, math.ceil(math.log2(len(points) / BLOCK)))
+    size = math.ceil(len(points) / 2**depth)
+    ids = torch.arange(size * 2**depth)[None]
+    ids = torch.where(ids < len(points), ids, -1)
+    for _ in range(depth):
+        real, own = ids[..., None] >= 0, points[ids.clamp_min(0)]
+        low = torch.where(real, own, torch.inf).amin(1)
+        high = torch.where(real, own, -torch.inf).amax(1)
+        axis = (high - low).argmax(1)[:, None, None].expand(*ids.shape, 1)
+        along = torch.where(real, own.gather(2, axis), torch.inf)[..., 0]
+        ids = ids.gather(1, along.argsort(dim=1, stable=True)).reshape(2 * len(ids), -1)
     return ids, torch.where(ids[..., None] >= 0, points[ids.clamp_min(0)], BEYOND)
 
 

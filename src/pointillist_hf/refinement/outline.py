@@ -26,10 +26,12 @@ from .surface_cloud import SurfaceCloud
 
 MARGIN = 1.0  # pixels inside the border of the matte, where points beyond it are brought
 LEAST_RADIUS, LEAST_SHARE = 0.7, 0.1  # pixels; of its size that a disc keeps
-REACH = 3.0  # standard deviations of a disc that stay in the matte
+REACH = 2.5  # standard deviations of a disc that stay in the matte
+PIXEL = 0.3  # variance in square pixels that drawing adds to every disc
+MAX_STEP = 4.0  # pixels by which a disc that reaches over the border comes in
 BARE = 0.5  # of alpha: below, a pixel of the subject is not covered
 SMALLEST_PART = 0.01  # of the squared distance of the outer canthi
-STRIDE = 3.0  # pixels between the points that cover it
+STRIDE = 3.8  # pixels between the points that cover it
 NEAR_HEAD, NEAR_BODY = 0.012, 0.035  # metres from what is covered: farther lies what is unknown
 RECEDING = 0.7  # how far behind its neighbours a bare pixel lies, per distance from them
 
@@ -47,29 +49,33 @@ def keep_in_matte(cloud: SurfaceCloud, view: PortraitView, rig: HeadRig) -> Surf
     step = torch.stack([target % width, target // width], -1) + 0.5 - pixels
     step = (step + MARGIN * normalize(step, dim=-1)) * outside[:, None]
     shift = unproject_shifts(step, depths, view)
-    shrunk = _fit_discs(cloud, placement, pixels + step, depths, view)
-    return replace(cloud, means=cloud.means + placement.rest_vectors(shift), scales=shrunk)
+    scales, inwards = _fit_discs(cloud, placement, pixels + step, depths, view)
+    shift = shift + unproject_shifts(inwards, depths, view)
+    return replace(cloud, means=cloud.means + placement.rest_vectors(shift), scales=scales)
 
 
 def _fit_discs(
     cloud: SurfaceCloud, placement: Placement, pixels: Tensor, depths: Tensor, view: PortraitView
-) -> Tensor:
-    """Scales of the discs such that none reaches over the border of the matte. [N, 3]"""
+) -> tuple[Tensor, Tensor]:
+    """Scales [N, 3] and steps in pixels [N, 2] such that no disc reaches over the border."""
     distances = signed_distances((view.matte > 0.5) | ~view.inside)
     room = at_pixels(distances, pixels).clamp_min(LEAST_RADIUS)
-    room = torch.where(is_in_frame(pixels, view.cameras, margin=0), room, torch.inf)
+    room = torch.where(is_in_frame(pixels, view.cameras, margin=0), room, torch.inf)[:, None]
     outward = normalize(-torch.stack(torch.gradient(distances)[::-1]), dim=0)
     outward = torch.stack([at_pixels(plane, pixels) for plane in outward], -1)
     axes = view.cameras.viewmats[0, :2, :3] @ quat_to_matrix(
         quat_multiply(placement.quats, cloud.quats)
     )
     focal = view.cameras.Ks[0, 0, 0] / depths
-    across = torch.einsum("nij,ni->nj", axes, outward) * cloud.scales * focal[:, None]
-    extent = across.norm(dim=-1).clamp_min(1e-6)
+    across = torch.einsum("nij,ni->nj", axes, outward) * focal[:, None]
+    extent = ((across * cloud.scales).square().sum(-1, keepdim=True) + PIXEL).sqrt()
     factor = (room / (REACH * extent)).clamp(LEAST_SHARE, 1)
-    # Only the axes that point outwards become shorter.
-    outward_share = (across / extent[:, None]).square()
-    return cloud.scales * (1 - outward_share * (1 - factor[:, None]))
+    # Only the axes that point outwards become shorter; the rest comes in.
+    outward_share = (across * cloud.scales / extent).square()
+    scales = cloud.scales * (1 - outward_share * (1 - factor))
+    extent = ((across * scales).square().sum(-1, keepdim=True) + PIXEL).sqrt()
+    excess = (REACH * extent - room).clamp(0, MAX_STEP)
+    return scales, -excess * outward
 
 
 def fill_outline(
@@ -90,9 +96,9 @@ def fill_outline(
     covered = alphas[0, ..., 0] > BARE
     distances, nearest = _nearest_alike(covered, pixel_kinds)
     metres = metres_per_pixel(view)
-    rows = torch.arange(len(covered))[:, None]
-    below = rows > float(view.landmarks[CHIN, 1])
-    limit = torch.where(below, NEAR_BODY, NEAR_HEAD) / metres
+    below = torch.arange(len(covered))[:, None] > float(view.landmarks[CHIN, 1])
+    is_body = below & (pixel_kinds == PointKind.CLOTH)
+    limit = torch.where(is_body, NEAR_BODY, NEAR_HEAD) / metres
     subject = shrink_mask((view.matte > 0.5) & view.inside)
     bare = subject & ~covered & (distances < limit) & (pixel_kinds != PointKind.HAIR)
     bare = keep_large_parts(bare, int(SMALLEST_PART * view.eye_distance**2))

@@ -86,7 +86,7 @@ def rest_points(
     barycentric = barycentric_coordinates(posed, corners)
     means = interpolate_corners(rest, rig.faces, bindings, barycentric)
     # What a point inherits depends on where it lies at rest, which is what is sought.
-    for _ in range(4):
+    for _ in range(2):
         placement = place_points(CanonicalPoints(means, bindings), rig, rig_params)
         means = torch.linalg.solve(placement.linear, (posed - placement.offsets)[..., None])[..., 0]
     return means, place_points(CanonicalPoints(means, bindings), rig, rig_params)

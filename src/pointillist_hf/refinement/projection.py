@@ -31,7 +31,7 @@ MAX_DISC = 5.0  # pixels; larger discs would hide what lies beside them
 TOLERANCES = {"surface": 6e-3, "hair": 12e-3}  # behind what is nearest, metres
 MIN_FACING = {"surface": 0.25, "small": 0.05}  # lids and teeth are small and curved
 GRAZING = 0.25  # of facing, over which a sample comes to count in full
-LASHES = 1.3e-3  # metres from the lids: closer, an eye is covered
+LASHES = 1.0e-3  # metres from the lids: closer, an eye is covered
 RIM = 1.5  # pixels from the border of the matte: closer, colours are mixed with the background
 
 

@@ -16,6 +16,7 @@ from ..rigs.head_rig import HeadRig
 from .face_kinds import FaceKinds, PointKind
 from .lids import BLINK
 from .mesh_pictures import at_pixels
+from .neighbors import nearest_points
 from .portrait_view import PortraitView
 from .projection import guess_kinds
 from .surface_cloud import (
@@ -132,9 +133,11 @@ def adopt_points(
 
 
 def complete_faces(own: SurfaceCloud, cover: SurfaceCloud, num_faces: int) -> SurfaceCloud:
-    """Those points of the cover that the cloud lacks: its points are subtracted face by face."""
-    have = torch.bincount(own.bindings, minlength=num_faces)
-    # The pieces of a face follow one another; the first are those that give way.
-    start = torch.searchsorted(cover.bindings, torch.arange(num_faces))
-    place = torch.arange(len(cover)) - start[cover.bindings]
-    return cover[place >= have[cover.bindings]]
+    """Those points of the cover that the cloud lacks: each of its points replaces the nearest."""
+    if not len(own):
+        return cover
+    _, nearest = nearest_points(own.means, cover.means, 1)
+    replaced = torch.zeros(len(cover), dtype=torch.bool)
+    replaced[nearest[:, 0]] = True
+    has_own = torch.bincount(own.bindings, minlength=num_faces) > 0
+    return cover[~(replaced & has_own[cover.bindings])]
