@@ -20,7 +20,7 @@ from torch import Tensor
 from pointillist_hf import AvatarPipeline, AvatarPipelineOutput
 from pointillist_hf.exporters.images import write_contact_sheet
 from pointillist_hf.geometry.cameras import orbit_cameras
-from pointillist_hf.refinement.projection import draw_depth
+from pointillist_hf.refinement.mesh_pictures import draw_rig
 
 from .difficult import CASES, Model
 from .regions import draw, grow, measure_holes, share_outside
@@ -70,7 +70,7 @@ def examine(result: AvatarPipelineOutput) -> tuple[dict[str, float], Tensor]:
     cameras = orbit_cameras(SIDES, width=SIZE, height=SIZE)
     front = facing_front(params)
     turned, side_alphas = draw(avatar.animate(front).gaussians[0], cameras)
-    rig = [draw_depth(avatar.rig, front, cameras[i : i + 1]) for i in range(len(cameras))]
+    rig = [draw_rig(avatar.rig, front, cameras[i : i + 1])[0] for i in range(len(cameras))]
     metres = 1.2 / float(cameras.Ks[0, 0, 0])
     near = grow(torch.stack(rig).isfinite(), round(HAIR / metres))
     both = torch.cat([alphas, side_alphas])

@@ -15,9 +15,10 @@ from pointillist_hf.evaluation.likeness import Likeness
 from pointillist_hf.exporters.images import write_contact_sheet
 from pointillist_hf.geometry.cameras import orbit_cameras
 from pointillist_hf.geometry.structures import RigParams
+from pointillist_hf.portraits.portrait import CHIN
 from pointillist_hf.refinement.face_kinds import PointKind, find_face_kinds
 from pointillist_hf.refinement.pixel_kinds import classify_pixels
-from pointillist_hf.refinement.portrait_view import CHIN, PortraitView
+from pointillist_hf.refinement.portrait_view import PortraitView
 from pointillist_hf.rigs.head_rig import HeadRig
 
 from .regions import (

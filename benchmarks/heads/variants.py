@@ -55,9 +55,9 @@ def make_variants(
     places = find_landmark_places(rig)
     plain = complete_points(cloud, view, rig)
     yield "completed without warp, colours", avatar(dress_points(plain, view, rig), plain)
-    alone = complete_points(None, view, rig, landmark_places=places)
+    alone = complete_points(None, view, rig, places=places)
     yield "rig completed, colours", avatar(dress_points(alone, view, rig), alone)
-    full = complete_points(cloud, view, rig, landmark_places=places)
+    full = complete_points(cloud, view, rig, places=places)
     yield "completed, colours, no residuals", avatar(_color_once(full, view, pipe), full)
     colored = avatar(dress_points(full, view, rig), full)
     main = colored
