@@ -219,7 +219,7 @@ def test_exports_onto_a_folder_leave_it_alone(tiny_avatar, tmp_path, suffix):
 
 @pytest.mark.parametrize("suffix", [suffix for suffix in AVATAR_SUFFIXES if suffix != ".html"])
 def test_options_are_of_the_page(tiny_avatar, tmp_path, suffix):
-    with pytest.raises(ValueError, match=f"A {suffix} has no options, got title"):
+    with pytest.raises(ValueError, match=f"`title` is no option of a {suffix}; it has"):
         tiny_avatar.export(tmp_path / f"me{suffix}", title="me")
 
 

@@ -37,7 +37,7 @@ HOMES = {
     "torch": {*FLOOR} - FLOORS[-1] - {"registration.py"},
     "numpy": {*FLOOR} - {"geometry", "refinement", "training"} - FILES_OF_ROOT,
     "PIL": {"portraits", "exporters", "data", "evaluation"},
-    "tqdm": {"refinement", "data", "training", "evaluation"},
+    "tqdm": {"exporters", "refinement", "data", "training", "evaluation"},
     # The kernels that draw, and those that decode tokens on the CPU. llvmlite comes with numba.
     "numba": {"rendering", "decoding/cpu"},
     "llvmlite": {"rendering/cpu", "decoding/cpu"},
@@ -48,7 +48,7 @@ HOMES = {
     | {"pipeline_avatar.py", "pipeline_output.py", "registration.py"},
     "transformers": {"portraits", "models", "decoding", "training", "registration.py"},
     "huggingface_hub": {"models", "data/tokens"},
-    "safetensors": {"rigs/flame", "avatar.py", "data/fitting", "training"},
+    "safetensors": {"rigs/flame", "exporters", "data/fitting", "training"},
     "datasets": {"data/tokens"},
     "accelerate": {"training"},
     "typer": {"cli.py"},

@@ -3,62 +3,95 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
+from typing import get_args
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from .exporters.atomic_file import write_atomically
-from .exporters.gltf import write_glb
+from .exporters.avatar_folder import AvatarParts, check_parts, load_avatar, save_avatar
+from .exporters.clips import CLIP_SUFFIXES, check_clip, write_clip
+from .exporters.frame_stream import show_progress
 from .exporters.html_page import write_page
-from .exporters.images import write_gif, write_png_folder
-from .exporters.ply import write_bound_ply, write_ply
-from .exporters.splat import write_splat
-from .exporters.spz import write_spz
-from .exporters.video import write_mp4
+from .exporters.ply import write_bound_ply
+from .exporters.splat_formats import (
+    SPLAT_OPTIONS,
+    SPLAT_WRITERS,
+    check_options,
+    write_splat_folder,
+)
+from .exporters.write_targets import resolve_file, resolve_new_folder
 from .geometry.bound_splats import global_to_local
 from .geometry.cameras import orbit_cameras
-from .geometry.structures import Cameras, CanonicalPoints, Gaussians, RigParams
+from .geometry.structures import Cameras, CanonicalPoints, Gaussians, RigParams, check_shape
 from .rendering import rasterize
-from .rigs.binding import AnimationMode, animate_gaussians, bind_points, check_bindings
-from .rigs.flame_rig import FlameHeadRig
+from .rigs.binding import AnimationMode, animate_gaussians, bind_points
 from .rigs.head_rig import HeadRig
-from .rigs.procedural_rig import ProceduralHeadRig
 from .rigs.skinning import SkinnedPoints
 
-FORMAT_VERSION = 1
-GAUSSIANS_FILE, CONFIG_FILE, RIG_FOLDER = "avatar.safetensors", "avatar.json", "rig"
-RIG_CLASSES: dict[str, type[HeadRig]] = {
-    "ProceduralHeadRig": ProceduralHeadRig,
-    "FlameHeadRig": FlameHeadRig,
-}
-GAUSSIAN_FIELDS = ("means", "quats", "scales", "opacities", "colors")
-
-SPLAT_WRITERS: dict[str, Callable[[Gaussians, Path], None]] = {
-    ".ply": write_ply,
-    ".splat": write_splat,
-    ".spz": write_spz,
-    ".glb": write_glb,
-}
-CLIP_WRITERS: dict[str, Callable[..., None]] = {".gif": write_gif, ".mp4": write_mp4}
 BOUND, PAGE = ".ga.ply", ".html"
 # The longer of two that fit comes first.
 AVATAR_SUFFIXES = (BOUND, *SPLAT_WRITERS, PAGE)
+OPTIONS = {
+    **SPLAT_OPTIONS,
+    BOUND: ("sh_degree",),
+    PAGE: ("title", "motion", "fps"),
+}
+PICTURES = ".png"
 
 
-@dataclass(frozen=True)
 class AnimatedAvatar:
-    """An avatar in T frames."""
+    """An avatar in T frames; each is posed when it is asked for.
 
-    gaussians: Gaussians  # [T, N]
+    Args:
+        pose: Makes the Gaussians of one frame. [N]
+        num_frames: T.
+    """
+
+    def __init__(self, pose: Callable[[int], Gaussians], num_frames: int) -> None:
+        self._pose, self._num_frames = pose, num_frames
+        self._gaussians: Gaussians | None = None
 
     def __len__(self) -> int:
-        return len(self.gaussians.means)
+        return self._num_frames
+
+    @property
+    def gaussians(self) -> Gaussians:
+        """All frames at once, which takes memory. [T, N]"""
+        if self._gaussians is None:
+            frames = [self._pose(frame) for frame in range(len(self))]
+            names = Gaussians.__dataclass_fields__
+            stacked = {name: torch.stack([getattr(f, name) for f in frames]) for name in names}
+            self._gaussians = Gaussians(**stacked)
+        return self._gaussians
+
+    def frames(
+        self, cameras: Cameras | None = None, *, background: Tensor | None = None
+    ) -> Iterator[Tensor]:
+        """The pictures of `render`, one by one as they are asked for. C times [H, W, 3]"""
+        cameras = orbit_cameras([0.0]) if cameras is None else cameras
+        if len(self) != len(cameras) and 1 not in (len(self), len(cameras)):
+            raise ValueError(
+                f"`cameras` must be one, or one per frame: got {len(cameras)} cameras for "
+                f"{len(self)} frames."
+            )
+        if background is not None:
+            check_shape("background", background, (3,))
+            if not background.isfinite().all():
+                raise ValueError(f"`background` must be sRGB in [0, 1], got {background.tolist()}.")
+        return self._draw(cameras, background)
+
+    def _draw(self, cameras: Cameras, background: Tensor | None) -> Iterator[Tensor]:
+        paper = torch.ones(3) if background is None else background
+        gaussians = self._pose(0)
+        device = gaussians.means.device
+        for i in range(max(len(self), len(cameras))):
+            if 0 < i < len(self):
+                gaussians = self._pose(i)
+            camera = min(i, len(cameras) - 1)
+            one = cameras[camera : camera + 1].to(device)
+            yield rasterize(gaussians, one, backgrounds=paper.to(device)[None])[0][0]
 
     def render(self, cameras: Cameras | None = None, *, background: Tensor | None = None) -> Tensor:
         """Pictures of the frames.
@@ -74,21 +107,7 @@ class AnimatedAvatar:
         Raises:
             ValueError: The numbers of frames and cameras do not match.
         """
-        cameras = orbit_cameras([0.0]) if cameras is None else cameras
-        frames = len(self)
-        if frames != len(cameras) and 1 not in (frames, len(cameras)):
-            raise ValueError(
-                f"`cameras` must be one, or one per frame: got {len(cameras)} cameras for "
-                f"{frames} frames."
-            )
-        device = self.gaussians.means.device
-        white = torch.ones(3, device=device) if background is None else background.to(device)
-        images = []
-        for i in range(max(frames, len(cameras))):
-            frame, camera = min(i, frames - 1), min(i, len(cameras) - 1)
-            one = cameras[camera : camera + 1].to(device)
-            images.append(rasterize(self.gaussians[frame], one, backgrounds=white[None])[0])
-        return torch.cat(images)
+        return torch.stack(list(self.frames(cameras, background=background)))
 
     def export(
         self,
@@ -97,33 +116,54 @@ class AnimatedAvatar:
         *,
         background: Tensor | None = None,
         fps: float = 25.0,
+        frame_format: str = PICTURES,
+        **options: object,
     ) -> None:
-        """Writes the frames as pictures, or a single one as splats.
+        """Writes the frames as pictures or splats, each as it is made.
 
         Args:
-            path: .gif and .mp4 are clips; a name without suffix is a folder of PNGs, new or empty;
-                .ply, .splat, .spz and .glb hold the posed gaussians of the only frame.
+            path: .gif and .mp4 are clips; a name without suffix is a folder, new or empty, with a
+                file per frame; .ply, .splat, .spz and .glb hold the posed gaussians of the only
+                frame.
             cameras: Of the pictures, as in `render`.
             background: As in `render`.
             fps: Of a clip, frames per second.
+            frame_format: Of the files in a folder: .png, or one of splats, for instance .ply.
+            **options: Of a format of splats, as in `Avatar.export`.
 
         Raises:
             ValueError: The suffix is no known format, or is one of splats and the frames are many.
+            OSError: The target cannot be written.
         """
         path = Path(path)
-        if not path.suffix:
-            write_png_folder(self.render(cameras, background=background), path)
-            return
-        suffix = _find_suffix(path, (*CLIP_WRITERS, *SPLAT_WRITERS))
-        if suffix in CLIP_WRITERS:
-            frames = self.render(cameras, background=background)
-            CLIP_WRITERS[suffix](frames, path, fps=fps)
-            return
-        if len(self) != 1:
+        suffix = _find_suffix(path, (*CLIP_SUFFIXES, *SPLAT_WRITERS)) if path.suffix else ""
+        if suffix in SPLAT_WRITERS:
+            check_options(suffix, options)
+            if len(self) != 1:
+                raise ValueError(
+                    f"A {suffix} holds one frame, got {len(self)}; export a clip, animate one "
+                    f"frame, or name a folder and `frame_format={suffix!r}`."
+                )
+            SPLAT_WRITERS[suffix](self._pose(0), path, **options)
+        elif not suffix and frame_format != PICTURES:
+            self._export_splats(path, frame_format, options)
+        else:
+            check_options(suffix or PICTURES, options, ())
+            cameras = orbit_cameras([0.0]) if cameras is None else cameras
+            check_clip(path, width=cameras.width, height=cameras.height, fps=fps)
+            frames = self.frames(cameras, background=background)
+            count = max(len(self), len(cameras))
+            write_clip(show_progress(frames, count, path.name), path, fps=fps)
+
+    def _export_splats(self, path: Path, suffix: str, options: dict[str, object]) -> None:
+        if suffix not in SPLAT_WRITERS:
             raise ValueError(
-                f"A {suffix} holds one frame, got {len(self)}; export a clip, or animate one frame."
+                f"`frame_format` must be {PICTURES}, {', '.join(SPLAT_WRITERS)}, got {suffix!r}."
             )
-        SPLAT_WRITERS[suffix](self.gaussians[0], path)
+        check_options(suffix, options)
+        resolve_new_folder(path)
+        posed = (self._pose(frame) for frame in range(len(self)))
+        write_splat_folder(show_progress(posed, len(self), path.name), path, suffix, options)
 
 
 class Avatar:
@@ -141,14 +181,7 @@ class Avatar:
     """
 
     def __init__(self, gaussians: Gaussians, bindings: Tensor, rig: HeadRig, betas: Tensor) -> None:
-        if gaussians.means.ndim != 2 or len(bindings) != len(gaussians):
-            raise ValueError(
-                "`gaussians` and `bindings` must hold the same N points, got "
-                f"{tuple(gaussians.means.shape[:-1])} and {tuple(bindings.shape)}."
-            )
-        if betas.shape != (rig.num_betas,):
-            raise ValueError(f"`betas` must have shape ({rig.num_betas},), got {betas.shape}.")
-        check_bindings(bindings, rig.num_faces)
+        check_parts(AvatarParts(gaussians, bindings, rig, betas))
         self.gaussians, self.bindings, self.rig, self.betas = gaussians, bindings, rig, betas
         self._bound: tuple[tuple | None, SkinnedPoints | None] = (None, None)
 
@@ -215,39 +248,53 @@ class Avatar:
             mode: How points follow the mesh.
         """
         rig_params = self.rig_params() if rig_params is None else rig_params
-        self.rig.check_params(rig_params)
+        self._check_motion(rig_params)
+        if mode not in get_args(AnimationMode):
+            raise ValueError(f"`mode` must be 'lbs' or 'triangle', got {mode!r}.")
         fields = {name: getattr(rig_params, name) for name in rig_params.__dataclass_fields__}
         fields["betas"] = self.betas.expand(len(rig_params), -1)
         own = RigParams(**fields).to(self.betas.device)
+        gaussians, bindings, rig = self.gaussians, self.bindings, self.rig
         with torch.no_grad():
             bound = self._bound_points() if mode == "lbs" else None
-            posed = animate_gaussians(
-                self.gaussians, self.bindings, self.rig, own, mode=mode, bound=bound
-            )
-        return AnimatedAvatar(posed)
+
+        def pose(frame: int) -> Gaussians:
+            one = own[frame : frame + 1]
+            with torch.no_grad():
+                posed = animate_gaussians(gaussians, bindings, rig, one, mode=mode, bound=bound)
+            return posed[0]
+
+        return AnimatedAvatar(pose, len(own))
+
+    def _check_motion(self, rig_params: RigParams) -> None:
+        """Refuses parameters of another rig, or such that are none."""
+        self.rig.check_params(rig_params)
+        if len(rig_params) == 0:
+            raise ValueError("`rig_params` must hold at least one frame, got none.")
+        for name in rig_params.__dataclass_fields__:
+            is_finite = getattr(rig_params, name).isfinite().all(dim=-1)
+            if name != "betas" and not is_finite.all():
+                frame = int((~is_finite).nonzero()[0])
+                raise ValueError(
+                    f"`rig_params` must be finite, and `{name}` is not in frame {frame}; leave "
+                    "that frame out, or fill it."
+                )
 
     def render(self, cameras: Cameras | None = None, *, background: Tensor | None = None) -> Tensor:
         """Pictures of the neutral avatar. [C, H, W, 3]"""
         return self.animate().render(cameras, background=background)
 
     def save_pretrained(self, save_directory: str | Path) -> None:
-        """Writes the avatar and its rig to a folder; `from_pretrained` reads it."""
-        folder = Path(save_directory)
-        folder.mkdir(parents=True, exist_ok=True)
-        tensors = {name: getattr(self.gaussians, name) for name in GAUSSIAN_FIELDS}
-        tensors |= {"bindings": self.bindings, "betas": self.betas}
-        self.rig.save_pretrained(folder / RIG_FOLDER)
-        config = {"format_version": FORMAT_VERSION, "rig_class": type(self.rig).__name__}
-        write_atomically(
-            folder / GAUSSIANS_FILE,
-            lambda path: save_file(
-                {k: v.detach().cpu().contiguous() for k, v in tensors.items()}, path
-            ),
-        )
-        # Last, so that a folder with a config is complete.
-        write_atomically(
-            folder / CONFIG_FILE, lambda path: path.write_text(json.dumps(config, indent=2))
-        )
+        """Writes the avatar and its rig to a folder; `from_pretrained` reads it.
+
+        Splats with a value that is not finite are left out, and counted in the log.
+
+        Raises:
+            BlockingIOError: Another process is writing the same folder.
+            OSError: The folder cannot be written.
+        """
+        parts = AvatarParts(self.gaussians, self.bindings, self.rig, self.betas)
+        save_avatar(parts, save_directory)
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> Avatar:
@@ -257,25 +304,7 @@ class Avatar:
             FileNotFoundError: The folder holds no avatar.
             ValueError: It is damaged, or was written by another version or for an unknown rig.
         """
-        folder = Path(folder)
-        if not (folder / CONFIG_FILE).is_file():
-            raise FileNotFoundError(f"`folder` must hold {CONFIG_FILE}, and {folder} does not.")
-        config = json.loads((folder / CONFIG_FILE).read_text())
-        if config.get("format_version") != FORMAT_VERSION:
-            raise ValueError(
-                f"`format_version` must be {FORMAT_VERSION}, got {config.get('format_version')}: "
-                "the avatar was written by another version of this package."
-            )
-        if config["rig_class"] not in RIG_CLASSES:
-            known = ", ".join(RIG_CLASSES)
-            raise ValueError(f"`rig_class` must be one of {known}, got {config['rig_class']}.")
-        rig = RIG_CLASSES[config["rig_class"]].from_pretrained(folder / RIG_FOLDER)
-        try:
-            tensors = load_file(folder / GAUSSIANS_FILE)
-        except SafetensorError as error:
-            raise ValueError(f"{folder / GAUSSIANS_FILE} is damaged: {error}.") from error
-        gaussians = Gaussians(**{name: tensors[name] for name in GAUSSIAN_FIELDS})
-        return cls(gaussians, tensors["bindings"], rig, tensors["betas"])
+        return cls(*load_avatar(folder))
 
     def export(self, path: str | Path, **options: object) -> None:
         """Writes the avatar in the format of the suffix.
@@ -285,15 +314,19 @@ class Avatar:
                 Gaussian Splatting; .ga.ply is the point_cloud.ply of GaussianAvatars, its splats
                 in the frames of the rig's triangles; .html is a page on which the avatar moves,
                 see `exporters.html_page.write_page`.
-            **options: Of the page: `title`, `motion`, `fps`.
+            **options: Of a .ply: `sh_degree`, 0 to 3, of the harmonics (zeros beyond the colour),
+                and `y_down`, for viewers that expect the axes of COLMAP. Of a .splat: `y_down`. Of
+                an .spz: `version`, 2 or 3. Of a .ga.ply: `sh_degree`. Of the page: `title`,
+                `motion`, `fps`.
 
         Raises:
-            ValueError: The suffix is no known format, or the format has no options.
+            ValueError: The suffix is no known format, or the format has no such option.
+            OSError: The target cannot be written.
         """
         path = Path(path)
         suffix = _find_suffix(path, AVATAR_SUFFIXES)
-        if options and suffix != PAGE:
-            raise ValueError(f"A {suffix} has no options, got {', '.join(options)}.")
+        check_options(suffix, options, OPTIONS[suffix])
+        resolve_file(path)
         if suffix == PAGE:
             write_page(self.gaussians, self.bindings, self.rig, self.betas, path, **options)
         elif suffix == BOUND:
@@ -301,14 +334,14 @@ class Avatar:
             corners = rest[self.rig.faces[self.bindings]]
             splats = global_to_local(self.gaussians, self.bindings, corners)
             # The viewers of GaussianAvatars expect harmonics of degree 3.
-            write_bound_ply(splats, path, sh_degree=3)
+            write_bound_ply(splats, path, **{"sh_degree": 3, **options})
         else:
-            SPLAT_WRITERS[suffix](self.gaussians, path)
+            SPLAT_WRITERS[suffix](self.gaussians, path, **options)
 
 
 def _find_suffix(path: Path, allowed: Collection[str]) -> str:
     """The suffix of the file's name, the longest that any format has."""
-    for suffix in (*AVATAR_SUFFIXES, *CLIP_WRITERS):
+    for suffix in (*AVATAR_SUFFIXES, *CLIP_SUFFIXES):
         if path.name.endswith(suffix) and suffix in allowed:
             return suffix
         if path.name.endswith(suffix):

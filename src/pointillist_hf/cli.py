@@ -101,24 +101,37 @@ def animate_avatar(
     ],
     size: Annotated[int, typer.Option(help="Side of the picture, pixels.")] = 384,
     fps: Annotated[float, typer.Option(help="Frames per second.")] = 25.0,
+    frame_format: Annotated[
+        str, typer.Option(help="Of the files in a folder: .png, .ply, .splat, .spz or .glb.")
+    ] = ".png",
 ) -> None:
     """Move an avatar by a motion file: Live Link Face, MediaPipe, VHAP."""
     if output.suffix not in ("", ".gif", ".mp4"):
         raise ValueError(f"`--output` must be a .gif, an .mp4 or a folder, got {output.name!r}.")
     from .avatar import Avatar
+    from .exporters.clips import check_clip
     from .geometry.cameras import orbit_cameras
     from .motion.motion_files import read_motion
 
+    check_clip(output, width=size, height=size, fps=fps)
     person = Avatar.from_pretrained(avatar)
     frames = person.animate(read_motion(motion, person.rig))
-    frames.export(output, orbit_cameras([0.0], width=size, height=size), fps=fps)
-    typer.echo(f"{len(frames)} frames in {output}")
+    view = orbit_cameras([0.0], width=size, height=size)
+    frames.export(output, view, fps=fps, frame_format=frame_format)
+    typer.echo(f"{len(frames)} frames in {typer.format_filename(output)}")
 
 
 @app.command("export")
 def export_avatar(
     avatar: Annotated[Path, typer.Argument(help="Folder of an avatar.")],
     file: Annotated[Path, typer.Argument(help="File to write; its suffix names the format.")],
+    y_down: Annotated[
+        bool, typer.Option("--y-down", help="Turn .ply and .splat to the axes of COLMAP.")
+    ] = False,
+    sh_degree: Annotated[
+        int | None, typer.Option(help="Of the harmonics in a .ply or .ga.ply, 0 to 3.")
+    ] = None,
+    spz_version: Annotated[int | None, typer.Option(help="Of an .spz, 2 or 3.")] = None,
 ) -> None:
     """Write an avatar in the format of the suffix.
 
@@ -126,8 +139,10 @@ def export_avatar(
     """
     from .avatar import Avatar
 
-    Avatar.from_pretrained(avatar).export(file)
-    typer.echo(f"{file} written")
+    given = {"y_down": y_down or None, "sh_degree": sh_degree, "version": spz_version}
+    options = {name: value for name, value in given.items() if value is not None}
+    Avatar.from_pretrained(avatar).export(file, **options)
+    typer.echo(f"{typer.format_filename(file)} written")
 
 
 @app.command("info")

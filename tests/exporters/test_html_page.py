@@ -146,7 +146,7 @@ def test_a_page_on_a_bound_rig_says_so(tmp_path, caplog):
 
 
 def test_options_belong_to_the_page(person, tmp_path):
-    with pytest.raises(ValueError, match=r"A .ply has no options, got title"):
+    with pytest.raises(ValueError, match=r"`title` is no option of a .ply"):
         person.export(tmp_path / "me.ply", title="me")
     assert not list(tmp_path.iterdir())
 

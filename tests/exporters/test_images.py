@@ -5,12 +5,8 @@ import torch
 from PIL import Image
 
 from pointillist_hf.exporters.atomic_file import write_atomically, write_folder_atomically
-from pointillist_hf.exporters.images import (
-    to_pictures,
-    write_contact_sheet,
-    write_gif,
-    write_png_folder,
-)
+from pointillist_hf.exporters.frame_stream import to_pictures
+from pointillist_hf.exporters.images import write_contact_sheet, write_gif, write_png_folder
 from pointillist_hf.exporters.video import write_mp4
 
 COLORS = torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.5, 0.0], [0.0, 0.0, 1.0]])
@@ -92,7 +88,7 @@ def test_labels_leave_the_images_alone(tmp_path):
 
 
 def test_values_beyond_the_range_are_cut_off():
-    pixels = np.asarray(to_pictures(torch.tensor([-1.0, 0.5, 2.0]).expand(1, 2, 2, 3))[0])
+    pixels = np.asarray(next(to_pictures(torch.tensor([-1.0, 0.5, 2.0]).expand(1, 2, 2, 3))))
     assert pixels[0, 0].tolist() == [0, 128, 255]
 
 

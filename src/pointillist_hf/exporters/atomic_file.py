@@ -3,27 +3,42 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import secrets
 import shutil
+import zlib
 from collections.abc import Callable
 from pathlib import Path
+
+from .folder_owner import PARTIAL_SUFFIX, hold_lock
+from .write_targets import resolve_file, resolve_new_folder
 
 
 def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
     """Lets `write` fill a file beside the target and moves it in place in one step.
 
-    An interrupted write leaves what was there before. Missing folders are made.
+    An interrupted write leaves what was there before. Missing folders are made; a symbolic link
+    stays, and what it leads to is written.
 
     Args:
         path: The target.
         write: Gets the path to write to, which has another suffix than the target.
+
+    Raises:
+        OSError: The target cannot be written; said before `write` is called, if the disk is not
+            full.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
+    target = resolve_file(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = _name_partial(target)
     try:
         write(partial)
-        os.replace(partial, path)
+        if target.exists():
+            shutil.copymode(target, partial)
+        os.replace(partial, target)
+    except OSError as error:
+        raise _describe_full_disk(error, path) from error
     finally:
         partial.unlink(missing_ok=True)
 
@@ -37,18 +52,41 @@ def write_folder_atomically(path: str | Path, fill: Callable[[Path], object]) ->
 
     Raises:
         FileExistsError: There is a file at the target, or a folder that holds something.
+        BlockingIOError: Another process is at work on the same folder.
     """
-    path = Path(path)
-    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
-        raise FileExistsError(f"`path` must be a new or empty folder, and {path} is not.")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
-    try:
-        fill(partial)
-        if path.exists():
-            path.rmdir()  # not every system replaces an empty folder
-        os.replace(partial, path)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    target = resolve_new_folder(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # Beside the folder, which is not there yet; of a length that every name leaves room for.
+    lock = target.parent / f".{zlib.crc32(os.fsencode(target.name)):08x}.lock"
+    partial = _name_partial(target)
+    with hold_lock(lock, target):
+        # Another may have filled it while the lock was taken.
+        resolve_new_folder(path)
+        partial.mkdir()
+        try:
+            fill(partial)
+            if target.exists():
+                target.rmdir()  # not every system replaces an empty folder
+            os.replace(partial, target)
+        except OSError as error:
+            raise _describe_full_disk(error, path) from error
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+def _name_partial(target: Path) -> Path:
+    """A place beside the target that no other process, thread or call uses.
+
+    The process stands in the name, so that what a killed one leaves is known as such. The name of
+    the target does not: it may be as long as the disk allows.
+    """
+    return target.with_name(f".{os.getpid()}-{secrets.token_hex(4)}{PARTIAL_SUFFIX}")
+
+
+def _describe_full_disk(error: OSError, path: str | Path) -> OSError:
+    """The same error, but for a full disk, of which the system names no file."""
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        return error
+    return OSError(
+        error.errno, f"`path` must lie where there is room, and the disk of {path} is full"
+    )

@@ -1,57 +1,91 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rendered frames as files to look at: an animated GIF, a folder of PNGs, or one with all of them.
 
-Frames are sRGB in [0, 1]; values beyond are cut off.
+Frames are sRGB in [0, 1]; values beyond are cut off. Clips are written as their frames come.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from math import ceil, inf
+from math import ceil
 from pathlib import Path
 
+import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from ..geometry.structures import check_shape
 from .atomic_file import write_atomically, write_folder_atomically
+from .frame_stream import Frames, check_fps, open_frames, to_pictures
+from .gif_blocks import (
+    MAX_RATE,
+    MAX_SIDE,
+    TRAILER,
+    build_frame,
+    build_header,
+    count_delays,
+)
+from .write_targets import resolve_file
 
 PAPER, INK = (255, 255, 255), (60, 60, 60)
 
 
-def write_gif(frames: Tensor, path: str | Path, *, fps: float = 20.0) -> None:
+def write_gif(frames: Frames, path: str | Path, *, fps: float = 20.0) -> None:
     """Writes a clip that repeats for ever.
 
     Args:
-        frames: [T, H, W, 3]
+        frames: T frames [H, W, 3], in one tensor or one by one.
         path: Where to.
-        fps: Frames per second; the format rounds the time of a frame to 1/100 s.
+        fps: Frames per second, at most 50. Times of frames are whole hundredths of a second, and
+            their rounding does not add up.
+
+    Raises:
+        ValueError: The rate is none of a .gif, or the frames are no pictures.
+        OSError: The file cannot be written.
     """
+    check_gif_rate(fps)
+    resolve_file(path)
+    (width, height), pictures = open_frames(frames)
+    if max(width, height) > MAX_SIDE:
+        raise ValueError(
+            f"`frames` must be at most {MAX_SIDE} pixels wide and high in a .gif, got "
+            f"{width} x {height}."
+        )
+
+    def encode(unfinished: Path) -> None:
+        with unfinished.open("wb") as file:
+            file.write(build_header(width, height))
+            previous = None
+            # The delays have no end.
+            for picture, delay in zip(pictures, count_delays(fps), strict=False):
+                pixels = np.asarray(picture)
+                file.write(build_frame(pixels, previous, delay))
+                previous = pixels
+            file.write(TRAILER)
+
+    write_atomically(path, encode)
+
+
+def check_gif_rate(fps: float) -> None:
+    """Refuses a rate that a .gif cannot have."""
     check_fps(fps)
-    first, *others = to_pictures(frames)
-    save = partial(
-        first.save,
-        format="GIF",
-        save_all=True,
-        append_images=others,
-        duration=round(1000 / fps),
-        loop=0,
-    )
-    write_atomically(path, save)
+    if fps > MAX_RATE:
+        raise ValueError(
+            f"`fps` must be at most {MAX_RATE:g} in a .gif, whose players slow down frames that "
+            f"are shorter than 2/100 s, got {fps}; leave out frames, or write an .mp4."
+        )
 
 
-def write_png_folder(frames: Tensor, path: str | Path) -> None:
+def write_png_folder(frames: Frames, path: str | Path) -> None:
     """Writes one PNG per frame: 00000.png and so on.
 
     Args:
-        frames: [T, H, W, 3]
+        frames: T frames [H, W, 3], in one tensor or one by one.
         path: The folder, which is made. One that holds files already is refused.
     """
-    pictures = to_pictures(frames)
 
     def fill(folder: Path) -> None:
-        for index, picture in enumerate(pictures):
+        for index, picture in enumerate(to_pictures(frames)):
             picture.save(folder / f"{index:05d}.png", format="PNG")
 
     write_folder_atomically(path, fill)
@@ -74,7 +108,7 @@ def write_contact_sheet(
         labels: A caption under each image.
         gap: White between the images, pixels.
     """
-    pictures = to_pictures(images)
+    pictures = list(to_pictures(images))
     columns = len(pictures) if columns is None else columns
     if columns < 1:
         raise ValueError(f"`columns` must be at least 1, got {columns}.")
@@ -95,18 +129,3 @@ def write_contact_sheet(
             middle = (x + width / 2, y + height + font_size)
             draw.text(middle, labels[i], fill=INK, font=font, anchor="mm")
     write_atomically(path, partial(sheet.save, format="PNG", optimize=True))
-
-
-def check_fps(fps: float) -> None:
-    """Refuses a rate of frames that is none."""
-    if not 0 < fps < inf:
-        raise ValueError(f"`fps` must be positive, got {fps}.")
-
-
-def to_pictures(frames: Tensor) -> list[Image.Image]:
-    """The frames as 8-bit pictures. [T, H, W, 3]"""
-    check_shape("frames", frames, (None, None, None, 3))
-    if len(frames) == 0:
-        raise ValueError("`frames` must hold at least one picture, got none.")
-    pixels = (255 * frames.detach().float().clamp(0, 1)).round().byte().cpu().numpy()
-    return [Image.fromarray(one) for one in pixels]

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ..geometry.bound_splats import OPACITY_EPS, SH_C0
 from ..geometry.structures import BoundSplats, Gaussians
+from .axes import turn_y_down
 from .finite_splats import report_dropped, select_finite
 from .ply_table import read_table, write_table
 
@@ -28,14 +29,26 @@ MEANS, NORMALS, SH_DC = ("x", "y", "z"), ("nx", "ny", "nz"), ("f_dc_0", "f_dc_1"
 SCALES, QUATS = ("scale_0", "scale_1", "scale_2"), ("rot_0", "rot_1", "rot_2", "rot_3")
 REQUIRED = (*MEANS, *SH_DC, "opacity", *SCALES, *QUATS)
 BINDING = "binding_0"
+MAX_SH_DEGREE = 3
+LARGEST_LOGIT = math.log(1 / OPACITY_EPS - 1)
 
 
-def write_ply(gaussians: Gaussians, path: str | Path) -> None:
-    """Writes splats; those with a value that is not finite are left out, and counted in the log."""
+def write_ply(
+    gaussians: Gaussians, path: str | Path, *, sh_degree: int = 0, y_down: bool = False
+) -> None:
+    """Writes splats; those with a value that is not finite are left out, and counted in the log.
+
+    Args:
+        gaussians: N splats.
+        path: Where to.
+        sh_degree: Of the harmonics, 0 to 3: readers that expect those of degree 3 get zeros.
+        y_down: Whether to turn the splats to the axes of COLMAP, see `turn_y_down`.
+    """
     kept = select_finite(gaussians)
+    kept = turn_y_down(kept) if y_down else kept
     columns = _join_columns(
         means=kept.means,
-        sh=((kept.colors - 0.5) / SH_C0)[:, None],
+        sh=_pad_sh(((kept.colors - 0.5) / SH_C0)[:, None], sh_degree),
         opacity_logits=torch.logit(kept.opacities, eps=OPACITY_EPS),
         log_scales=kept.scales.log(),
         quats=kept.quats,
@@ -82,17 +95,11 @@ def write_bound_ply(splats: BoundSplats, path: str | Path, *, sh_degree: int | N
             keeps the degree of the splats.
     """
     sh_degree = splats.sh_degree if sh_degree is None else sh_degree
-    if sh_degree < splats.sh_degree:
-        raise ValueError(
-            f"`sh_degree` must be at least {splats.sh_degree}, the degree of the splats, got "
-            f"{sh_degree}."
-        )
-    sh = splats.sh.new_zeros(len(splats), (sh_degree + 1) ** 2, 3)
-    sh[:, : splats.sh.shape[1]] = splats.sh.detach()
     columns = _join_columns(
         means=splats.means,
-        sh=sh,
-        opacity_logits=splats.opacity_logits,
+        sh=_pad_sh(splats.sh, sh_degree),
+        # Readers refuse infinite logits, which mean clear and opaque splats.
+        opacity_logits=splats.opacity_logits.nan_to_num(torch.nan, LARGEST_LOGIT, -LARGEST_LOGIT),
         log_scales=splats.log_scales,
         quats=splats.quats,
     )
@@ -141,6 +148,19 @@ def read_bound_ply(path: str | Path, *, num_faces: int | None = None) -> BoundSp
     )
 
 
+def _pad_sh(sh: Tensor, sh_degree: int) -> Tensor:
+    """The harmonics with zeros up to a degree. [N, K, 3]"""
+    own = math.isqrt(sh.shape[1]) - 1
+    if sh_degree not in range(own, MAX_SH_DEGREE + 1):
+        raise ValueError(
+            f"`sh_degree` must be at least {own}, the degree of the splats, and at most "
+            f"{MAX_SH_DEGREE}, got {sh_degree!r}."
+        )
+    padded = sh.new_zeros(len(sh), (sh_degree + 1) ** 2, 3)
+    padded[:, : sh.shape[1]] = sh.detach()
+    return padded
+
+
 def _join_columns(
     *, means: Tensor, sh: Tensor, opacity_logits: Tensor, log_scales: Tensor, quats: Tensor
 ) -> dict[str, ndarray]:
@@ -154,14 +174,28 @@ def _join_columns(
 
 
 def _read_columns(path: str | Path) -> dict[str, ndarray]:
-    columns = read_table(path)
+    """Those of splats; others are left out."""
+    found = read_table(path)
+    columns = {name: column for name, column in found.items() if _is_of_splats(name)}
     missing = [name for name in REQUIRED if name not in columns]
     if missing:
         raise ValueError(
             f"`path` must be a .ply of 3D Gaussian Splatting, and {path} has no column "
             f"{', '.join(missing)}."
         )
+    for name, column in columns.items():
+        is_number = ~np.isnan(column) if name == "opacity" else np.isfinite(column)
+        if not is_number.all():
+            row = int(np.flatnonzero(~is_number)[0])
+            raise ValueError(
+                f"`path` must hold finite numbers, and {path} has {column[row]} in row {row} of "
+                f"its column {name}."
+            )
     return columns
+
+
+def _is_of_splats(name: str) -> bool:
+    return name in REQUIRED or name == BINDING or name.startswith("f_rest_")
 
 
 def _read_sh(columns: dict[str, ndarray], path: str | Path) -> Tensor:

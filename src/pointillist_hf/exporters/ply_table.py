@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tables in .ply files: one element `vertex`, binary and little-endian, a number per column."""
+"""Tables in .ply files: the element `vertex`, a number per column, binary.
+
+Files of others hold more: elements before and after it, and lists. Those are passed over.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +12,7 @@ import numpy as np
 from numpy import ndarray
 
 from .atomic_file import write_atomically
-
-TYPES = {
-    "char": "i1", "uchar": "u1", "short": "<i2", "ushort": "<u2", "int": "<i4", "uint": "<u4",
-    "float": "<f4", "double": "<f8", "int8": "i1", "uint8": "u1", "int16": "<i2", "uint16": "<u2",
-    "int32": "<i4", "uint32": "<u4", "float32": "<f4", "float64": "<f8",
-}  # fmt: skip
+from .ply_header import Element, read_elements, split_header
 
 
 def write_table(columns: dict[str, ndarray], path: str | Path) -> None:
@@ -34,55 +32,82 @@ def read_table(path: str | Path) -> dict[str, ndarray]:
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: The file is no table of this kind, is cut off, or holds a number that is not
-            finite.
+        ValueError: The file is no table of this kind, or is cut off.
     """
     data = Path(path).read_bytes()
-    header, separator, body = data.partition(b"end_header\n")
-    lines = header.decode("ascii", errors="replace").splitlines()
-    if not separator or not lines or lines[0].strip() != "ply":
-        raise ValueError(f"`path` must be a .ply with a whole header, and {path} is not.")
-    count, layout = _read_header([line.split() for line in lines[1:] if line.strip()], path)
-    if len(body) != count * layout.itemsize:
+    lines, start = split_header(data, path)
+    elements = read_elements(lines, path)
+    names = [element.name for element in elements]
+    if names.count("vertex") != 1:
         raise ValueError(
-            f"`path` must hold {count} rows of {layout.itemsize} bytes, got {len(body)} bytes: "
-            f"{path} is cut off or damaged."
+            f"`path` must be a .ply with one element, vertex, and {path} is not: it has "
+            f"{', '.join(names) or 'none'}."
         )
+    table: dict[str, ndarray] = {}
+    for element in elements:
+        columns, start = _read_element(element, data, start, path)
+        if element.name == "vertex":
+            table = columns
+    if data[start:].strip():
+        raise ValueError(
+            f"`path` must end with its last element, and {path} goes on for {len(data) - start} "
+            "bytes: it is damaged."
+        )
+    # A double beyond the range of float32 becomes infinite, and whoever needs the column says so.
+    with np.errstate(over="ignore"):
+        return {name: column.astype(np.float32) for name, column in table.items()}
+
+
+def _read_element(
+    element: Element, data: bytes, start: int, path: str | Path
+) -> tuple[dict[str, ndarray], int]:
+    """Columns of the numbers in its rows, and where the next element starts."""
+    numbers = [p for p in element.properties if p.count_dtype is None]
+    names = [p.name for p in numbers]
+    if len({*names}) != len(names):
+        raise ValueError(
+            f"`path` must have each property once per element, and {path} has one of "
+            f"{element.name} twice."
+        )
+    layout = np.dtype([(p.name, p.dtype) for p in numbers])
+    if len(numbers) == len(element.properties):
+        end = start + element.count * layout.itemsize
+        if end > len(data):
+            raise _cut_off(element, layout.itemsize, len(data) - start, path)
+        body = data[start:end]
+    else:
+        body, end = _walk_rows(element, data, start, path)
+    if layout.itemsize == 0:
+        return {}, end
     rows = np.frombuffer(body, layout)
-    columns = {name: rows[name].astype(np.float32) for name in layout.names}
-    for name, column in columns.items():
-        if not np.isfinite(column).all():
-            row = int(np.flatnonzero(~np.isfinite(column))[0])
-            raise ValueError(
-                f"`path` must hold finite numbers, and {path} has {column[row]} in row {row} of "
-                f"its column {name}."
-            )
-    return columns
+    return {name: rows[name] for name in names}, end
 
 
-def _read_header(lines: list[list[str]], path: str | Path) -> tuple[int, np.dtype]:
-    """Number and layout of the rows."""
-    formats = [words[1:] for words in lines if words[0] == "format"]
-    if formats != [["binary_little_endian", "1.0"]]:
-        found = " ".join(formats[0]) if formats else "no format"
-        raise ValueError(
-            f"`path` must be a .ply in format binary_little_endian 1.0, and {path} has {found}; "
-            "convert it first."
-        )
-    elements = [words[1:] for words in lines if words[0] == "element"]
-    names = [words[-1] for words in lines if words[0] == "property"]
-    types = [words[1] for words in lines if words[0] == "property" and len(words) == 3]
-    is_table = (
-        len(elements) == 1
-        and elements[0][:1] == ["vertex"]
-        and elements[0][-1].isdigit()
-        and len(types) == len(names) == len(set(names)) > 0
-        and {*types} <= {*TYPES}
+def _walk_rows(element: Element, data: bytes, start: int, path: str | Path) -> tuple[bytes, int]:
+    """The numbers of rows with lists, without the lists, and where the rows end."""
+    kept, at = [], start
+    sizes = [
+        (p.count_dtype and np.dtype(p.count_dtype), np.dtype(p.dtype).itemsize)
+        for p in element.properties
+    ]
+    for _ in range(element.count):
+        for count_dtype, size in sizes:
+            if count_dtype is None:
+                kept.append(data[at : at + size])
+                at += size
+                continue
+            counted = data[at : at + count_dtype.itemsize]
+            at += count_dtype.itemsize
+            length = int(np.frombuffer(counted, count_dtype)[0]) if at <= len(data) else 0
+            at += max(length, 0) * size
+        if at > len(data):
+            raise _cut_off(element, None, len(data) - start, path)
+    return b"".join(kept), at
+
+
+def _cut_off(element: Element, row: int | None, found: int, path: str | Path) -> ValueError:
+    size = "their lists" if row is None else f"{row} bytes"
+    return ValueError(
+        f"`path` must hold {element.count} rows of {size} of its element {element.name}, got "
+        f"{found} bytes: {path} is cut off or damaged."
     )
-    if not is_table:
-        raise ValueError(
-            "`path` must be a .ply with one element, vertex, and a number per property, and "
-            f"{path} is not; compressed files and meshes are other kinds."
-        )
-    layout = [(name, TYPES[type_]) for name, type_ in zip(names, types, strict=True)]
-    return int(elements[0][-1]), np.dtype(layout)

@@ -13,6 +13,7 @@ from torch.nn.functional import normalize
 
 from ..geometry.structures import Gaussians
 from .atomic_file import write_atomically
+from .axes import turn_y_down
 from .finite_splats import select_finite
 
 LAYOUT = np.dtype(
@@ -25,9 +26,16 @@ LAYOUT = np.dtype(
 )
 
 
-def write_splat(gaussians: Gaussians, path: str | Path) -> None:
-    """Writes splats; those with a value that is not finite are left out, and counted in the log."""
+def write_splat(gaussians: Gaussians, path: str | Path, *, y_down: bool = False) -> None:
+    """Writes splats; those with a value that is not finite are left out, and counted in the log.
+
+    Args:
+        gaussians: N splats.
+        path: Where to.
+        y_down: Whether to turn them to the axes of most viewers of .splat, see `turn_y_down`.
+    """
     kept = select_finite(gaussians)
+    kept = turn_y_down(kept) if y_down else kept
     rows = np.empty(len(kept), LAYOUT)
     rows["position"] = kept.means.detach().float().cpu().numpy()
     rows["scale"] = kept.scales.detach().float().cpu().numpy()

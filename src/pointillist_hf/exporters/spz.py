@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Niantic's .spz, version 3: attributes one after the other, quantised, in a gzip stream.
+"""Niantic's .spz, versions 2 and 3: attributes one after the other, quantised, in a gzip stream.
 
 Its axes are x right, y up, z towards the viewer, which for a face that looks along +z are ours.
 """
@@ -18,26 +18,36 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from ..geometry.bound_splats import SH_C0
+from ..geometry.rotations import quat_multiply
 from ..geometry.structures import Gaussians
 from .atomic_file import write_atomically
 from .finite_splats import select_finite
 from .splat import to_bytes
 
-MAGIC, VERSION = 0x5053474E, 3
+MAGIC = 0x5053474E
+VERSIONS = (2, 3)  # they differ in the rotations
 POSITION_BITS = 24  # signed fixed point
 MAX_FRACTION_BITS = 16  # 0.015 mm; the reference library writes 12
 COLOR_SCALE = 0.15  # of the zeroth harmonic
 QUAT_BITS = 9  # of each of the three smallest components, beside its sign
 
 
-def write_spz(gaussians: Gaussians, path: str | Path) -> None:
+def write_spz(gaussians: Gaussians, path: str | Path, *, version: int = 3) -> None:
     """Writes splats; those with a value that is not finite are left out, and counted in the log.
 
-    Sizes are exact to 3 %, colours to 1 %, rotations to 0.2 degrees.
+    Sizes are exact to 3 %, colours to 1 %, rotations to 0.2 degrees, in version 2 to 1.5.
+
+    Args:
+        gaussians: N splats.
+        path: Where to.
+        version: 2 for readers from before 2025, a byte per splat smaller; or 3.
 
     Raises:
-        ValueError: A splat is more than eight thousand kilometres from the origin.
+        ValueError: A splat is more than eight thousand kilometres from the origin, or the version
+            is another.
     """
+    if version not in VERSIONS:
+        raise ValueError(f"`version` of a .spz must be 2 or 3, got {version!r}.")
     kept = select_finite(gaussians)
     reach = float(kept.means.abs().max()) if len(kept) else 0.0
     # A position of `reach` may not round up to the sign bit.
@@ -48,14 +58,14 @@ def write_spz(gaussians: Gaussians, path: str | Path) -> None:
             f"`gaussians` must lie within {2**POSITION_BITS // 2} m of the origin in a .spz, got "
             f"{reach:.3g} m."
         )
-    header = struct.pack("<IIIBBBB", MAGIC, VERSION, len(kept), 0, fraction_bits, 0, 0)
+    header = struct.pack("<IIIBBBB", MAGIC, version, len(kept), 0, fraction_bits, 0, 0)
     harmonics = (kept.colors - 0.5) / SH_C0
     attributes = [
         _pack_positions(kept.means, fraction_bits),
         to_bytes(255 * kept.opacities),
         to_bytes(255 * (COLOR_SCALE * harmonics + 0.5)),
         to_bytes(16 * (kept.scales.log() + 10)),
-        _pack_quats(normalize(kept.quats, dim=-1)),
+        (_pack_quats if version == 3 else _pack_vectors)(normalize(kept.quats, dim=-1)),
     ]
     data = header + b"".join(attribute.tobytes() for attribute in attributes)
     # Without a time, so that the same avatar is the same file.
@@ -82,3 +92,15 @@ def _pack_quats(quats: Tensor) -> ndarray:
         appended = (packed << (QUAT_BITS + 1)) | signed[:, component]
         packed = np.where(largest == component, packed, appended)
     return packed.astype("<u4")
+
+
+def _pack_vectors(quats: Tensor) -> ndarray:
+    """A byte for each of x, y, z, of a quaternion whose w is not negative. [N, 3]
+
+    Readers derive w, which is uncertain when it is small. A splat is the same after half a turn
+    around one of its own axes, so the turn is taken that makes w the largest number.
+    """
+    half_turns = torch.eye(4).to(quats)[quats.abs().argmax(dim=-1)]
+    turned = quat_multiply(quats, half_turns)
+    upper = torch.where(turned[:, :1] < 0, -turned, turned)
+    return to_bytes(127.5 + 127.5 * upper[:, 1:])
