@@ -93,19 +93,31 @@ def make_avatar(
 def animate_avatar(
     avatar: Annotated[Path, typer.Argument(help="Folder of an avatar.")],
     motion: Annotated[
-        Path, typer.Argument(help="ARKit coefficients (.csv) or FLAME parameters (.npz).")
+        Path,
+        typer.Argument(help="ARKit coefficients (.csv, .json) or FLAME parameters (.npz, .frame)."),
     ],
     output: Annotated[
         Path,
         typer.Option("--output", "-o", help="A .gif or .mp4, or a folder for one PNG per frame."),
     ],
     size: Annotated[int, typer.Option(help="Side of the picture, pixels.")] = 384,
-    fps: Annotated[float, typer.Option(help="Frames per second.")] = 25.0,
+    fps: Annotated[float, typer.Option(help="Frames per second of the clip.")] = 25.0,
+    take_fps: Annotated[
+        float | None, typer.Option(help="Of the motion, where its file does not say it.")
+    ] = None,
+    no_head_rotation: Annotated[
+        bool, typer.Option("--no-head-rotation", help="Keep the head still.")
+    ] = False,
+    mirror: Annotated[bool, typer.Option("--mirror", help="Change left and right.")] = False,
+    percent: Annotated[
+        bool | None, typer.Option(help="Strengths count to 100, or to 1; default: judged.")
+    ] = None,
+    max_gap: Annotated[float, typer.Option(help="Seconds without a face to bridge.")] = 0.5,
     frame_format: Annotated[
         str, typer.Option(help="Of the files in a folder: .png, .ply, .splat, .spz or .glb.")
     ] = ".png",
 ) -> None:
-    """Move an avatar by a motion file: Live Link Face, MediaPipe, VHAP."""
+    """Move an avatar by a motion file: Live Link Face, MediaPipe, Audio2Expression, VHAP."""
     if output.suffix not in ("", ".gif", ".mp4"):
         raise ValueError(f"`--output` must be a .gif, an .mp4 or a folder, got {output.name!r}.")
     from .avatar import Avatar
@@ -115,8 +127,19 @@ def animate_avatar(
 
     check_clip(output, width=size, height=size, fps=fps)
     person = Avatar.from_pretrained(avatar)
-    frames = person.animate(read_motion(motion, person.rig))
+    rig_params = read_motion(
+        motion,
+        person.rig,
+        betas=person.betas,
+        fps=fps,
+        take_fps=take_fps,
+        head_rotation=not no_head_rotation,
+        mirror=mirror,
+        percent=percent,
+        max_gap=max_gap,
+    )
     view = orbit_cameras([0.0], width=size, height=size)
+    frames = person.animate(rig_params)
     frames.export(output, view, fps=fps, frame_format=frame_format)
     typer.echo(f"{len(frames)} frames in {typer.format_filename(output)}")
 

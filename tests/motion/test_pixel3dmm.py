@@ -90,14 +90,18 @@ def test_eyelids_are_warned_of(rig, tmp_path, caplog):
 
 
 def test_other_rigs_and_versions_are_refused(rig, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"a folder of \.frame or \.npz files"):
+        read_motion(tmp_path, ProceduralHeadRig("low"))
+    write_frame(tmp_path / "checkpoint.frame", random_frame(0))
     with pytest.raises(ValueError, match="mean nothing to ProceduralHeadRig"):
         read_motion(tmp_path, ProceduralHeadRig("low"))
     with pytest.raises(
         ValueError, match=r"tracked with FLAME 2023_no_jaw, and the rig is FLAME 2020"
     ):
         read_pixel3dmm(tmp_path, rig, flame_version="2023_no_jaw")
+    (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match=r"must be a \.frame or hold some"):
-        read_pixel3dmm(tmp_path, rig)
+        read_pixel3dmm(tmp_path / "empty", rig)
 
 
 class Canary:

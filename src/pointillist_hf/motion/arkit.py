@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """ARKit's 52 coefficients as rig parameters: what iPhones and MediaPipe say about a face.
 
-A rig that has expressions of these names takes them as they are. What is a joint here moves by
-angles: the jaw opens, the eyes look. A rig without named expressions, such as FLAME, gets the
-coefficients that move its 68 landmarks the way the named rig's landmarks move, by least squares.
+A rig that has expressions of these names takes them as they are, once pairs agree (`corrections`).
+What is a joint here moves by angles: the jaw opens, the eyes look. `mouthClose` is solved for
+(`lip_closure`). A rig without named expressions, such as FLAME, gets the coefficients that move its
+68 landmarks the way the named rig's landmarks move, by least squares.
 """
 
 from __future__ import annotations
@@ -17,21 +18,11 @@ from torch import Tensor
 
 from ..geometry.structures import RigParams
 from ..rigs.head_rig import HeadRig
+from .arkit_names import ARKIT_NAMES
+from .corrections import correct_pairs
+from .lip_closure import closing_expression, fit_lip_closure
 
 logger = logging.getLogger(__name__)
-
-ARKIT_NAMES = (
-    "eyeBlinkLeft", "eyeLookDownLeft", "eyeLookInLeft", "eyeLookOutLeft", "eyeLookUpLeft",
-    "eyeSquintLeft", "eyeWideLeft", "eyeBlinkRight", "eyeLookDownRight", "eyeLookInRight",
-    "eyeLookOutRight", "eyeLookUpRight", "eyeSquintRight", "eyeWideRight", "jawForward", "jawLeft",
-    "jawRight", "jawOpen", "mouthClose", "mouthFunnel", "mouthPucker", "mouthLeft", "mouthRight",
-    "mouthSmileLeft", "mouthSmileRight", "mouthFrownLeft", "mouthFrownRight", "mouthDimpleLeft",
-    "mouthDimpleRight", "mouthStretchLeft", "mouthStretchRight", "mouthRollLower", "mouthRollUpper",
-    "mouthShrugLower", "mouthShrugUpper", "mouthPressLeft", "mouthPressRight", "mouthLowerDownLeft",
-    "mouthLowerDownRight", "mouthUpperUpLeft", "mouthUpperUpRight", "browDownLeft", "browDownRight",
-    "browInnerUp", "browOuterUpLeft", "browOuterUpRight", "cheekPuff", "cheekSquintLeft",
-    "cheekSquintRight", "noseSneerLeft", "noseSneerRight", "tongueOut",
-)  # fmt: skip
 
 JAW_OPEN_ANGLE = 0.35  # radians at full strength
 GAZE_YAW, GAZE_PITCH = 0.6, 0.45  # radians at full strength
@@ -59,6 +50,7 @@ def arkit_params(
     *,
     betas: Tensor | None = None,
     expression_map: Tensor | None = None,
+    lip_closure: Tensor | None = None,
 ) -> RigParams:
     """Rig parameters of ARKit's coefficients.
 
@@ -67,6 +59,8 @@ def arkit_params(
         rig: The rig to drive.
         betas: Of the person. [S]
         expression_map: For a rig without ARKit's names, from `fit_expression_map`. [E, 52]
+        lip_closure: From `fit_lip_closure` with `JAW_OPEN_ANGLE`, where frames come one by one;
+            the default fits it to `betas` when the lips need it. [K, E]
 
     Returns:
         T frames, one if all coefficients are numbers.
@@ -80,12 +74,6 @@ def arkit_params(
         tensor([[0.3500, 0.0000, 0.0000]])
     """
     values = _stack_frames(coefficients).to(rig.v_template)
-    frames = len(values)
-    person = None if betas is None else betas.expand(frames, -1)
-    neutral = rig.neutral(frames, betas=person)
-    params = {field.name: getattr(neutral, field.name) for field in fields(neutral)}
-    for name, (joint, axis, angle) in JOINT_MOVES.items():
-        params[joint][:, axis] += angle * values[:, ARKIT_NAMES.index(name)]
     if expression_map is None:
         expression_map = _named_map(rig)
     if expression_map.shape != (rig.num_expressions, len(ARKIT_NAMES)):
@@ -94,8 +82,36 @@ def arkit_params(
             f"this rig, got {tuple(expression_map.shape)}."
         )
     _warn_of_unknown(values, expression_map)
-    params["expression"] = values @ expression_map.to(values).T
+    has_tongue = bool(expression_map[:, ARKIT_NAMES.index("tongueOut")].any())
+    values = correct_pairs(values, has_tongue=has_tongue)
+    person = None if betas is None else betas.expand(len(values), -1)
+    neutral = rig.neutral(len(values), betas=person)
+    params = {field.name: getattr(neutral, field.name) for field in fields(neutral)}
+    for name, (joint, axis, angle) in JOINT_MOVES.items():
+        params[joint][:, axis] += angle * values[:, ARKIT_NAMES.index(name)]
+    params["expression"] = _expression(values, rig, expression_map, lip_closure, betas)
     return RigParams(**params)
+
+
+def _expression(
+    values: Tensor,
+    rig: HeadRig,
+    expression_map: Tensor,
+    lip_closure: Tensor | None,
+    betas: Tensor | None,
+) -> Tensor:
+    """Of coefficients whose pairs agree. [T, 52] -> [T, E]"""
+    jaw_open, mouth_close = (values[:, ARKIT_NAMES.index(n)] for n in ("jawOpen", "mouthClose"))
+    expression_map = expression_map.to(values).clone()
+    if lip_closure is None and not len(rig.landmark_faces):
+        return values @ expression_map.T  # of lips that cannot be found, the map knows more
+    expression_map[:, ARKIT_NAMES.index("mouthClose")] = 0
+    expression = values @ expression_map.T
+    if not mouth_close.any():
+        return expression
+    if lip_closure is None:
+        lip_closure = fit_lip_closure(rig, JAW_OPEN_ANGLE, betas=betas)
+    return expression + closing_expression(lip_closure.to(values), jaw_open, mouth_close)
 
 
 def _stack_frames(coefficients: Mapping[str, Tensor | float]) -> Tensor:
