@@ -27,7 +27,8 @@ from torch import Tensor
 
 from ...geometry.structures import Cameras, Capture, RigParams
 from ...motion.vhap_params import read_params
-from .picture_files import PictureFiles, read_size
+from ...portraits.picture_reading import read_picture_size
+from .picture_files import PictureFiles
 
 logger = logging.getLogger(__name__)
 
@@ -228,7 +229,7 @@ def _find_masks(folder: Path, frames: list[Frame]) -> list[Path | None]:
 
 def _check_sizes(paths: Sequence[Path], cameras: Cameras) -> None:
     for path in paths:
-        size = read_size(path)
+        size = read_picture_size(path)
         if size != (cameras.width, cameras.height):
             raise ValueError(
                 f"{path} must be {cameras.width} x {cameras.height} pixels as its camera says, "
