@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from .number_checks import check_number
 from .structures import Cameras
 
 
@@ -55,6 +56,10 @@ def orbit_cameras(
         width: Pixels.
         height: Pixels.
     """
+    for angle in azimuths:
+        check_number("azimuths", angle)
+    check_number("fov", fov, 0, 179.0, above=True)
+    check_number("distance", distance, 0, above=True)
     azimuth = torch.deg2rad(torch.tensor(azimuths, dtype=torch.float32))
     elevation = torch.deg2rad(torch.as_tensor(elevations, dtype=torch.float32)).expand_as(azimuth)
     offsets = torch.stack(
