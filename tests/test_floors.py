@@ -19,8 +19,8 @@ FLOORS = (
     {"decoding"},
     {"avatar.py"},
     {"refinement"},
-    {"pipeline_avatar.py", "pipeline_inputs.py", "pipeline_output.py", "pipeline_steps.py"}
-    | {"registration.py"},
+    {"pipeline_avatar.py", "pipeline_inputs.py", "pipeline_output.py", "pipeline_parts.py"}
+    | {"pipeline_steps.py", "registration.py"},
     {"data"},
     {"training"},
     {"evaluation"},
@@ -45,10 +45,10 @@ HOMES = {
     "cv2": {"portraits"},
     "imageio_ffmpeg": {"exporters"},
     "diffusers": {"rigs", "portraits"}
-    | {"pipeline_avatar.py", "pipeline_output.py", "registration.py"},
+    | {"pipeline_avatar.py", "pipeline_output.py", "pipeline_parts.py", "registration.py"},
     "transformers": {"portraits", "models", "decoding", "training", "registration.py"},
     "huggingface_hub": {"models", "data/tokens"},
-    "safetensors": {"rigs/flame", "exporters", "data/fitting", "training"},
+    "safetensors": {"rigs/flame", "exporters", "models", "data/fitting", "training"},
     "datasets": {"data/tokens"},
     "accelerate": {"training"},
     "typer": {"cli.py"},

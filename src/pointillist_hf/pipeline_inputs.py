@@ -11,7 +11,6 @@ from .geometry.number_checks import check_finite, check_integer, check_seed
 from .geometry.structures import Cameras, RigParams
 from .rigs.head_rig import HeadRig
 
-
 MAX_AVATARS = 4096  # of a portrait
 
 

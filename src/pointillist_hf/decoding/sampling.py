@@ -11,7 +11,6 @@ from transformers import LogitsProcessor
 
 from ..geometry.number_checks import check_number
 
-
 # Scores divided by more are all alike, and by less than the inverse overflow.
 MAX_TEMPERATURE = 1e6
 

@@ -84,7 +84,7 @@ def from_array(array: np.ndarray) -> Image.Image:
 
 def is_cut_out(alpha: np.ndarray) -> bool:
     """Whether an alpha channel says what belongs to the person. [H, W] of 0 to 255"""
-    return bool((alpha < 128).mean() >= MIN_CUT_AWAY)
+    return bool(MIN_CUT_AWAY <= (alpha < 128).mean() < 1)
 
 
 def _check_floats(values: np.ndarray) -> None:

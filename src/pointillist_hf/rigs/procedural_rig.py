@@ -44,6 +44,12 @@ class ProceduralHeadRig(HeadRig):
 
         diffusers calls this between building the rig and copying the arrays into it.
         """
+        missing = sorted({*FLOAT_ARRAYS, *INDEX_ARRAYS} - state_dict.keys())
+        if missing:
+            raise ValueError(
+                f"`{missing[0]}` must be among the arrays of a saved rig, and is not; save the rig "
+                "again."
+            )
         self.mask_names = tuple(name for name in self.mask_names if f"mask_{name}" in state_dict)
         for name in list(self._buffers):
             if name in state_dict:
