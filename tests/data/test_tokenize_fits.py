@@ -294,7 +294,7 @@ def test_notes_of_another_version_are_refused(fits, tmp_path):
 
 @pytest.mark.parametrize("name", ["num_portraits", "num_views", "identities_per_shard"])
 def test_counts_below_one_are_refused(name):
-    with pytest.raises(ValueError, match=f"`{name}` must be at least 1"):
+    with pytest.raises(ValueError, match=f"`{name}` must be a whole number, 1 to"):
         TokenizeConfig(**{name: 0})
 
 

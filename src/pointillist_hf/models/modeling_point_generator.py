@@ -297,10 +297,7 @@ def _count_on(inputs: Tensor, past: Cache | None) -> Tensor:
 
 
 class PointGeneratorForCausalLM(PointGeneratorPreTrainedModel, GenerationMixin):
-    """The generator with its output head: next-token logits, loss, `generate`.
-
-    Whole clouds are made by `decoding.generation.generate_points`.
-    """
+    """The generator with its output head; `decoding.generation.generate_points` makes clouds."""
 
     _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}  # noqa: RUF012
 

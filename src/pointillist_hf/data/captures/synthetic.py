@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from ...geometry.cameras import orbit_cameras
+from ...geometry.number_checks import check_integer, check_number
 from ...geometry.structures import POSE_NAMES, Cameras, Capture, RigParams
 from ...rigs.head_rig import HeadRig
-from ...rigs.procedural_rig import ProceduralHeadRig
+from ...rigs.procedural_rig import ProceduralHeadRig, check_resolution
 from ..population.photography import pose_subject, sample_motion
 from ..population.scene import render_frame
 from ..population.subject import Subject, build_subject
@@ -46,15 +47,11 @@ class SyntheticCaptureConfig:
     hair_density: float = 0.35  # see `build_subject`
 
     def __post_init__(self) -> None:
-        if not 2 <= self.num_cameras <= len(CAMERA_PLACES):
-            raise ValueError(
-                f"`num_cameras` must be 2 to {len(CAMERA_PLACES)}, got {self.num_cameras}."
-            )
-        if self.num_timesteps < 1 or self.image_size < 16:
-            raise ValueError(
-                "`num_timesteps` must be at least 1 and `image_size` at least 16, "
-                f"got {self.num_timesteps} and {self.image_size}."
-            )
+        check_integer("num_cameras", self.num_cameras, 2, len(CAMERA_PLACES))
+        check_integer("num_timesteps", self.num_timesteps, 1, 10**5)
+        check_integer("image_size", self.image_size, 16, 2**12)
+        check_number("hair_density", self.hair_density, 0, 10)
+        check_resolution(self.resolution)
 
 
 def capture_person(seed: int, config: SyntheticCaptureConfig | None = None) -> Capture:
@@ -109,8 +106,8 @@ def write_synthetic_captures(
     Returns:
         Folders of all of them.
     """
-    if num_identities < 1:
-        raise ValueError(f"`num_identities` must be at least 1, got {num_identities}.")
+    check_integer("num_identities", num_identities, 1, 10**6)
+    check_integer("seed", seed, 0, 10**12)
     config, output_dir = config or SyntheticCaptureConfig(), Path(output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
     seeds = range(seed, seed + num_identities)

@@ -81,12 +81,18 @@ def write_fit(person: FittedPerson, folder: str | Path, *, iteration: int) -> No
     write_atomically(folder / FIT_FILE, lambda path: path.write_text(text))
 
 
-def read_fit(folder: str | Path, *, flame_path: str | Path | None = None) -> FittedPerson:
+def read_fit(
+    folder: str | Path,
+    *,
+    flame_path: str | Path | None = None,
+    flame_version: str | None = None,
+) -> FittedPerson:
     """A fit of ours, or of GaussianAvatars: the newest iteration.
 
     Args:
         folder: Of the fit.
         flame_path: The user's FLAME, for fits on FLAME; by default what FLAME_MODEL names.
+        flame_version: Which release it is, if its name does not say.
 
     Raises:
         FileNotFoundError: The folder holds no fit, or its rig is not there.
@@ -95,7 +101,9 @@ def read_fit(folder: str | Path, *, flame_path: str | Path | None = None) -> Fit
     folder = Path(folder)
     notes = read_notes(folder)
     place = _find_iteration(folder, notes)
-    rig = open_rig(notes.get("rig"), source=folder, flame_path=flame_path)
+    rig = open_rig(
+        notes.get("rig"), source=folder, flame_path=flame_path, flame_version=flame_version
+    )
     params_file = place / PARAMS_FILE
     if not params_file.is_file():
         raise FileNotFoundError(f"`folder` must hold {params_file}, and there is no such file.")

@@ -36,6 +36,7 @@ def fit_capture(
     config: FitConfig | None = None,
     *,
     flame_path: str | Path | None = None,
+    flame_version: str | None = None,
     device: str = "cpu",
     show_progress: bool = True,
 ) -> dict[str, float]:
@@ -48,6 +49,7 @@ def fit_capture(
         output_dir: See `fits`. A finished fit is left as it is.
         config: Settings; by default GaussianAvatars'.
         flame_path: The user's FLAME, for captures on FLAME.
+        flame_version: Which release it is, if its name does not say.
         device: "cuda" draws with gsplat.
         show_progress: Whether to draw a bar with PSNR and number of splats.
 
@@ -63,7 +65,9 @@ def fit_capture(
         _check_origin(output_dir, origin)
         logger.info("%s is finished.", output_dir)
         return {}
-    rig = open_rig(capture.rig, source=capture_dir, flame_path=flame_path)
+    rig = open_rig(
+        capture.rig, source=capture_dir, flame_path=flame_path, flame_version=flame_version
+    )
     fit = Fit(match_rig(capture, rig), rig, config, device=device)
     fit.state.origin = origin
     checkpoint = output_dir / CHECKPOINT_FILE
@@ -161,6 +165,7 @@ def fit_captures(
     config: FitConfig | None = None,
     *,
     flame_path: str | Path | None = None,
+    flame_version: str | None = None,
     num_proc: int = 1,
     device: str = "cpu",
     show_progress: bool = True,
@@ -174,6 +179,7 @@ def fit_captures(
         output_dir: Gets a folder for each, called as the capture is.
         config: Settings.
         flame_path: The user's FLAME, for captures on FLAME.
+        flame_version: Which release it is, if its name does not say.
         num_proc: Processes; each fits one person with one thread.
         device: "cuda" draws with gsplat.
         show_progress: Whether to draw bars.
@@ -190,6 +196,7 @@ def fit_captures(
         _try_fit,
         config=config,
         flame_path=flame_path,
+        flame_version=flame_version,
         device=device,
         show_progress=show_progress,
     )
@@ -206,6 +213,7 @@ def _try_fit(
     job: tuple[Path, Path],
     config: FitConfig | None,
     flame_path: str | Path | None,
+    flame_version: str | None,
     device: str,
     show_progress: bool,
 ) -> str | None:
@@ -213,7 +221,14 @@ def _try_fit(
     # One thread: tensors are small, and sums keep their order on every machine.
     torch.set_num_threads(1)
     try:
-        fit_capture(*job, config, flame_path=flame_path, device=device, show_progress=show_progress)
+        fit_capture(
+            *job,
+            config,
+            flame_path=flame_path,
+            flame_version=flame_version,
+            device=device,
+            show_progress=show_progress,
+        )
     except (OSError, ValueError) as error:
         return " ".join(str(error).split())
     return None

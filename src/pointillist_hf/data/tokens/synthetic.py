@@ -9,10 +9,11 @@ from pathlib import Path
 
 import torch
 
+from ...geometry.number_checks import check_integer
 from ...geometry.structures import CanonicalPoints
-from ...models.tokenization_points import PointTokenizer
+from ...models.tokenization_points import PointTokenizer, TokenLayout
 from ...rigs.head_rig import HeadRig
-from ...rigs.procedural_rig import ProceduralHeadRig
+from ...rigs.procedural_rig import ProceduralHeadRig, check_resolution
 from ..population.cloud import sample_cloud
 from ..population.photography import light_of, take_portraits, take_views
 from ..population.subject import build_subject
@@ -25,6 +26,15 @@ LICENCE = "apache-2.0"
 PROCEDURAL_CUBE = {"cube_center": [0.0, -0.035, -0.03], "cube_half_extent": 0.25}
 # Far apart, so that no person of one split can be met in the other.
 FIRST_SEED = {"train": 1_000_000, "test": 2_000_000}
+
+
+# People of one split and seed lie a million numbers apart.
+COUNTS = {
+    "num_train": (1, 10**6), "num_test": (0, 10**6), "seed": (0, 10**6),
+    "identities_per_shard": (1, 2**16), "num_portraits": (1, 1024), "num_views": (1, 4096),
+    "num_skin_points": (1, 10**6), "hair_budget": (0, 10**6), "num_rig_points": (1, 2**20),
+    "image_size": (16, 2**12),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -60,14 +70,10 @@ class SyntheticDatasetConfig:
     identities_per_shard: int = 16
 
     def __post_init__(self) -> None:
-        for name in ("num_train", "identities_per_shard", "num_portraits", "num_views"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
-        if self.num_test < 0 or self.image_size < 16:
-            raise ValueError(
-                "`num_test` must not be negative and `image_size` must be at least 16, "
-                f"got {self.num_test} and {self.image_size}."
-            )
+        for name, (low, high) in COUNTS.items():
+            check_integer(name, getattr(self, name), low, high)
+        check_resolution(self.resolution)
+        TokenLayout(self.num_bins, 1, self.token_order)
 
     def build_tokenizer(self, rig: HeadRig) -> PointTokenizer:
         """The tokenizer of the data set's points."""

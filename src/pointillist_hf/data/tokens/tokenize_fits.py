@@ -49,6 +49,7 @@ def tokenize_fits(
     *,
     captures_dir: str | Path | None = None,
     flame_path: str | Path | None = None,
+    flame_version: str | None = None,
     num_proc: int = 1,
     show_progress: bool = True,
 ) -> dict[str, str]:
@@ -64,6 +65,7 @@ def tokenize_fits(
         captures_dir: Where to look for the capture of a fit that does not say where it is: in
             the folder called as the fit is.
         flame_path: The user's FLAME, for fits on FLAME.
+        flame_version: Which release it is, if its name does not say.
         num_proc: Processes.
         show_progress: Whether to draw a bar.
 
@@ -77,7 +79,8 @@ def tokenize_fits(
     folders = find_fits(fits)
     digests = {name: _digest(folder) for name, folder in folders}
     splits = choose_splits([name for name, _ in folders], config.num_test)
-    rig = _common_rig([folder for _, folder in folders], flame_path)
+    flame = {"flame_path": flame_path, "flame_version": flame_version}
+    rig = _common_rig([folder for _, folder in folders], flame)
     card = _card(config, digests, rig)
     rows_dir = output_dir / ROWS_FOLDER
     is_same = has_card(output_dir, card) and not rows_dir.exists()
@@ -95,7 +98,7 @@ def tokenize_fits(
         _try_row,
         config=config,
         captures_dir=captures_dir,
-        flame_path=flame_path,
+        flame=flame,
         expected_hash=rig_hash(rig),
     )
     outcomes = run_jobs(work, missing, num_proc=num_proc, unit="fit", show_progress=show_progress)
@@ -144,12 +147,12 @@ def choose_splits(names: Sequence[str], num_test: int) -> dict[str, str]:
     return {name: "test" if name in ranked[:num_test] else "train" for name in names}
 
 
-def _common_rig(folders: Sequence[Path], flame_path: str | Path | None) -> HeadRig:
+def _common_rig(folders: Sequence[Path], flame: dict[str, object]) -> HeadRig:
     """The rig of the first fit that can say what it is on."""
     problem: Exception | None = None
     for folder in folders:
         try:
-            return open_rig(read_notes(folder).get("rig"), source=folder, flame_path=flame_path)
+            return open_rig(read_notes(folder).get("rig"), source=folder, **flame)
         except (OSError, ValueError) as error:
             problem = problem or error
     raise ValueError(f"None of {len(folders)} fits can be read; the first: {problem}")
@@ -196,12 +199,12 @@ def _try_row(
     job: Job,
     config: TokenizeConfig,
     captures_dir: str | Path | None,
-    flame_path: str | Path | None,
+    flame: dict[str, object],
     expected_hash: str,
 ) -> str | None:
     """Writes the row of a fit. Returns what went wrong, if anything did."""
     try:
-        person = read_fit(job.folder, flame_path=flame_path)
+        person = read_fit(job.folder, **flame)
         if rig_hash(person.rig) != expected_hash:
             return "it is on another rig than the first fit"
         row = tokenize_fit(job.name, job.folder, job.split, person, config, captures_dir)
