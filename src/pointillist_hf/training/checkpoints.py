@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import re
 import shutil
@@ -20,6 +21,19 @@ logger = logging.getLogger(__name__)
 
 KEPT = 2
 NAME = re.compile(r"step-(\d{7,})")
+
+
+def check_figure(what: str, value: float, step: int) -> None:
+    """Refuses to go on from a figure that is not finite.
+
+    Raises:
+        FloatingPointError: It is not.
+    """
+    if not math.isfinite(value):
+        raise FloatingPointError(
+            f"The {what} is {value} at step {step}. Lower `learning_rate`, or restart from an "
+            "earlier checkpoint."
+        )
 
 
 def check_weights(model: nn.Module, average: WeightAverage | None, step: int) -> None:

@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
 from ..geometry.number_checks import check_integer, check_number
-from .checkpoints import check_weights, restore_latest, save_checkpoint
+from .checkpoints import check_figure, check_weights, restore_latest, save_checkpoint
 from .ema import WeightAverage
 from .run_log import StepLog, Tracker, check_tracker, finish_trackers, start_trackers
 from .run_settings import keep_settings
@@ -219,19 +219,12 @@ def train(
     with bar:
         for step, parts in enumerate(load_batches(batches, collate, config, first), start=first):
             means = compute_gradients(accelerator, model, parts)
-            if not math.isfinite(means["loss"]):
-                raise FloatingPointError(
-                    f"The loss is {means['loss']} at step {step}. Lower `learning_rate`, or "
-                    "restart from an earlier checkpoint."
-                )
+            check_figure("loss", means["loss"], step)
             norm = accelerator.clip_grad_norm_(inner.parameters(), config.max_grad_norm)
             row = {"step": step, **means, "grad_norm": float(whole(norm))}
             # In float16 a gradient that overflows is skipped, and the scale lowered.
-            if config.mixed_precision != "fp16" and not math.isfinite(row["grad_norm"]):
-                raise FloatingPointError(
-                    f"The gradient is {row['grad_norm']} at step {step}. Lower `learning_rate`, or "
-                    "restart from an earlier checkpoint."
-                )
+            if config.mixed_precision != "fp16":
+                check_figure("gradient", row["grad_norm"], step)
             row["learning_rate"] = scheduler.get_last_lr()[0]
             optimizer.step()
             scheduler.step()

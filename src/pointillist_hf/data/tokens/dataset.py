@@ -67,9 +67,8 @@ def check_card(output_dir: Path, card: DatasetCard, tokenizer: PointTokenizer) -
             "lower `num_bins`."
         )
     path, text = output_dir / CARD_FILE, _card_text(card, tokenizer)
-    if path.exists() and _without_content(path.read_text("utf-8", "replace")) != _without_content(
-        text
-    ):
+    found = path.read_text("utf-8", "replace") if path.exists() else text
+    if _without_content(found) != _without_content(text):
         raise ValueError(
             f"`output_dir` must be empty or hold the same data set, and {output_dir} holds one of "
             "another configuration. Choose another folder, or remove it."
@@ -95,9 +94,8 @@ def write_header(
 def has_card(output_dir: Path, card: DatasetCard) -> bool:
     """Whether the folder has the card of these settings and this content."""
     path = output_dir / CARD_FILE
-    return path.is_file() and f"- config_name: {_config_name(card)}\n" in path.read_text(
-        "utf-8", "replace"
-    )
+    text = path.read_text("utf-8", "replace") if path.is_file() else ""
+    return f"- config_name: {_config_name(card)}\n" in text
 
 
 def _without_content(text: str) -> str:
