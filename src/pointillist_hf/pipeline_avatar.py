@@ -135,8 +135,11 @@ class AvatarPipeline(PipelineSteps, DiffusionPipeline):
         kwargs, source = resolve_dtype(kwargs), str(pretrained_model_name_or_path)
         try:
             return super().from_pretrained(source, **kwargs)
-        except DAMAGE as error:
-            raise ValueError(
+        except (*DAMAGE, OSError) as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                raise  # the disk's, not the hub library's words for missing files
+            kind = OSError if isinstance(error, OSError) else ValueError
+            raise kind(
                 f"`pretrained_model_name_or_path` must be a whole pipeline, and {source} holds "
                 f"none: {' '.join(str(error).split()) or type(error).__name__}"
             ) from error

@@ -36,10 +36,10 @@ def add_tensor(path):
     edit_tensors(path, lambda t: t.update(more=torch.zeros(2)))
 
 
-def spoil(path, name=None, value=float("nan")):
+def spoil(path, name=None, value=float("nan"), place=0):
     def change(tensors):
         chosen = name or next(k for k in sorted(tensors) if tensors[k].is_floating_point())
-        tensors[chosen].view(-1)[0] = value
+        tensors[chosen].view(-1)[place] = value
 
     edit_tensors(path, change)
 
