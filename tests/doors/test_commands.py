@@ -93,7 +93,7 @@ PIPELINES = [
     ("other bins", lambda r: edit(r / "pipeline/tokenizer/tokenizer_config.json", num_bins=65),
      "must fit `tokenizer.num_bins`"),
     ("moved cube", lambda r: edit(r / "pipeline/gaussian_decoder/config.json",
-                                  cube_center=[0.0, 0.0, 0.0]), "`gaussian_decoder.config.cube_center`"),
+                                  cube_center=[0.0, 0.0, 0.0]), "`gaussian_decoder.config.cube"),
     ("other frame", lambda r: edit(r / "pipeline/image_processor/preprocessor_config.json",
                                    size=84), "`image_processor.size`"),
     ("rig lacks", lambda r: drop_tensor(r / file_of("rig"), "posedirs"), "`posedirs`"),
