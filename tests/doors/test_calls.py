@@ -221,7 +221,7 @@ TOKENS = [
     (lambda t: t.decode_points(torch.zeros(2, 8).long()), "`input_ids` must be one sequence"),
     (lambda t: t.decode_points(torch.zeros(8)), "`input_ids` must be whole numbers"),
     (lambda t: t.decode_points(torch.tensor([0, 0, 0, 0])), "`input_ids` must hold b tokens"),
-    (lambda t: t.decode_points(torch.tensor([-1, 0, 0, 70])), "`input_ids` must hold y tokens"),
+    (lambda t: t.decode_points(torch.tensor([-1, 0, 0, 70])), "`input_ids` must be ids 0 to"),
 ]
 
 

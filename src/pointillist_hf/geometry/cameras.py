@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from .number_checks import check_number
-from .structures import Cameras
+from .number_checks import check_integer, check_number
+from .structures import MAX_SIDE, Cameras
 
 
 def look_at(eyes: Tensor, targets: Tensor) -> Tensor:
@@ -56,6 +56,8 @@ def orbit_cameras(
         width: Pixels.
         height: Pixels.
     """
+    check_integer("width", width, 1, MAX_SIDE)
+    check_integer("height", height, 1, MAX_SIDE)
     for angle in azimuths:
         check_number("azimuths", angle)
     check_number("fov", fov, 0, 179.0, above=True)

@@ -232,6 +232,12 @@ class PointTokenizer(PreTrainedTokenizer):
                 f"`input_ids` must be one sequence of shape (L,), got {tuple(input_ids.shape)}. "
                 "Decode a batch row by row."
             )
+        known = (input_ids >= 0) & (input_ids < self.vocab_size)
+        if not known.all():
+            raise ValueError(
+                f"`input_ids` must be ids 0 to {self.vocab_size - 1} of this tokenizer, got "
+                f"{int(input_ids[~known][0])}."
+            )
         slots = self._point_tokens(input_ids)
         bins = torch.stack([slots[:, self.layout.slot_of(axis)] for axis in "xyz"], dim=-1)
         coords = dequantize(bins, self.num_bins)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from transformers import BatchFeature
 from transformers.image_processing_base import ImageProcessingMixin
 
 from ..geometry.cameras import project_points
+from ..geometry.number_checks import check_integer, check_number
 from ..geometry.structures import Cameras
 from .face_detection import FaceBox, crop_square, detect_faces, person_matte
 from .picture_reading import PortraitInput, load_image
@@ -26,6 +28,7 @@ logger = logging.getLogger(__name__)
 __all__ = ["PortraitImageProcessor", "PortraitInput", "load_image"]
 
 MATTING_SIZE = 256
+MAX_SIZE = 2**13
 # The frame of the portraits that the networks learn from, on the head: its middle and its side.
 FRAME_MIDDLE, FRAME_SIDE = (0.0, -0.03, 0.0), 0.4232  # metres
 
@@ -61,12 +64,17 @@ class PortraitImageProcessor(ImageProcessingMixin):
         **kwargs: object,
     ) -> None:
         super().__init__(**kwargs)
-        self.size = size
-        self.image_mean, self.image_std = list(image_mean), list(image_std)
-        self.background = list(background)
-        self.face_scale, self.face_height = face_scale, face_height
+        self.size = check_integer("size", size, 1, MAX_SIZE)
+        self.image_mean = _check_channels("image_mean", image_mean, -1, 2)
+        self.image_std = _check_channels("image_std", image_std, 1e-6, 1e6)
+        self.background = _check_channels("background", background, 0, 1)
+        self.face_scale = check_number("face_scale", face_scale, 0, 100, above=True)
+        self.face_height = check_number("face_height", face_height, -10, 10)
+        for name, value in (("detect_face", detect_face), ("remove_background", remove_background)):
+            if not isinstance(value, bool):
+                raise ValueError(f"`{name}` must be true or false, got {value!r}.")
         self.detect_face, self.remove_background = detect_face, remove_background
-        self.min_side = min_side
+        self.min_side = check_integer("min_side", min_side, 1, MAX_SIZE)
 
     def __call__(
         self,
@@ -175,6 +183,13 @@ class PortraitImageProcessor(ImageProcessingMixin):
         side = self.face_scale * face.side
         x, y = face.center
         return x - side / 2, y - self.face_height * side, side
+
+
+def _check_channels(name: str, values: Sequence[float], low: float, high: float) -> list[float]:
+    """One number per channel."""
+    if not isinstance(values, Sequence) or isinstance(values, str) or len(values) != len("rgb"):
+        raise ValueError(f"`{name}` must be three numbers, got {values!r}.")
+    return [check_number(name, value, low, high) for value in values]
 
 
 def _centred_square(pixels: np.ndarray) -> tuple[float, float, float]:

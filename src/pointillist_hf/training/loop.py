@@ -16,7 +16,7 @@ from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from accelerate import Accelerator
@@ -51,7 +51,11 @@ RATES = {
     "weight_decay": (0, 1e3), "ema_decay": (0, 1), "adam_beta2": (0, 1), "learning_rate": (0, 1e3),
     "final_learning_rate": (0, 1), "max_grad_norm": (0, 1e9),
 }  # fmt: skip
-CHOICES = {"schedule": ("cosine", "constant"), "mixed_precision": ("no", "fp16", "bf16")}
+CHOICES = {
+    "schedule": ("cosine", "constant"),
+    "mixed_precision": ("no", "fp16", "bf16"),
+    "tracker": get_args(Tracker),
+}
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Literal, Self
 
 from ...geometry.number_checks import check_integer, check_number, check_seed
@@ -73,9 +73,9 @@ class FitConfig:
             check_integer(name, getattr(self, name), 0, MAX_COUNT)
         check_integer("sh_degree", self.sh_degree, 0, 3)
         check_seed("seed", self.seed)
-        for name, value in vars(self).items():
-            if isinstance(value, float):
-                check_number(name, value, 0)
+        for field in fields(self):
+            if isinstance(field.default, float):
+                check_number(field.name, getattr(self, field.name), 0)
         if self.prune_rule not in ("all_or_nothing", "keep_best"):
             raise ValueError(
                 f"`prune_rule` must be 'all_or_nothing' or 'keep_best', got {self.prune_rule!r}."

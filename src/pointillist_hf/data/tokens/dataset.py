@@ -130,7 +130,7 @@ def load_token_dataset(folder: str | Path, split: str) -> Dataset:
         FileNotFoundError: The folder holds no such split.
     """
     folder = Path(folder)
-    if not re.fullmatch(r"\w+", split):
+    if not isinstance(split, str) or not re.fullmatch(r"\w+", split):
         raise ValueError(f"`split` must be a word such as train or test, got {split!r}.")
     if not list(folder.glob(f"{split}-*.parquet")):
         raise FileNotFoundError(
