@@ -23,6 +23,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -63,7 +64,8 @@ LIMIT = 60  # seconds from which on a case hangs
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:%064d\nsize 12345\n" % 0
 NAN, INF = float("nan"), float("inf")
 RULE = re.compile(
-    r"must|should|cannot|no option|no expression|no joint|at most|needs|is refused|is damaged|not enough|no region|not installed|passed over|has no options|ends? in"
+    "must|should|cannot|at most|needs|no option|no expression|no joint|no region|no such file|"
+    "is refused|is damaged|not enough|not installed|has no options|ends? in"
 )
 THING = re.compile(r"`|/|--|\.\w{2,5}\b")
 
@@ -230,6 +232,11 @@ def run_command(*arguments: object) -> object:
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
+def run_in(place: Path, command: tuple) -> object:
+    """What a command did, {out} in it being in the folder of the case."""
+    return run_command(*(str(a).replace("{out}", str(place / "out")) for a in command))
+
+
 def damaged(root: Path, door: str, part: str, file: str, harm: Callable, *command: object) -> Act:
     """A case: a copy of a part with one file damaged, given to a command; {} is the copy."""
 
@@ -270,8 +277,17 @@ def portrait_cases(root: Path) -> Iterator[Case]:
             yield replace(
                 picture_case(root, f"{suffix} header {at}", bytes(spoilt), suffix), may_work=True
             )
-    texts = {"html": b"<html>", "heic": b"\0\0\0\x18ftypheic" + bytes(90), "eps": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 90 90\n",
-             "svg": b"<svg/>", "pdf": b"%PDF-1.4", "jxl": b"\xff\x0a" + bytes(90), "lfs": POINTER, "zip": b"PK\3\4" + bytes(90), "zeros": bytes(5000)}  # fmt: skip
+    texts = {
+        "html": b"<html>",
+        "heic": b"\0\0\0\x18ftypheic" + bytes(90),
+        "eps": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 90 90\n",
+        "svg": b"<svg/>",
+        "pdf": b"%PDF-1.4",
+        "jxl": b"\xff\x0a" + bytes(90),
+        "lfs": POINTER,
+        "zip": b"PK\3\4" + bytes(90),
+        "zeros": bytes(5000),
+    }
     for label, content in texts.items():
         yield picture_case(root, label, content, "jpg")
     arrays = {
@@ -379,24 +395,72 @@ def option_cases(root: Path) -> Iterator[Case]:
     numbers = ("-1", "0", "nan", "inf", "1e30", str(10**30), str(2**64), "x", "", "1.5", "-inf")
     face, output = root / "face.png", ("-o", "{out}")
     doors = {
-        "avatar": ((face, "--model", root / "pipeline", *output, "--no-face-detection", "--keep-background"), {"seed": "0", "max-points": ""}),
-        "animate": ((root / "avatar", root / "take.csv", "-o", "{out}.gif"), {"size": "", "fps": "1.5", "take-fps": "1.5", "max-gap": f"0 1.5 1e30 {10**30} {2**64}"}),
-        "synthesize": (output, {"num-identities": "", "seed": "0 1.5", "image-size": "", "num-timesteps": "", "num-cameras": "", "num-proc": "", "resolution": ""}),
-        "fit": ((root / "captures", *output, "--preset", "fast"), {"num-steps": "", "max-points": "", "seed": "0", "num-proc": "", "device": "", "preset": ""}),
-        "tokenize": ((root / "fits", *output), {"num-bins": "", "token-order": "", "num-test": "0", "image-size": "", "min-opacity": "0", "cube-half-extent": "1.5", "max-outside": "0", "num-proc": ""}),
+        "avatar": (
+            (
+                face,
+                "--model",
+                root / "pipeline",
+                *output,
+                "--no-face-detection",
+                "--keep-background",
+            ),
+            {"seed": "0", "max-points": ""},
+        ),
+        "animate": (
+            (root / "avatar", root / "take.csv", "-o", "{out}.gif"),
+            {
+                "size": "",
+                "fps": "1.5",
+                "take-fps": "1.5",
+                "max-gap": f"0 1.5 1e30 {10**30} {2**64}",
+            },
+        ),
+        "synthesize": (
+            output,
+            {
+                "num-identities": "",
+                "seed": "0 1.5",
+                "image-size": "",
+                "num-timesteps": "",
+                "num-cameras": "",
+                "num-proc": "",
+                "resolution": "",
+            },
+        ),
+        "fit": (
+            (root / "captures", *output, "--preset", "fast"),
+            {
+                "num-steps": "",
+                "max-points": "",
+                "seed": "0",
+                "num-proc": "",
+                "device": "",
+                "preset": "",
+            },
+        ),
+        "tokenize": (
+            (root / "fits", *output),
+            {
+                "num-bins": "",
+                "token-order": "",
+                "num-test": "0",
+                "image-size": "",
+                "min-opacity": "0",
+                "cube-half-extent": "1.5",
+                "max-outside": "0",
+                "num-proc": "",
+            },
+        ),
         "export": ((root / "avatar", "{out}.ply"), {"sh-degree": "0", "spz-version": ""}),
-    }  # fmt: skip
+    }
     for door, (given, options) in doors.items():
         for option, allowed in options.items():
             for number in numbers:
                 if number in allowed.split() and number:
                     continue
 
-                def act(place: Path, d=door, g=given, o=option, n=number) -> object:
-                    filled = [str(a).replace("{out}", str(place / "out")) for a in g]
-                    return run_command(d, *filled, f"--{o}={n}")
-
-                yield Case(door, f"--{option}={number}", act)
+                command = (door, *given, f"--{option}={number}")
+                yield Case(door, f"--{option}={number}", partial(run_in, command=command))
 
 
 def call_cases(root: Path) -> Iterator[Case]:
@@ -406,7 +470,18 @@ def call_cases(root: Path) -> Iterator[Case]:
     avatar = Avatar.from_pretrained(root / "avatar")
     face = Image.open(root / "face.png")
     plain = {"detect_face": False, "remove_background": False}
-    values = {"nan": NAN, "inf": INF, "minus": -1, "text": "x", "huge": 10**30, "half": 1.5, "list": [1, 2, 3], "none": None, "object": object(), "true": True}  # fmt: skip
+    values = {
+        "nan": NAN,
+        "inf": INF,
+        "minus": -1,
+        "text": "x",
+        "huge": 10**30,
+        "half": 1.5,
+        "list": [1, 2, 3],
+        "none": None,
+        "object": object(),
+        "true": True,
+    }
     fine = {("seed", "huge"): False}
     for option in (
         "seed",
@@ -442,7 +517,18 @@ def call_cases(root: Path) -> Iterator[Case]:
         "prompt",
     ):
         yield Case("pipeline call", option, lambda _, o=option: pipe(face, **plain, **{o: 1}))
-    images = {"none": None, "number": 3, "empty": [], "bytes": b"x", "flat": np.zeros((9, 9)), "int": np.zeros((90, 90, 3), int), "nan": np.full((90, 90, 3), NAN), "big": np.full((90, 90, 3), 9.0), "batch": torch.zeros(2, 3, 90, 90), "void": np.zeros((0, 0, 3))}  # fmt: skip
+    images = {
+        "none": None,
+        "number": 3,
+        "empty": [],
+        "bytes": b"x",
+        "flat": np.zeros((9, 9)),
+        "int": np.zeros((90, 90, 3), int),
+        "nan": np.full((90, 90, 3), NAN),
+        "big": np.full((90, 90, 3), 9.0),
+        "batch": torch.zeros(2, 3, 90, 90),
+        "void": np.zeros((0, 0, 3)),
+    }
     for label, image in images.items():
         yield Case("pipeline call", f"image {label}", lambda _, i=image: pipe(i, **plain))
         if label != "empty":
@@ -551,9 +637,14 @@ def token_calls(tokenizer: PointTokenizer) -> Iterator[Case]:
         )
     zero = torch.zeros(1, 3)
     for label, means, bindings in (
-        ("nan", zero * NAN, [0]), ("inf", zero + INF, [0]), ("whole", zero.long(), [0]),
-        ("face", zero, [10**6]), ("minus", zero, [-1]), ("share", zero, [0.5]), ("shape", zero[:, :2], [0]),
-    ):  # fmt: skip
+        ("nan", zero * NAN, [0]),
+        ("inf", zero + INF, [0]),
+        ("whole", zero.long(), [0]),
+        ("face", zero, [10**6]),
+        ("minus", zero, [-1]),
+        ("share", zero, [0.5]),
+        ("shape", zero[:, :2], [0]),
+    ):
         yield Case(
             "encode_points",
             label,
