@@ -9,6 +9,11 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 TORCH := $(shell grep '^torch==' constraints.txt)
 
+# Options for pytest: a process for each core, which takes over tests of others when it has none left.
+PYTEST_OPTIONS ?= -n auto --dist worksteal
+PYTEST := $(BIN)/python -m pytest $(PYTEST_OPTIONS)
+KERNELS := $(VENV)/.kernels
+
 DATA ?= data/tiny
 RUN ?= runs/tiny
 CHECKPOINT ?= model_cards/pointillist-tiny
@@ -43,11 +48,18 @@ $(INSTALLED): setup.cfg constraints.txt
 demo: $(INSTALLED)  ## From a photograph to an avatar, in outputs/demo
 	$(BIN)/python examples/demo.py --output outputs/demo
 
-test: $(INSTALLED)  ## Run the tests that are quick
-	$(BIN)/python -m pytest
+# Kernels are compiled once, not by each process that finds numba's cache empty.
+$(KERNELS): $(INSTALLED) tests/compile_kernels.py $(wildcard src/pointillist_hf/rendering/*.py \
+		src/pointillist_hf/rendering/cpu/*.py src/pointillist_hf/decoding/cpu/*.py)
+	$(BIN)/python tests/compile_kernels.py rendering flat & first=$$!; \
+		$(BIN)/python tests/compile_kernels.py depth && wait $$first
+	touch $@
 
-test-slow: $(INSTALLED)  ## Run the tests that take their time
-	$(BIN)/python -m pytest -m "slow and not gpu and not flame"
+test: $(INSTALLED) $(KERNELS)  ## Run the tests that are quick
+	$(PYTEST)
+
+test-slow: $(INSTALLED) $(KERNELS)  ## Run the tests that take their time
+	$(PYTEST) -m "slow and not gpu and not flame"
 
 quality: $(INSTALLED)  ## Check style
 	$(BIN)/ruff check .
@@ -57,8 +69,11 @@ style: $(INSTALLED)  ## Repair style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# On a GPU: python benchmarks/graph_generation.py
+BENCHMARKS := $(filter-out benchmarks/graph_generation.py, $(wildcard benchmarks/*.py))
+
 bench: $(INSTALLED)  ## Measure model, sampling, population, fits, rendering, generation (an hour)
-	set -e; for script in benchmarks/*.py; do $(BIN)/python $$script; done
+	set -e; for script in $(BENCHMARKS); do $(BIN)/python $$script; done
 
 checkpoint: $(INSTALLED)  ## Train the tiny model from nothing; an interrupted run goes on
 	$(BIN)/python examples/make_dataset.py --output $(DATA) --num_train 2048 --num_test 32 \

@@ -22,15 +22,9 @@ from pathlib import Path
 
 import torch
 import transformers
-from generation import (
-    CONDITIONING,
-    CONDITIONING_SIZE,
-    build_llama,
-    build_model,
-    count_bytes,
-    time_llama,
-    time_reference,
-)
+from engines.networks import CONDITIONING, CONDITIONING_SIZE, build_llama, build_model
+from engines.roofline import count_bytes
+from engines.timers import time_llama, time_reference
 from torch import Tensor
 from transformers import HfArgumentParser
 

@@ -31,10 +31,15 @@ from pointillist_hf.training import recipes
 torch.set_num_threads(1)  # threads cost more than they give at these sizes
 
 
-@pytest.fixture(scope="session", autouse=True)
-def datasets_cache():
-    yield
-    shutil.rmtree(os.environ["HF_DATASETS_CACHE"])
+def pytest_unconfigure():
+    shutil.rmtree(os.environ["HF_DATASETS_CACHE"], ignore_errors=True)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers():
+    """A process for each core that we may use; of more than eight, memory would run out first."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return min(cores, 8)
 
 
 @pytest.fixture(autouse=True)

@@ -85,6 +85,20 @@ def test_animate(avatar_dir, tmp_path):
     assert len(list((tmp_path / "png").glob("*.png"))) == 3
 
 
+def test_animate_by_the_times_of_the_take(avatar_dir, tmp_path):
+    rows = "".join(f"{i / 30:.4f},{i / 15},0.1,0,0\n" for i in range(16))
+    (tmp_path / "take.csv").write_text("time,jawOpen,HeadYaw,HeadPitch,HeadRoll\n" + rows)
+    command = ("animate", avatar_dir, tmp_path / "take.csv", "--size", 32, "--fps", 10)
+    ways = {"plain": (), "still": ("--no-head-rotation",), "mirrored": ("--mirror",)}
+    pictures = {}
+    for way, options in ways.items():
+        result = run(*command, "-o", tmp_path / way, *options)
+        assert "6 frames" in result.stdout, result.output
+        first = sorted((tmp_path / way).glob("*.png"))[0]
+        pictures[way] = first.read_bytes()
+    assert len({*pictures.values()}) == 3
+
+
 def test_export(avatar_dir, tiny_avatar, tmp_path):
     result = run("export", avatar_dir, tmp_path / "me.ply")
     assert result.exit_code == 0, result.output

@@ -113,6 +113,8 @@ STAND_INS = {
 
 def run_script(words, monkeypatch):
     monkeypatch.setattr(sys, "argv", words)
+    # Python finds what lies beside a script.
+    monkeypatch.syspath_prepend(str((ROOT / words[0]).parent))
     runpy.run_path(str(ROOT / words[0]), run_name="__main__")
 
 

@@ -21,7 +21,14 @@ from pointillist_hf.models.modeling_point_generator import PointGeneratorModel
 from pointillist_hf.rigs.alignment import align_to_shape
 
 PLAIN = {"detect_face": False, "remove_background": False}
-STEPS = ["encode_image", "generate_tokens", "decode_points", "decode_gaussians"]
+STEPS = [
+    "track_portraits",
+    "encode_image",
+    "generate_tokens",
+    "decode_points",
+    "decode_gaussians",
+    "refine",
+]
 FIELDS = ("means", "quats", "scales", "opacities", "colors")
 
 

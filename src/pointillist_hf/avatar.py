@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .exporters.avatar_folder import AvatarParts, check_parts, load_avatar, save_avatar
-from .exporters.clips import CLIP_SUFFIXES, check_clip, write_clip
+from .exporters.clips import CLIP_SUFFIXES, PICTURES, check_clip, write_clip
 from .exporters.frame_stream import show_progress
 from .exporters.html_page import write_page
 from .exporters.ply import write_bound_ply
@@ -21,7 +21,7 @@ from .exporters.splat_formats import (
     check_options,
     write_splat_folder,
 )
-from .exporters.write_targets import resolve_file, resolve_new_folder
+from .exporters.write_targets import resolve_file
 from .geometry.bound_splats import global_to_local
 from .geometry.cameras import orbit_cameras
 from .geometry.structures import Cameras, CanonicalPoints, Gaussians, RigParams, check_shape
@@ -38,7 +38,6 @@ OPTIONS = {
     BOUND: ("sh_degree",),
     PAGE: ("title", "motion", "fps"),
 }
-PICTURES = ".png"
 
 
 class AnimatedAvatar:
@@ -145,25 +144,20 @@ class AnimatedAvatar:
                     f"frame, or name a folder and `frame_format={suffix!r}`."
                 )
             SPLAT_WRITERS[suffix](self._pose(0), path, **options)
-        elif not suffix and frame_format != PICTURES:
-            self._export_splats(path, frame_format, options)
-        else:
-            check_options(suffix or PICTURES, options, ())
-            cameras = orbit_cameras([0.0]) if cameras is None else cameras
-            check_clip(path, width=cameras.width, height=cameras.height, fps=fps)
-            frames = self.frames(cameras, background=background)
-            count = max(len(self), len(cameras))
-            write_clip(show_progress(frames, count, path.name), path, fps=fps)
-
-    def _export_splats(self, path: Path, suffix: str, options: dict[str, object]) -> None:
-        if suffix not in SPLAT_WRITERS:
-            raise ValueError(
-                f"`frame_format` must be {PICTURES}, {', '.join(SPLAT_WRITERS)}, got {suffix!r}."
-            )
-        check_options(suffix, options)
-        resolve_new_folder(path)
-        posed = (self._pose(frame) for frame in range(len(self)))
-        write_splat_folder(show_progress(posed, len(self), path.name), path, suffix, options)
+            return
+        cameras = orbit_cameras([0.0]) if cameras is None else cameras
+        view = {"width": cameras.width, "height": cameras.height}
+        check_clip(path, **view, fps=fps, frame_format=frame_format)
+        if frame_format in SPLAT_WRITERS:
+            check_options(frame_format, options)
+            posed = (self._pose(frame) for frame in range(len(self)))
+            posed = show_progress(posed, len(self), path.name)
+            write_splat_folder(posed, path, frame_format, options)
+            return
+        check_options(suffix or PICTURES, options, ())
+        frames = self.frames(cameras, background=background)
+        count = max(len(self), len(cameras))
+        write_clip(show_progress(frames, count, path.name), path, fps=fps)
 
 
 class Avatar:

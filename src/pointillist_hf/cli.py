@@ -47,7 +47,15 @@ def make_avatar(
         str | None, typer.Option(help=f"Pipeline folder or Hub id; default: {DEFAULT_MODEL}.")
     ] = None,
     seed: Annotated[int, typer.Option(help="The same seed gives the same avatar.")] = 0,
-    max_points: Annotated[int | None, typer.Option(help="Most points of the avatar.")] = None,
+    max_points: Annotated[
+        int | None, typer.Option(help="Most points that the generator writes.")
+    ] = None,
+    refine_steps: Annotated[
+        int | None, typer.Option(help="Steps of optimisation against the photograph.")
+    ] = None,
+    face: Annotated[
+        int | None, typer.Option(help="Which face of the photograph, 1 being the largest.")
+    ] = None,
     no_face_detection: Annotated[
         bool, typer.Option("--no-face-detection", help="Frame the largest centred square.")
     ] = False,
@@ -71,6 +79,8 @@ def make_avatar(
         portrait,
         seed=seed,
         max_points=max_points,
+        refine_steps=refine_steps,
+        face=face,
         detect_face=not no_face_detection,
         remove_background=not keep_background,
     )
@@ -120,7 +130,7 @@ def animate_avatar(
     from .geometry.cameras import orbit_cameras
     from .motion.motion_files import read_motion
 
-    check_clip(output, width=size, height=size, fps=fps)
+    check_clip(output, width=size, height=size, fps=fps, frame_format=frame_format)
     person = Avatar.from_pretrained(avatar)
     rig_params = read_motion(
         motion,

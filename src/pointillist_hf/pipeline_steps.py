@@ -190,7 +190,7 @@ class PipelineSteps:
             return clouds
         places = find_landmark_places(self.rig)
         return [
-            complete_points(cloud, view, self.rig, landmark_places=places)
+            complete_points(cloud, view, self.rig, places=places)
             for cloud, view in zip(clouds, views, strict=True)
         ]
 

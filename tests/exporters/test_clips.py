@@ -227,8 +227,10 @@ def test_an_encoder_is_ended_with_the_frames(tmp_path, encoder):
             time.sleep(0.01)
         raise KeyboardInterrupt
 
+    start = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         write_mp4(stop(), tmp_path / "out" / "clip.mp4")
+    assert time.monotonic() - start < 45
     assert not list((tmp_path / "out").iterdir())
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "bin" / "process").read_text()), 0)

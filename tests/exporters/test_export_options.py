@@ -143,10 +143,11 @@ def test_an_animation_as_numbered_files(tiny_avatar, tmp_path, suffix):
 @pytest.mark.parametrize(
     ("name", "options", "match"),
     [
-        ("take", {"frame_format": ".gif"}, r"`frame_format` must be \.png, \.ply.*, got '\.gif'"),
+        ("take", {"frame_format": ".gif"}, r"`frame_format` must be \.png or, .*, got '\.gif'"),
         ("take", {"frame_format": "ply"}, r"`frame_format` must be .*, got 'ply'"),
         ("take", {"frame_format": ".glb", "y_down": True}, r"no option of a \.glb"),
         ("take", {"y_down": True}, r"`y_down` is no option of a \.png; it has none"),
+        ("take.gif", {"frame_format": ".ply"}, r"of a folder, .*got '\.ply' for 'take\.gif'"),
         ("take.gif", {"y_down": True}, r"`y_down` is no option of a \.gif"),
         ("take.ply", {}, r"A \.ply holds one frame, got 2; .*`frame_format='\.ply'`"),
     ],
@@ -192,6 +193,7 @@ def test_numbered_files_of_the_command(avatar_dir, tmp_path):
         ("c.gif", ("--fps", 60), "at most 50 in a .gif"),
         ("c.mp4", ("--size", 255), "even height and width"),
         ("full/x/c.gif", (), "must lie in a folder"),
+        ("new", ("--frame-format", "ply"), "`frame_format` must be .png"),
     ],
 )
 def test_the_command_looks_at_the_target_first(tmp_path, output, options, message):

@@ -227,6 +227,18 @@ def test_opacities_and_colours_at_the_limits(tmp_path, suffix):
     assert (tmp_path / f"me{suffix}").stat().st_size > 0
 
 
+@every_format
+@pytest.mark.parametrize("opacity", [7.0, 1.01, -0.5])
+def test_opacities_beyond_their_range_are_refused(tmp_path, suffix, opacity):
+    gaussians = build_gaussians(4)
+    opacities = torch.tensor([0.2, opacity, float("nan"), 1.0])
+    with pytest.raises(
+        ValueError, match=rf"`opacities` must lie in \[0, 1\], got {opacity:g}; of l"
+    ):
+        SPLAT_WRITERS[suffix](replace(gaussians, opacities=opacities), tmp_path / f"me{suffix}")
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("suffix", [".ply", ".splat", ".spz"])
 def test_no_splats_at_all(tmp_path, suffix):
     SPLAT_WRITERS[suffix](build_gaussians()[:0], tmp_path / f"me{suffix}")

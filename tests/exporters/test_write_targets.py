@@ -107,6 +107,13 @@ def test_permissions_of_the_old_file_stay(tmp_path):
     write(tmp_path / "file")
     assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o640
 
+    def write_privately(partial):
+        partial.unlink()
+        partial.touch(mode=0o600)
+
+    write_atomically(tmp_path / "new", write_privately)
+    assert stat.S_IMODE((tmp_path / "new").stat().st_mode) == plain
+
 
 def test_a_writer_inside_a_writer(tmp_path):
     path = tmp_path / "file"

@@ -210,6 +210,48 @@ def test_motions_of_another_rig_are_refused(changes, message, flame, tmp_path):
         read_motion(tmp_path / "motion.npz", flame)
 
 
+@pytest.mark.parametrize("folder", ["flame_param", "motion/flame_param"])
+def test_a_folder_of_one_frame_each(folder, flame, tmp_path):
+    arrays = vhap_arrays(frames=3)
+    (tmp_path / folder).mkdir(parents=True)
+    whole = ("shape", "static_offset")
+    for number, i in enumerate((0, 1, 7)):
+        one = {k: v if k in whole else v[number : number + 1] for k, v in arrays.items()}
+        np.savez(tmp_path / folder / f"{i:05d}.npz", **one)
+    for place in {tmp_path / folder, (tmp_path / folder).parent}:
+        params = read_motion(place, flame)
+        np.testing.assert_allclose(params.jaw_pose, arrays["jaw_pose"], rtol=1e-6)
+
+
+def test_folders_without_motion_say_what_they_hold(flame, tiny_rig, tmp_path):
+    for rig in (flame, tiny_rig):
+        with pytest.raises(FileNotFoundError, match=r"folder of .frame or .npz files, and .* none"):
+            read_motion(tmp_path, rig)
+    (tmp_path / "a.csv").write_text("jawOpen\n0.5\n")
+    with pytest.raises(FileNotFoundError, match=r"one can be named: a\.csv"):
+        read_motion(tmp_path, tiny_rig)
+
+
+def test_flame_parameters_at_the_rate_of_a_clip(flame, tmp_path, caplog):
+    path = tmp_path / "motion.npz"
+    turns = np.array([[0.0, 0, 0], [0, 0.4, 0], [0, 0.8, 0], [0, 1.2, 0]])
+    np.savez(path, **vhap_arrays(neck_pose=turns, expr=turns @ np.ones((3, 10))))
+    params = read_motion(path, flame, take_fps=30, fps=60)
+    assert params.neck_pose[:, 1].tolist() == pytest.approx([0.2 * i for i in range(7)], abs=1e-4)
+    assert params.expression[:, 0].tolist() == pytest.approx([0.2 * i for i in range(7)])
+    assert not caplog.records
+    assert len(read_motion(path, flame, fps=60)) == 4
+    assert "says nothing of its times; its 4 frames" in caplog.text
+    around = np.array([[0, 3.0, 0], [0, -3.08, 0]])  # the short way, past half a turn
+    np.savez(path, **vhap_arrays(frames=2, rotation=around))
+    middle = read_motion(path, flame, take_fps=30, fps=60).global_orient[1, 1].abs()
+    assert float(middle) == pytest.approx(np.pi - 0.04, abs=1e-3)
+    still = read_motion(path, flame, head_rotation=False)
+    assert still.neck_pose.abs().max() == still.global_orient.abs().max() == 0
+    with pytest.raises(ValueError, match="`mirror` must be off"):
+        read_motion(path, flame, mirror=True)
+
+
 def test_flames_coefficients_do_not_drive_named_expressions(tiny_rig, tmp_path):
     np.savez(tmp_path / "motion.npz", **vhap_arrays())
     with pytest.raises(ValueError, match="mean nothing to the named expressions"):

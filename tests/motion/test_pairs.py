@@ -33,28 +33,27 @@ def person(rig, seed):
 
 
 def lip_gaps(rig, coefficients, **options):
-    """From the lower to the upper lip, millimetres. [3, 3]"""
-    points = rig.landmarks(rig(arkit_params(coefficients, rig, **options)))[0]
-    return 1000 * (points[list(UPPER_LIP)] - points[list(LOWER_LIP)])
+    """From the lower to the upper lip, millimetres. [T, 3, 3]"""
+    points = rig.landmarks(rig(arkit_params(coefficients, rig, **options)))
+    return 1000 * (points[:, list(UPPER_LIP)] - points[:, list(LOWER_LIP)])
 
 
-@pytest.mark.parametrize("resolution", ["full", "low"])
-@pytest.mark.parametrize("strength", [0.1, 0.3, 0.4, 0.5, 0.85, 1.0])
-@pytest.mark.parametrize("seed", [None, 0, 6, 11])
-def test_lips_that_close_as_the_jaw_opens_meet(seed, strength, resolution):
+@pytest.mark.parametrize(("resolution", "seeds"), [("full", (None, 6)), ("low", (None, 0, 6, 11))])
+def test_lips_that_close_as_the_jaw_opens_meet(resolution, seeds):
     rig = head(resolution)
-    options = {} if seed is None else {"betas": person(rig, seed)}
-    open_jaw = lip_gaps(rig, {"jawOpen": strength}, **options)
-    together = {"jawOpen": strength, "mouthClose": strength}
-    shut = lip_gaps(rig, together, **options)
-    assert shut[MIDDLE].norm() < 1
-    assert shut[:, 1].abs().max() < 1  # up and down; beside the middle a lip may lie in front
-    assert open_jaw[MIDDLE].norm() > 20 * strength
+    strengths = torch.tensor([0.1, 0.3, 0.4, 0.5, 0.85, 1.0])
+    for seed in seeds:
+        options = {} if seed is None else {"betas": person(rig, seed)}
+        open_jaw = lip_gaps(rig, {"jawOpen": strengths}, **options)
+        shut = lip_gaps(rig, {"jawOpen": strengths, "mouthClose": strengths}, **options)
+        assert shut[:, MIDDLE].norm(dim=-1).max() < 1
+        assert shut[..., 1].abs().max() < 1  # beside the middle, a lip may lie in front
+        assert (open_jaw[:, MIDDLE].norm(dim=-1) > 20 * strengths).all()
 
 
 def test_half_of_the_closure_leaves_half_of_the_opening():
     rig = head("low")
-    whole, half = (lip_gaps(rig, {"jawOpen": 0.6, "mouthClose": m})[MIDDLE, 1] for m in (0, 0.3))
+    whole, half = (lip_gaps(rig, {"jawOpen": 0.6, "mouthClose": m})[0, MIDDLE, 1] for m in (0, 0.3))
     assert half == pytest.approx(float(whole) / 2, rel=0.05)
 
 
@@ -87,7 +86,7 @@ def test_lips_of_a_rig_without_names_meet():
     options = {"expression_map": fit_expression_map(rig, named, ridge=1e-6)}
     for strength in (0.3, 0.5, 1.0):
         both = {"jawOpen": strength, "mouthClose": strength}
-        assert lip_gaps(rig, both, **options)[MIDDLE].norm() < 1
+        assert lip_gaps(rig, both, **options)[0, MIDDLE].norm() < 1
 
 
 def test_without_landmarks_the_map_closes_the_lips(tmp_path):
@@ -134,19 +133,21 @@ def test_a_squint_is_whole_on_an_open_eye_and_half_on_one_half_shut():
         assert float(params.expression[0, squint]) == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("jaw", [0.0, 0.1])
-def test_a_tongue_opens_the_way_for_itself(jaw):
+@pytest.mark.parametrize(("jaw", "expected"), [(0.0, 0.35), (0.1, 0.35), (0.6, 0.6)])
+def test_a_tongue_opens_the_way_for_itself(jaw, expected):
     rig = head("full")
-    params = arkit_params({"tongueOut": 1.0, "jawOpen": jaw, "mouthClose": jaw}, rig)
-    assert params.jaw_pose[0, 0] == pytest.approx(0.35 * JAW_OPEN_ANGLE)
+    moves = {"tongueOut": 1.0, "jawOpen": jaw, "mouthClose": jaw}
+    params = arkit_params(moves, rig)
+    assert params.jaw_pose[0, 0] == pytest.approx(expected * JAW_OPEN_ANGLE)
     posed, template = rig(params)[0], build_template("full")
     # Where it passes the lips, it lies below the upper one.
-    upper = posed[template.mouth_edges["upper"][10]]
+    upper, lower = (posed[template.mouth_edges[lip][10]] for lip in ("upper", "lower"))
     at_lips = posed[rig.mask("tongue")]
     at_lips = at_lips[(at_lips[:, 2] - upper[2]).abs() < 0.004]
     assert len(at_lips) > 3
     assert at_lips[:, 1].max() < upper[1] + 0.001
-    assert visible(rig, {"tongueOut": 1.0, "jawOpen": jaw}, ("tongue",), MOUTH) > 200
+    assert upper[1] - lower[1] > 0.008
+    assert visible(rig, moves, ("tongue",), MOUTH) > 200
 
 
 def test_an_open_jaw_stays_as_it_is_with_a_tongue():
@@ -174,4 +175,4 @@ def test_funnel_and_pucker_leave_a_mouth_between_them(jaw):
         }.items()
     }
     width = {name: float(p[54, 0] - p[48, 0]) for name, p in points.items()}
-    assert 0.4 * width["rest"] < width["both"] < width["pucker"] < width["rest"]
+    assert 0.72 * width["rest"] < width["both"] < width["pucker"] < width["rest"]

@@ -72,6 +72,12 @@ def test_left_is_the_subjects(portrait):
         assert min(inner, outer) < pupil[0] < max(inner, outer)
 
 
+def test_a_mirrored_photograph_has_mirrored_eyes(tracker, photograph, portrait):
+    mirrored = tracker(photograph.transpose(Image.Transpose.FLIP_LEFT_RIGHT))[0]
+    expected = portrait.pupils.flip(0) * torch.tensor([-1.0, 1.0]) + torch.tensor([512.0, 0.0])
+    assert (mirrored.pupils - expected).norm(dim=-1).max() < 0.01 * portrait.eye_distance
+
+
 def test_the_box_holds_the_landmarks_and_the_frame_the_head(portrait):
     places = portrait.landmarks[:, :2]
     assert torch.equal(portrait.box, torch.cat([places.amin(0), places.amax(0)]))
@@ -206,6 +212,17 @@ def test_several_faces(tracker, head, caplog):
     assert torch.equal(tracker(both, face=1)[0].landmarks, first.landmarks)
     with pytest.raises(ValueError, match=r"`face` must be at most 2, .* got 3"):
         tracker(both, face=3)
+
+
+def test_neighbours_do_not_belong_to_the_matte(tracker, photograph):
+    head = photograph.crop((135, 5, 312, 240))
+    both = placed(head, (177 + 12 + 140, 235), (0, 0))
+    both.paste(head.crop((0, 0, 140, 235)), (177 + 12, 0))
+    matte = tracker(both, face=1)[0].matte
+    own, others = (matte[:, :177], matte[:, 189:])
+    own, others = (own, others) if own.sum() > others.sum() else (others, own)
+    assert own.mean() > 0.3
+    assert others[:160].mean() < 0.02
 
 
 @pytest.mark.parametrize("face", [0, -1])

@@ -16,7 +16,7 @@ def test_a_sharded_generator_is_a_whole_one(tmp_path):
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}  # of tiny_generators too
     done = subprocess.run(
-        [*launch, "--master_port", "29617", str(SCRIPT), str(tmp_path)],
+        [*launch, "--standalone", str(SCRIPT), str(tmp_path)],
         env=environment,
         capture_output=True,
         text=True,

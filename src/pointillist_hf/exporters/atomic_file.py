@@ -3,16 +3,16 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import secrets
 import shutil
+import stat
 import zlib
 from collections.abc import Callable
 from pathlib import Path
 
 from .folder_owner import PARTIAL_SUFFIX, hold_lock
-from .write_targets import resolve_file, resolve_new_folder
+from .write_targets import describe_full_disk, resolve_file, resolve_new_folder
 
 
 def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
@@ -31,14 +31,16 @@ def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
     """
     target = resolve_file(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = _name_partial(target)
+    partial = name_partial(target)
     try:
+        partial.touch()
+        # Some writers make files that nobody else may read.
+        mode = (target if target.exists() else partial).stat().st_mode
         write(partial)
-        if target.exists():
-            shutil.copymode(target, partial)
+        partial.chmod(stat.S_IMODE(mode))
         os.replace(partial, target)
     except OSError as error:
-        raise _describe_full_disk(error, path) from error
+        raise describe_full_disk(error, path) from error
     finally:
         partial.unlink(missing_ok=True)
 
@@ -58,7 +60,7 @@ def write_folder_atomically(path: str | Path, fill: Callable[[Path], object]) ->
     target.parent.mkdir(parents=True, exist_ok=True)
     # Beside the folder, which is not there yet; of a length that every name leaves room for.
     lock = target.parent / f".{zlib.crc32(os.fsencode(target.name)):08x}.lock"
-    partial = _name_partial(target)
+    partial = name_partial(target)
     with hold_lock(lock, target):
         # Another may have filled it while the lock was taken.
         resolve_new_folder(path)
@@ -69,24 +71,15 @@ def write_folder_atomically(path: str | Path, fill: Callable[[Path], object]) ->
                 target.rmdir()  # not every system replaces an empty folder
             os.replace(partial, target)
         except OSError as error:
-            raise _describe_full_disk(error, path) from error
+            raise describe_full_disk(error, path) from error
         finally:
             shutil.rmtree(partial, ignore_errors=True)
 
 
-def _name_partial(target: Path) -> Path:
-    """A place beside the target that no other process, thread or call uses.
+def name_partial(target: Path) -> Path:
+    """A path beside the target that no other process, thread or call uses.
 
     The process stands in the name, so that what a killed one leaves is known as such. The name of
     the target does not: it may be as long as the disk allows.
     """
     return target.with_name(f".{os.getpid()}-{secrets.token_hex(4)}{PARTIAL_SUFFIX}")
-
-
-def _describe_full_disk(error: OSError, path: str | Path) -> OSError:
-    """The same error, but for a full disk, of which the system names no file."""
-    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-        return error
-    return OSError(
-        error.errno, f"`path` must lie where there is room, and the disk of {path} is full"
-    )

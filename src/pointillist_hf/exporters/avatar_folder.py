@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,10 +20,12 @@ from ..rigs.binding import check_bindings
 from ..rigs.flame_rig import FlameHeadRig
 from ..rigs.head_rig import FLOAT_ARRAYS, INDEX_ARRAYS, HeadRig
 from ..rigs.procedural_rig import ProceduralHeadRig
+from .atomic_file import name_partial
 from .finite_splats import check_opacities, find_writable
 from .folder_owner import own_folder
 from .json_file import read_json_object, write_json_object
 from .tensor_file import file_errors, read_tensor_names, read_tensors, write_tensors
+from .write_targets import describe_full_disk
 
 FORMAT_VERSION = 1
 GAUSSIANS_FILE, CONFIG_FILE, RIG_FOLDER = "avatar.safetensors", "avatar.json", "rig"
@@ -101,11 +105,27 @@ def save_avatar(parts: AvatarParts, folder: str | Path) -> None:
     tensors |= {"bindings": parts.bindings[is_written], "betas": parts.betas}
     config = {"format_version": FORMAT_VERSION, "rig_class": type(parts.rig).__name__}
     with own_folder(folder) as place:
-        with file_errors(place / RIG_FOLDER):
-            parts.rig.save_pretrained(place / RIG_FOLDER)
-        write_tensors(tensors, place / GAUSSIANS_FILE)
-        # Last, so that a folder with a config is complete.
-        write_json_object(config, place / CONFIG_FILE)
+        unfinished = name_partial(place / RIG_FOLDER)
+        try:
+            with file_errors(place / RIG_FOLDER):
+                parts.rig.save_pretrained(unfinished / RIG_FOLDER)
+            write_tensors(tensors, unfinished / GAUSSIANS_FILE)
+            write_json_object(config, unfinished / CONFIG_FILE)
+            _move_in_place(unfinished, place)
+        except OSError as error:
+            raise describe_full_disk(error, folder) from error
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _move_in_place(unfinished: Path, place: Path) -> None:
+    """Replaces an avatar by another; a folder without a config, in between, is none."""
+    (place / CONFIG_FILE).unlink(missing_ok=True)
+    (place / RIG_FOLDER).mkdir(exist_ok=True)
+    for path in sorted((unfinished / RIG_FOLDER).iterdir()):
+        os.replace(path, place / RIG_FOLDER / path.name)
+    for name in (GAUSSIANS_FILE, CONFIG_FILE):
+        os.replace(unfinished / name, place / name)
 
 
 def load_avatar(folder: str | Path) -> AvatarParts:

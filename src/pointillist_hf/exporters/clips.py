@@ -7,13 +7,17 @@ from pathlib import Path
 
 from .frame_stream import Frames, check_fps
 from .images import check_gif_rate, write_gif, write_png_folder
+from .splat_formats import SPLAT_WRITERS
 from .video import check_even, find_ffmpeg, write_mp4
 from .write_targets import resolve_file, resolve_new_folder
 
 CLIP_SUFFIXES = (".gif", ".mp4")
+PICTURES = ".png"
 
 
-def check_clip(path: str | Path, *, width: int, height: int, fps: float = 25.0) -> None:
+def check_clip(
+    path: str | Path, *, width: int, height: int, fps: float = 25.0, frame_format: str = PICTURES
+) -> None:
     """Refuses a clip that could not be written, before its frames are made.
 
     Args:
@@ -21,9 +25,10 @@ def check_clip(path: str | Path, *, width: int, height: int, fps: float = 25.0) 
         width: Of its frames, pixels.
         height: Of its frames, pixels.
         fps: Frames per second; of a folder it has no meaning.
+        frame_format: Of the files in a folder: .png, or a suffix of splats.
 
     Raises:
-        ValueError: The suffix is none of a clip, or the format has no such rate or size.
+        ValueError: The suffix is none of a clip, or the format has no such rate, size or files.
         OSError: The target cannot be written.
         ImportError: The format is .mp4, and ffmpeg is missing.
     """
@@ -32,6 +37,11 @@ def check_clip(path: str | Path, *, width: int, height: int, fps: float = 25.0) 
         raise ValueError(
             f"`path` must end in one of {', '.join(CLIP_SUFFIXES)} or be a folder, got "
             f"{Path(path).name!r}."
+        )
+    if frame_format not in ((PICTURES,) if suffix else (PICTURES, *SPLAT_WRITERS)):
+        raise ValueError(
+            f"`frame_format` must be {PICTURES} or, of a folder, one of "
+            f"{', '.join(SPLAT_WRITERS)}, got {frame_format!r} for {Path(path).name!r}."
         )
     check_fps(fps)
     if not suffix:

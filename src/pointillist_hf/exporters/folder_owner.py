@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from .write_targets import resolve_folder
+from .write_targets import describe_full_disk, resolve_folder
 
 try:
     import fcntl
@@ -87,10 +87,20 @@ def _acquire(lock: Path, folder: Path) -> int:
                 raise
             is_ours = True
         if is_ours:
-            os.ftruncate(descriptor, 0)
-            os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+            _sign(descriptor, lock, folder)
             return descriptor
         os.close(descriptor)
+
+
+def _sign(descriptor: int, lock: Path, folder: Path) -> None:
+    """Writes who the owner is."""
+    try:
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+    except OSError as error:
+        lock.unlink(missing_ok=True)
+        os.close(descriptor)
+        raise describe_full_disk(error, folder) from error
 
 
 def _remove_leftovers(folder: Path) -> None:

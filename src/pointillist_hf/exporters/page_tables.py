@@ -25,7 +25,7 @@ STEPS = {
     "colors": 1 / 255,
     "opacities": 1 / 255,
     "bindings": 1,
-    "barycentric": 1 / 1024,
+    "barycentric": 1 / 4096,
     "faces": 1,
     "exprdirs": 2e-6,  # metres, of a coefficient of 1
     "posedirs": 2e-6,

@@ -61,6 +61,15 @@ def resolve_new_folder(path: str | Path) -> Path:
     return resolve_folder(path)
 
 
+def describe_full_disk(error: OSError, path: str | Path) -> OSError:
+    """The same error, but for a full disk, of which the system names no file."""
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        return error
+    return OSError(
+        error.errno, f"`path` must lie where there is room, and the disk of {path} is full"
+    )
+
+
 def _follow_links(path: str | Path) -> Path:
     if "\0" in os.fspath(path):
         raise ValueError(f"`path` must not hold a zero character, got {os.fspath(path)!r}.")

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Coefficients that mean something only together, made to agree before they move a rig.
 
-ARKit's faces are sums of shapes made for its own mesh, and its tracker never asks for what a face
-cannot do. Other sources do: a squint on a shut eye, a tongue behind shut lips. Everything here is
-zero or one where a single coefficient acts alone, but for two that cannot act alone.
+A rig adds up what each coefficient does, and ARKit's tracker seldom asks for what a face cannot do.
+Other sources do: a squint on a shut eye, a tongue behind shut lips. A coefficient that acts alone
+stays as it is, but for `tongueOut` and `mouthClose`, which cannot act alone.
 """
 
 from __future__ import annotations

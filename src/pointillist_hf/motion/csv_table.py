@@ -82,6 +82,8 @@ def read_table(path: Path) -> Table:
 
 
 def _check_header(header: list[str], path: Path) -> None:
+    if not header:
+        raise ValueError(f"{path} must begin with a header of ARKit's names, got an empty file.")
     twice = sorted({name for name in header if header.count(name) > 1})
     if twice:
         raise ValueError(

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -10,12 +12,13 @@ from ..geometry.cameras import project_points
 from ..geometry.rotations import axis_angle_to_matrix
 from ..geometry.structures import Cameras, RigParams
 from ..geometry.triangles import interpolate_corners
-from ..rigs.landmark_sources import find_landmark_places
 from ..rigs.head_rig import HeadRig
+from ..rigs.landmark_sources import find_landmark_places
 from .weak_perspective import align_to_landmarks
 
 CAMERA_DISTANCE = 1.2  # metres
-NUM_STEPS = 8
+NUM_UNKNOWNS = 6  # turn, shift across, logarithm of the focal length
+NUM_STEPS, DIFFERENCE = 8, 1e-5
 ROBUSTNESS = 0.05  # of the size of the face: farther off, a landmark counts little
 FLIP = (1.0, -1.0, -1.0)  # OpenCV's axes against those of the head: y down, z away
 
@@ -34,7 +37,8 @@ def fit_camera(
         height: Of the photograph, pixels.
     """
     places = find_landmark_places(rig)
-    points = interpolate_corners(rig(rig_params)[0], rig.faces, places.faces, places.barycentric)
+    vertices = rig(rig_params)[0].double()
+    points = interpolate_corners(vertices, rig.faces, places.faces, places.barycentric.double())
     found = landmarks[places.ids].to(points)
     pose = align_to_landmarks(points, found[None], places.weights.to(points))
     flip = points.new_tensor(FLIP)
@@ -42,7 +46,7 @@ def fit_camera(
     offset = (pose.origins[0] - points.new_tensor([width, height]) / 2) / pose.scales[0]
     shift = torch.cat([offset, offset.new_tensor([CAMERA_DISTANCE])])
     # Turn, shift across and logarithm of the focal length, as changes of the start.
-    unknowns = points.new_zeros(6)
+    unknowns = points.new_zeros(NUM_UNKNOWNS)
 
     def camera(change: Tensor) -> Cameras:
         turned = axis_angle_to_matrix(change[:3]) @ rotation
@@ -61,8 +65,17 @@ def fit_camera(
         return ((pixels[0] - found[:, :2]) / found[:, :2].std()).flatten()
 
     for _ in range(NUM_STEPS):
-        wrong, jacobian = residuals(unknowns), torch.func.jacfwd(residuals)(unknowns)
+        wrong, jacobian = residuals(unknowns), _differentiate(residuals, unknowns)
         weights = 1 / (1 + (wrong / ROBUSTNESS).square())
-        normal = jacobian.T @ (weights[:, None] * jacobian) + 1e-6 * torch.eye(6).to(points)
+        normal = jacobian.T @ (weights[:, None] * jacobian) + 1e-6 * torch.eye(NUM_UNKNOWNS).to(
+            points
+        )
         unknowns = unknowns - torch.linalg.solve(normal, jacobian.T @ (weights * wrong))
-    return camera(unknowns)
+    return camera(unknowns).to(rig.v_template)
+
+
+def _differentiate(function: Callable[[Tensor], Tensor], place: Tensor) -> Tensor:
+    """Derivatives by central differences. [R, U]"""
+    steps = DIFFERENCE * torch.eye(len(place)).to(place)
+    slopes = [(function(place + h) - function(place - h)) / (2 * DIFFERENCE) for h in steps]
+    return torch.stack(slopes, dim=-1)

@@ -47,8 +47,7 @@ class FaceNetwork:
         with self._lock:
             self._net.setInput(channels_first)
             outputs = self._net.forward(self._outputs)
-        # OpenCV may hand out its own memory, which the next picture overwrites.
-        return {name: np.array(out) for name, out in zip(self._outputs, outputs, strict=True)}
+        return dict(zip(self._outputs, outputs, strict=True))
 
 
 class FaceNetworks:

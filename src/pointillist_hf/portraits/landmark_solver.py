@@ -72,7 +72,7 @@ def solve_landmarks(
         if iteration < config.num_pose_iterations:
             is_free[:, : num_betas + num_expressions] = False
         step = (
-            _solve_arrow(squares, gradient, is_free, num_betas)
+            solve_arrow(squares, gradient, is_free, num_betas)
             if shared_shape
             else _solve(squares, gradient, is_free)
         )
@@ -145,7 +145,7 @@ def _solve(squares: Tensor, gradient: Tensor, is_free: Tensor) -> Tensor:
     return torch.cholesky_solve(gradient[..., None], torch.linalg.cholesky(squares))[..., 0]
 
 
-def _solve_arrow(squares: Tensor, gradient: Tensor, is_free: Tensor, num_betas: int) -> Tensor:
+def solve_arrow(squares: Tensor, gradient: Tensor, is_free: Tensor, num_betas: int) -> Tensor:
     """Steps of all frames, the first unknowns being the same in each. [T, U]"""
     squares, gradient = _hold(squares, gradient, is_free)
     shape, own = slice(0, num_betas), slice(num_betas, None)

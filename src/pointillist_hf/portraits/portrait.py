@@ -34,6 +34,9 @@ class Portrait(TensorRecord):
     roll: float  # from the x axis to the line of the eyes, radians; > 0 is clockwise in the picture
     score: float  # how sure the networks are that this is a face, in [0, 1]
     warnings: tuple[str, ...] = ()  # what may make the result worse, one sentence each
+    # How much of the head's surface the photograph shows; what it does not show is invented. None
+    # until a rig lies on the face.
+    share_seen: float | None = None
 
     def __post_init__(self) -> None:
         check_shape("pixels", self.pixels, (None, None, 3))

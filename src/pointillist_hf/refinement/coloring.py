@@ -33,7 +33,7 @@ def color_points(
     *,
     num_rounds: int = 3,
 ) -> Tensor:
-    """sRGB of each point.
+    """Colours of the points, sRGB.
 
     Args:
         cloud: Completed points.

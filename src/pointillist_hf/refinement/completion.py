@@ -10,11 +10,12 @@ from torch import Tensor
 
 from ..geometry.structures import CanonicalPoints
 from ..rigs.head_rig import HeadRig
+from ..rigs.landmark_places import LandmarkPlaces
 from .face_kinds import FaceKinds, PointKind, find_face_kinds
 from .hair_points import grow_hair
 from .hair_surface import build_hair_surface
 from .kind_votes import recognise_points
-from .landmark_warp import LandmarkPlaces, warp_to_landmarks
+from .landmark_warp import warp_to_landmarks
 from .outline import fill_outline, keep_in_matte
 from .pixel_kinds import classify_pixels
 from .placement import place_points
@@ -29,7 +30,7 @@ def complete_points(
     view: PortraitView,
     rig: HeadRig,
     *,
-    landmark_places: LandmarkPlaces | None = None,
+    places: LandmarkPlaces | None = None,
     density: float = 1.0,
 ) -> SurfaceCloud:
     """Discs for all that the photograph shows, and for what it hides.
@@ -39,7 +40,7 @@ def complete_points(
             rig and the photograph make them all.
         view: The photograph and the fit of the rig.
         rig: Of the bindings.
-        landmark_places: Where the 468 landmarks lie on the rig; None: points stay on the fit.
+        places: Of the landmarks on the rig; None: points stay where the fit of the rig has them.
         density: Over the usual number of points, which is about 15,000.
     """
     face_kinds = find_face_kinds(rig)
@@ -49,12 +50,10 @@ def complete_points(
     if points is not None and len(points):
         rest = rig.canonical_vertices(view.rig_params.betas)[0]
         own = adopt_points(points, rig, rest, face_kinds, density)
-        lacking = complete_faces(own, cover, rig.num_faces)
-        # The photograph knows better where hair is.
-        cover = join_clouds([own[own.kinds != PointKind.HAIR], lacking])
+        cover = join_clouds([own, complete_faces(own, cover, rig.num_faces)])
     placement = place_points(cover.points, rig, view.rig_params)
-    if landmark_places is not None:
-        means = warp_to_landmarks(cover, placement, view, rig, landmark_places)
+    if places is not None:
+        means = warp_to_landmarks(cover, placement, view, rig, places)
         cover = replace(cover, means=means)
     kinds = recognise_points(cover, placement, view, rig, pixel_kinds)
     cover = replace(cover, kinds=kinds)

@@ -9,21 +9,16 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from ..rendering.mesh import rasterize_mesh
+from ..geometry.cameras import project_points
 from ..rigs.head_rig import HeadRig
 from .distance_maps import blur_picture, grow_mask, keep_large_parts, nearest_pixels, shrink_mask
 from .face_kinds import FaceKinds, PointKind
-from .hair_surface import (
-    HairSurface,
-    find_hair_pixels,
-    nearest_depth,
-    smooth_step,
-)
+from .hair_surface import HairSurface, find_hair_pixels
+from .mesh_pictures import at_pixels, draw_mesh, draw_rig, is_in_frame
 from .neighbors import nearest_points
 from .placement import rest_points
 from .portrait_view import BROWS, PortraitView, metres_per_pixel
-from .projection import draw_depth
-from .surface_cloud import SurfaceCloud, frames_along, join_clouds
+from .surface_cloud import SurfaceCloud, frames_along
 
 STRIDE = 2.1  # pixels between the points that the photograph shows
 SPACING = 6e-3  # metres between those around the head
@@ -65,7 +60,7 @@ def _find_hair_mask(view: PortraitView, rig: HeadRig, pixel_kinds: Tensor) -> Te
     hair = pixel_kinds == PointKind.HAIR
     hair = shrink_mask(grow_mask(hair, 2), 2) & (pixel_kinds >= 0)
     hair = keep_large_parts(hair, int(SMALLEST_PART * view.eye_distance**2))
-    on_mesh = draw_depth(rig, view.rig_params, view.cameras).isfinite()
+    on_mesh = draw_rig(rig, view.rig_params, view.cameras)[0].isfinite()
     above = torch.arange(len(hair))[:, None] < view.landmarks[list(BROWS), 1].mean()
     # What stands beside the head above the brows is hair or a hat, whatever its colour.
     return hair | (find_hair_pixels(view, pixel_kinds) & ~on_mesh & above)
@@ -82,7 +77,7 @@ def _points_in_sight(
     stride = STRIDE / math.sqrt(density) * len(mask) / 384
     pixels = lay_lattice(mask, stride)
     slope = _slopes(depth, mask, view)[:, pixels[:, 1].long(), pixels[:, 0].long()]
-    z = nearest_depth(depth, pixels)
+    z = at_pixels(depth, pixels)
     rotation = view.cameras.viewmats[0, :3, :3]
     normals = normalize(torch.cat([slope.T, -torch.ones(len(pixels), 1)], 1), dim=-1) @ rotation
     radius = 0.64 * stride * z / view.cameras.Ks[0, 0, 0]
@@ -111,17 +106,9 @@ def unproject(pixels: Tensor, depths: Tensor, view: PortraitView) -> Tensor:
 
 def _hair_depth(view: PortraitView, rig: HeadRig, mask: Tensor, surface: HairSurface) -> Tensor:
     """Depth of the hair at every pixel of the mask, smooth, just in front of the skin. [H, W]"""
-    camera = view.cameras
-    skin = draw_depth(rig, view.rig_params, camera)
-    buffers = rasterize_mesh(
-        surface.places().reshape(-1, 3).numpy(),
-        surface.triangles().numpy(),
-        camera.viewmats[0].numpy(),
-        camera.Ks[0].numpy(),
-        camera.width,
-        camera.height,
-    )
-    depth = torch.from_numpy(buffers.depth).float()
+    skin, _ = draw_rig(rig, view.rig_params, view.cameras)
+    places, triangles = surface.places().reshape(-1, 3), surface.triangles()
+    depth, _ = draw_mesh(places, triangles, view.cameras)
     if not depth.isfinite().any():
         depth = skin
     _, known = nearest_pixels(depth.isfinite())
@@ -165,9 +152,7 @@ def _points_around(
     offsets = directions * radii[:, None]
     places = surface.centre + offsets @ surface.axes.T
     normals = _surface_normals(surface, directions) @ surface.axes.T
-    in_camera = places @ view.cameras.viewmats[0, :3, :3].T + view.cameras.viewmats[0, :3, 3]
-    homogeneous = in_camera @ view.cameras.Ks[0].T
-    pixels = homogeneous[:, :2] / homogeneous[:, 2:]
+    pixels = project_points(places, view.cameras)[0][0]
     inner = shrink_mask(pixel_kinds >= 0)
     camera = -(view.cameras.viewmats[0, :3, 3] @ view.cameras.viewmats[0, :3, :3])
     facing = (normals * normalize(camera - places, dim=-1)).sum(-1)
@@ -176,12 +161,12 @@ def _points_around(
     ragged = 0.3 * (_noise(len(directions)) - 0.5)
     hidden = facing < 0.25
     in_face = (offsets[:, 2] > 0.035) & (facing < -0.05)
-    frame = pixels.new_tensor([view.cameras.width, view.cameras.height])
-    outside = ((pixels < 0) | (pixels >= frame)).any(-1)
-    inside = outside | (nearest_depth(inner, pixels) > 0)
+    inside = ~is_in_frame(pixels, view.cameras) | at_pixels(inner, pixels)
     keep = (hairiness + ragged > HALF) & hidden & inside & ~in_face
     size = 0.7 * SPACING / math.sqrt(density)
-    discs = torch.stack([STRAND * size * torch.ones(len(places)), size * torch.ones(len(places))], -1)
+    discs = torch.stack(
+        [STRAND * size * torch.ones(len(places)), size * torch.ones(len(places))], -1
+    )
     return places[keep], normals[keep], discs[keep]
 
 

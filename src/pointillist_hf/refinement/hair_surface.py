@@ -16,10 +16,10 @@ from torch import Tensor
 from torch.nn.functional import conv2d, normalize, pad
 
 from ..geometry.cameras import project_points
-from ..geometry.structures import TensorRecord
-from ..rendering.mesh import rasterize_mesh
+from ..geometry.structures import Cameras, TensorRecord
 from ..rigs.head_rig import HeadRig
 from .face_kinds import FaceKinds, PointKind
+from .mesh_pictures import at_pixels, draw_mesh, draw_rig, is_in_frame
 from .neighbors import nearest_points
 from .portrait_view import BROWS, PortraitView
 
@@ -107,6 +107,8 @@ def build_hair_surface(
     hairiness = _spread_hair(view, rig, surface, shows_hair)
     # Towards its edge hair comes down to the skin, else it would stand off like a helmet.
     falling = smooth_step((hairiness - 0.35) / 0.4)
+    on_scalp = _scalp_share(view, rig, face_kinds, surface, shows_hair)
+    hairiness = torch.maximum(hairiness, on_scalp)
     radii = skin_radii + LEAST + (thickness - LEAST).clamp_min(0) * falling
     return HairSurface(centre, axes, radii, skin_radii, hairiness)
 
@@ -160,18 +162,15 @@ def _outline_thickness(
     reach = skin_radii[..., None] + steps
     places = centre + directions[..., None, :] * reach[..., None]
     pixels, _ = project_points(places.reshape(-1, 3), view.cameras)
-    inside = _shows(view.matte > 0.5, pixels[0]).reshape(*skin_radii.shape, NUM_STEPS)
+    inside = _shows(view.matte > 0.5, pixels[0], view.cameras).reshape(*skin_radii.shape, NUM_STEPS)
     inside[..., 0] = True
     run = inside.long().cumprod(-1).sum(-1) - 1
     return steps[run]
 
 
-def _shows(mask: Tensor, pixels: Tensor) -> Tensor:
+def _shows(mask: Tensor, pixels: Tensor, cameras: Cameras) -> Tensor:
     """Whether the mask is set at the pixels; not outside the frame. [N]"""
-    height, width = mask.shape
-    places = pixels.floor().long()
-    inside = ((places >= 0) & (places < places.new_tensor([width, height]))).all(-1)
-    return inside & mask[places[:, 1].clamp(0, height - 1), places[:, 0].clamp(0, width - 1)]
+    return is_in_frame(pixels, cameras) & at_pixels(mask, pixels)
 
 
 def find_hair_pixels(view: PortraitView, pixel_kinds: Tensor) -> Tensor:
@@ -207,7 +206,9 @@ def _measure_rim(
     bins = ((angle + math.pi) / (2 * math.pi) * NUM_RIM_BINS).long() % NUM_RIM_BINS
     at_rim = along.abs() < RIM
     places = centre + directions * (skin_radii + (outline - 0.004).clamp_min(0))[..., None]
-    hair = _shows(shows_hair, project_points(places.reshape(-1, 3), view.cameras)[0][0])
+    hair = _shows(
+        shows_hair, project_points(places.reshape(-1, 3), view.cameras)[0][0], view.cameras
+    )
     hair = hair.reshape(at_rim.shape)
     thickness, share = torch.zeros(NUM_RIM_BINS), torch.zeros(NUM_RIM_BINS)
     for index in range(NUM_RIM_BINS):
@@ -252,10 +253,10 @@ def _spread_hair(
     places = surface.places().reshape(-1, 3)
     pixels, depths = project_points(places, view.cameras)
     nearest = _draw_nearest(view, rig, surface)
-    gap = depths[0] - nearest_depth(nearest, pixels[0])
-    in_matte = _shows(view.matte > 0.5, pixels[0])
+    gap = depths[0] - at_pixels(nearest, pixels[0])
+    in_matte = _shows(view.matte > 0.5, pixels[0], view.cameras)
     seen = in_matte & (gap < SEEN_TOLERANCE)
-    hair = _shows(shows_hair, pixels[0]).float()
+    hair = _shows(shows_hair, pixels[0], view.cameras).float()
     if not seen.any():
         return torch.zeros(NUM_POLAR, NUM_AZIMUTH)
     local = (places - surface.centre) @ surface.axes
@@ -272,20 +273,23 @@ def _spread_hair(
     return blur_directions(hair.reshape(NUM_POLAR, NUM_AZIMUTH), 1.2)
 
 
+def _scalp_share(
+    view: PortraitView, rig: HeadRig, face_kinds: FaceKinds, surface: HairSurface, hair: Tensor
+) -> Tensor:
+    """On the scalp, the share of its visible pixels that show hair; 0 beside it. [T, P]"""
+    vertices = rig(view.rig_params)[0]
+    _, face_ids = draw_rig(rig, view.rig_params, view.cameras)
+    shown = (face_ids >= 0) & face_kinds.is_scalp[face_ids.clamp_min(0)] & (view.matte > 0.5)
+    share = hair[shown].float().mean() if shown.any() else torch.tensor(0.0)
+    centres = (vertices[rig.faces].mean(1) - surface.centre) @ surface.axes
+    outer = face_kinds.is_scalp | face_kinds.is_anchor
+    _, found = nearest_points(direction_grid().flatten(0, 1), normalize(centres[outer], dim=-1), 1)
+    on_scalp = face_kinds.is_scalp[outer][found[:, 0]].float()
+    return share * blur_directions(on_scalp.reshape(NUM_POLAR, NUM_AZIMUTH), 1.2)
+
+
 def _draw_nearest(view: PortraitView, rig: HeadRig, surface: HairSurface) -> Tensor:
     """Depth of head and hair in the photograph, metres; inf where neither is. [H, W]"""
-    camera = view.cameras
-    where = (camera.viewmats[0].numpy(), camera.Ks[0].numpy(), camera.width, camera.height)
-    buffers = rasterize_mesh(rig(view.rig_params)[0].numpy(), rig.faces.numpy(), *where)
-    places, triangles = surface.places().reshape(-1, 3), surface.triangles()
-    buffers = rasterize_mesh(
-        places.numpy(), triangles.numpy(), *where, buffers=buffers, face_offset=rig.num_faces
-    )
-    return torch.from_numpy(buffers.depth).float()
-
-
-def nearest_depth(depth: Tensor, pixels: Tensor) -> Tensor:
-    """The depth at the pixel that each point falls on; the border's beyond it. [N]"""
-    height, width = depth.shape
-    places = pixels.floor().long()
-    return depth[places[:, 1].clamp(0, height - 1), places[:, 0].clamp(0, width - 1)]
+    skin, _ = draw_rig(rig, view.rig_params, view.cameras)
+    hair, _ = draw_mesh(surface.places().reshape(-1, 3), surface.triangles(), view.cameras)
+    return torch.minimum(skin, hair)

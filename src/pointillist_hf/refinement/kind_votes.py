@@ -9,14 +9,15 @@ from torch import Tensor
 from ..rigs.head_rig import HeadRig
 from .face_kinds import PointKind
 from .lids import LID, measure_blink
+from .mesh_pictures import at_pixels, draw_rig, is_in_frame
 from .neighbors import nearest_points
 from .placement import Placement
 from .portrait_view import PortraitView
-from .projection import at_pixels, draw_depth, is_in_frame, is_in_front, look_at_points
+from .projection import is_in_front, look_at_points
 from .surface_cloud import SurfaceCloud
 
 OUTER = (PointKind.SKIN, PointKind.HAIR, PointKind.CLOTH)  # one may lie where another is expected
-NUM_VOTERS = 9
+NUM_VOTERS, ENOUGH = 15, 30  # points; fewer do not speak for their kind
 
 
 @torch.no_grad()
@@ -40,7 +41,7 @@ def recognise_points(
         [N]
     """
     seen = look_at_points(cloud.means, placement, cloud.normals, view.cameras)
-    depth = draw_depth(rig, view.rig_params, view.cameras)
+    depth, _ = draw_rig(rig, view.rig_params, view.cameras)
     gaps = seen.depths - at_pixels(depth, seen.pixels)
     surface = torch.full_like(cloud.kinds, int(PointKind.SKIN))
     is_visible = is_in_front(gaps, seen.facing, surface, torch.zeros_like(seen.facing).bool())
@@ -62,16 +63,22 @@ def vote_kinds(means: Tensor, kinds: Tensor, is_visible: Tensor, seen_kinds: Ten
     """
     outer = torch.isin(kinds, kinds.new_tensor([int(kind) for kind in OUTER]))
     told = outer & is_visible & (seen_kinds >= 0)
-    kinds = torch.where(told, seen_kinds, kinds)
-    hidden = (outer & ~told).nonzero()[:, 0]
-    voters = told.nonzero()[:, 0]
-    if not len(hidden) or not len(voters):
-        return kinds
-    places = means[voters]
-    both = torch.cat([places, places * places.new_tensor([-1.0, 1.0, 1.0])])
-    distances, found = nearest_points(means[hidden], both, NUM_VOTERS)
-    votes = torch.nn.functional.one_hot(kinds[voters][found % len(voters)], len(PointKind))
-    strength = (votes / (distances + 2e-3)[..., None]).sum(1)
-    kinds = kinds.clone()
-    kinds[hidden] = strength.argmax(-1)
-    return kinds
+    expected, kinds = kinds, torch.where(told, seen_kinds, kinds)
+    hidden = outer & ~told
+    decided = kinds.clone()
+    for kind in OUTER:
+        # What is expected to be alike turns out alike: a scalp is as hairy behind as in front.
+        like = told & (expected == kind)
+        voters = like if int(like.sum()) >= ENOUGH else told
+        asking = (hidden & (expected == kind)).nonzero()[:, 0]
+        if len(asking) and voters.any():
+            decided[asking] = _ask_neighbors(means[asking], means[voters], kinds[voters])
+    return decided
+
+
+def _ask_neighbors(means: Tensor, voters: Tensor, votes: Tensor) -> Tensor:
+    """The kind that most of the nearest voters have, mirrored or not. [N]"""
+    both = torch.cat([voters, voters * voters.new_tensor([-1.0, 1.0, 1.0])])
+    distances, found = nearest_points(means, both, NUM_VOTERS)
+    chosen = torch.nn.functional.one_hot(votes[found % len(voters)], len(PointKind))
+    return (chosen / (distances + 2e-3)[..., None]).sum(1).argmax(-1)

@@ -17,7 +17,7 @@ from ..rigs.head_rig import HeadRig
 BLINK = "eyeBlink"
 # Of the widest way that a blink moves anything: lids go farther than the first, their rims with
 # the lashes farther than the second; what goes farther than the last is too near to lend colours.
-LID, RIM, NEAR = 0.2, 0.93, 0.08
+LID, RIM, NEAR = 0.2, 0.86, 0.08
 
 
 @torch.no_grad()

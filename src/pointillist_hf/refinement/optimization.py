@@ -20,7 +20,7 @@ from ..geometry.structures import CanonicalPoints, Gaussians
 from ..rigs.head_rig import HeadRig
 from .face_kinds import PointKind, find_face_kinds
 from .hair_surface import smooth_step
-from .lids import is_folded, measure_blink
+from .lids import LID, is_folded, measure_blink
 from .pixel_kinds import classify_pixels
 from .placement import Placement, place_points
 from .portrait_view import PortraitView
@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 
 SEEN = 0.03  # pixels that a point must make: Adam moves the others at full speed, anywhere
 FULLY_SEEN = 1.0  # pixels from which a point may move as it likes
-FLATTEST, GRAZING = 0.2, 0.3  # facing from which a point moves at all, and over which in full
+FLATTEST, GRAZING = 0.3, 0.35  # facing from which a point moves at all, and over which in full
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,7 @@ class RefinementSettings:
     rotation_rate: float = 0.02
     offset_rate: float = 0.05  # in units of the largest offset
     max_skin_offset: float = 1.5e-3  # metres
+    max_eye_offset: float = 4e-4  # metres
     max_hair_offset: float = 4e-3  # metres
     max_log_scale: float = 0.7
     offset_weight: float = 0.01
@@ -103,8 +104,10 @@ def refine(
     scenes = _build_scenes(gaussians, bindings, views, rig, generator)
     trust = torch.stack([_weigh_points(gaussians, kinds, scene) for scene in scenes]).amax(0)
     points = CanonicalPoints(gaussians.means, bindings)
-    trust = trust * ~is_folded(measure_blink(points, rig, views[0].rig_params.betas))
-    change = _Change(gaussians, trust, kinds, settings)
+    blink = measure_blink(points, rig, views[0].rig_params.betas)
+    trust = trust * ~is_folded(blink)
+    limits = _limit_offsets(kinds, blink, settings)
+    change = _Change(gaussians, trust, limits, settings)
     steps = tqdm(range(num_steps), desc="Refining", unit="step", disable=not show_progress)
     try:
         for step in steps:
@@ -151,12 +154,23 @@ def _weigh_points(gaussians: Gaussians, kinds: Tensor, scene: _Scene) -> Tensor:
     axes = quat_to_matrix(posed.quats).gather(
         2, posed.scales.argmin(-1)[:, None, None].expand(-1, 3, 1)
     )[..., 0]
-    rotation, shift = scene.target.cameras.viewmats[0, :3, :3], scene.target.cameras.viewmats[0, :3, 3]
+    rotation, shift = (
+        scene.target.cameras.viewmats[0, :3, :3],
+        scene.target.cameras.viewmats[0, :3, 3],
+    )
     to_eye = normalize(-(shift @ rotation) - posed.means, dim=-1)
     slant = smooth_step(((axes * to_eye).sum(-1) - FLATTEST) / GRAZING)
     trust = torch.where(kinds == PointKind.HAIR, trust, trust * slant)
     # What lies behind the lips is seen dark and must not stay so.
     return torch.where(kinds == PointKind.MOUTH, 0, trust)
+
+
+def _limit_offsets(kinds: Tensor, blink: Tensor, settings: RefinementSettings) -> Tensor:
+    """How far each point may go, metres. [N]"""
+    hair = kinds == PointKind.HAIR
+    limits = torch.where(hair, settings.max_hair_offset, settings.max_skin_offset)
+    # An eye and its lids slide along each other, and there is no room for more.
+    return torch.where((kinds == PointKind.EYE) | (blink > LID), settings.max_eye_offset, limits)
 
 
 def _take_step(
@@ -184,15 +198,13 @@ class _Change:
     """The values that move, as unbounded parameters around where they started."""
 
     def __init__(
-        self, start: Gaussians, trust: Tensor, kinds: Tensor, settings: RefinementSettings
+        self, start: Gaussians, trust: Tensor, limits: Tensor, settings: RefinementSettings
     ) -> None:
         moved = trust.nonzero()[:, 0]
         self.start, self.moved, self.settings = start, moved, settings
         self.trust = trust[moved, None]
         own = start[moved]
-        hair = kinds[moved] == PointKind.HAIR
-        limits = torch.where(hair, settings.max_hair_offset, settings.max_skin_offset)
-        self.limits, self.own = limits[:, None], own
+        self.limits, self.own = limits[moved, None], own
         self.color_logits = torch.logit(own.colors.clamp(0.02, 0.98))
         self.opacity_logits = torch.logit(own.opacities.clamp(0.02, 0.95))
         self.colors = torch.zeros_like(own.colors).requires_grad_()

@@ -12,21 +12,23 @@ from torch.nn.functional import normalize
 
 from ..geometry.cameras import project_points
 from ..geometry.rotations import quat_multiply, quat_to_matrix
+from ..portraits.portrait import CHIN
 from ..rendering import rasterize
 from ..rigs.head_rig import HeadRig
 from .distance_maps import keep_large_parts, nearest_pixels, shrink_mask, signed_distances
 from .face_kinds import FaceKinds, PointKind
 from .hair_points import bring_to_rest, lay_lattice, unproject
 from .landmark_warp import unproject_shifts
+from .mesh_pictures import at_pixels, is_in_frame
 from .placement import Placement, place_points
-from .portrait_view import CHIN, PortraitView, metres_per_pixel
-from .projection import at_pixels, is_in_frame
+from .portrait_view import PortraitView, metres_per_pixel
 from .surface_cloud import SurfaceCloud
 
 MARGIN = 1.0  # pixels inside the border of the matte, where points beyond it are brought
-LEAST_RADIUS, LEAST_SHARE = 0.6, 0.1  # pixels; of its size that a disc keeps
-REACH = 1.3  # standard deviations of a disc that stay in the matte
+LEAST_RADIUS, LEAST_SHARE = 0.7, 0.1  # pixels; of its size that a disc keeps
+REACH = 2.0  # standard deviations of a disc that stay in the matte
 BARE = 0.5  # of alpha: below, a pixel of the subject is not covered
+SMALLEST_PART = 0.01  # of the squared distance of the outer canthi
 STRIDE = 3.0  # pixels between the points that cover it
 NEAR_HEAD, NEAR_BODY = 0.012, 0.035  # metres from what is covered: farther lies what is unknown
 RECEDING = 0.7  # how far behind its neighbours a bare pixel lies, per distance from them
@@ -86,14 +88,16 @@ def fill_outline(
     posed = placement.pose_gaussians(cloud.to_gaussians(torch.zeros_like(cloud.means)))
     _, alphas, meta = rasterize(posed, view.cameras, with_meta=True)
     covered = alphas[0, ..., 0] > BARE
-    distances, nearest = nearest_pixels(covered)
+    # What is bare carries skin and cloth on; hair ends by itself.
+    body = (pixel_kinds == PointKind.SKIN) | (pixel_kinds == PointKind.CLOTH)
+    distances, nearest = nearest_pixels(covered & body)
     metres = metres_per_pixel(view)
     rows = torch.arange(len(covered))[:, None]
     below = rows > float(view.landmarks[CHIN, 1])
     limit = torch.where(below, NEAR_BODY, NEAR_HEAD) / metres
     subject = shrink_mask((view.matte > 0.5) & view.inside)
     bare = subject & ~covered & (distances < limit) & (pixel_kinds != PointKind.HAIR)
-    bare = keep_large_parts(bare, 12)
+    bare = keep_large_parts(bare, int(SMALLEST_PART * view.eye_distance**2))
     stride = STRIDE / math.sqrt(density) * len(covered) / 384
     pixels = lay_lattice(bare, stride)
     depth = meta.depths[0, ..., 0].flatten()[nearest] + RECEDING * metres * distances

@@ -7,15 +7,17 @@ import torch
 from torch import Tensor
 
 from ..geometry.cameras import project_points
-from ..rendering.mesh import rasterize_mesh
+from ..portraits.portrait import CHIN, FOREHEAD
 from ..rigs.head_rig import HeadRig
 from .distance_maps import blur_picture, grow_mask, label_parts, nearest_pixels, shrink_mask
 from .face_kinds import FaceKinds, PointKind
-from .portrait_view import CHIN, FOREHEAD, PortraitView
+from .mesh_pictures import draw_rig
+from .portrait_view import PortraitView
 
 NUM_COLORS = 4  # of each kind: hair has lights and shades, cloth has patterns
 MAX_SEEDS = 4000
-NASION = 168
+SURE_SKIN = 0.97  # quantile of the cost of skin on surely skin: dearer pixels may be cloth
+NASION, EYE_CORNERS = 168, ((33, 133), (362, 263))
 SHADOW = 3  # pixels; lines thinner than twice that are shadows rather than hair
 KINDS = (PointKind.SKIN, PointKind.HAIR, PointKind.CLOTH)
 
@@ -23,19 +25,41 @@ KINDS = (PointKind.SKIN, PointKind.HAIR, PointKind.CLOTH)
 @torch.no_grad()
 def classify_pixels(view: PortraitView, rig: HeadRig, face_kinds: FaceKinds) -> Tensor:
     """`PointKind` SKIN, HAIR or CLOTH of each pixel of the subject, -1 elsewhere. [H, W]"""
-    lab = srgb_to_lab(blur_picture(view.image, 0.7))
+    lab = srgb_to_lab(blur_picture(view.foreground, 0.7))
     subject = view.matte > 0.5
     seeds = _find_seeds(view, rig, face_kinds) & subject[..., None]
     cost = torch.full((*subject.shape, len(KINDS)), torch.inf)
-    for column in range(len(KINDS)):
-        samples = lab[seeds[..., column]]
+    for column, kind in enumerate(KINDS):
+        own = seeds[..., column]
+        if kind == PointKind.CLOTH:
+            # Below the chin there may be skin as well.
+            own = own & (cost[..., 0] > cost[..., 0][seeds[..., 0]].quantile(SURE_SKIN))
+        samples = lab[own]
         if len(samples) >= 10 * NUM_COLORS:
             cost[..., column] = _mixture_cost(lab, _spread(samples))
     cost = blur_picture(cost.clamp(max=60), 1.0) + _place_cost(view)
     kinds = torch.tensor([int(kind) for kind in KINDS])[cost.argmin(-1)]
     kinds = torch.where(seeds[..., 0], int(PointKind.SKIN), kinds)
+    kinds = torch.where(subject, kinds, -1)
     kinds = _drop_shadows(kinds, seeds[..., 1])
+    kinds = torch.where(_near_eyes(view), int(PointKind.SKIN), kinds)
     return torch.where(subject, kinds, -1)
+
+
+def _near_eyes(view: PortraitView) -> Tensor:
+    """Both eyes with their lids: dark as hair, and nothing may lie on them. [H, W]"""
+    height, width = view.matte.shape
+    rows, columns = (torch.arange(size) + 0.5 for size in (height, width))
+    near = torch.zeros(height, width, dtype=torch.bool)
+    for corners in EYE_CORNERS:
+        first, second = view.landmarks[list(corners)]
+        middle, along = (first + second) / 2, second - first
+        length = along.norm()
+        along = along / length
+        x, y = columns[None] - middle[0], rows[:, None] - middle[1]
+        u, v = x * along[0] + y * along[1], y * along[0] - x * along[1]
+        near |= (u / (0.65 * length)).square() + (v / (0.42 * length)).square() < 1
+    return near
 
 
 def _drop_shadows(kinds: Tensor, seeds: Tensor) -> Tensor:
@@ -45,14 +69,14 @@ def _drop_shadows(kinds: Tensor, seeds: Tensor) -> Tensor:
     rooted = torch.isin(core, core[seeds & (core > 0)].unique()) & (core > 0)
     kept = grow_mask(rooted, SHADOW + 1) & hair
     others = torch.where(hair, -1, kinds)
-    _, nearest = nearest_pixels((others >= 0))
+    _, nearest = nearest_pixels(others >= 0)
     return torch.where(hair & ~kept, others.flatten()[nearest], kinds)
 
 
 def _find_seeds(view: PortraitView, rig: HeadRig, face_kinds: FaceKinds) -> Tensor:
     """Pixels that are surely skin, hair and cloth. [H, W, 3]"""
     height, width = view.matte.shape
-    face_ids = torch.from_numpy(_draw_faces(view, rig))
+    _, face_ids = draw_rig(rig, view.rig_params, view.cameras)
     rows = torch.arange(height)[:, None].expand(height, width) + 0.5
     on_mesh = face_ids >= 0
     shown = face_kinds.kinds[face_ids.clamp_min(0)]
@@ -72,18 +96,6 @@ def _project_scalp_line(view: PortraitView, rig: HeadRig, face_kinds: FaceKinds)
     skin = rig.faces[face_kinds.kinds == PointKind.SKIN].unique()
     pixels, _ = project_points(posed[skin], view.cameras)
     return min(float(view.landmarks[FOREHEAD, 1]), float(pixels[0, :, 1].min()))
-
-
-def _draw_faces(view: PortraitView, rig: HeadRig):  # noqa: ANN202  an array of numpy
-    camera = view.cameras
-    return rasterize_mesh(
-        rig(view.rig_params)[0].numpy(),
-        rig.faces.numpy(),
-        camera.viewmats[0].numpy(),
-        camera.Ks[0].numpy(),
-        camera.width,
-        camera.height,
-    ).face_ids
 
 
 def _spread(samples: Tensor) -> Tensor:

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
-from ..geometry.structures import Cameras, RigParams, TensorRecord, check_shape
+from ..geometry.structures import Cameras, RigParams, TensorRecord
+from ..portraits.portrait import Portrait
 from .distance_maps import carry_outwards, shrink_mask
 
-OUTER_CANTHI, BROWS, CHIN, FOREHEAD = (33, 263), (105, 334), 152, 10  # of the 468 landmarks
+OUTER_CANTHI, BROWS = (33, 263), (105, 334)  # of the 468 landmarks
 EDGE = 2  # pixels along a border of the photograph that are left out
-FRAME = 4.6  # side of the frame over the distance of the outer canthi: hair and shoulders
 
 
 @dataclass(frozen=True)
@@ -39,69 +39,47 @@ class PortraitView(TensorRecord):
 
 
 def frame_portrait(
-    pixels: Tensor,
-    landmarks: Tensor,
-    irises: Tensor,
-    matte: Tensor,
-    cameras: Cameras,
-    rig_params: RigParams,
-    *,
-    size: int = 384,
+    portrait: Portrait, cameras: Cameras, rig_params: RigParams, *, size: int = 384
 ) -> PortraitView:
     """The head of a photograph as a square picture.
 
     Args:
-        pixels: The photograph, uint8. [H, W, 3]
-        landmarks: Pixels, the centre of the first at 0.5; further columns are left out. [468, 2+]
-        irises: Likewise, of the subject's left then right eye. [2, 5, 2]
-        matte: 1 on the subject. [H, W]
+        portrait: As tracked.
         cameras: The one of the photograph, in its own pixels.
         rig_params: One frame, as fitted.
         size: Side of the frame, pixels.
 
     Raises:
-        ValueError: A tensor has another shape, or there is not exactly one camera and frame.
+        ValueError: There is not exactly one camera and one frame.
     """
-    height, width = pixels.shape[:2]
-    check_shape("pixels", pixels, (None, None, 3))
-    check_shape("landmarks", landmarks, (468, None))
-    check_shape("irises", irises, (2, 5, 2))
-    check_shape("matte", matte, (height, width))
     if len(cameras) != 1 or len(rig_params) != 1:
         raise ValueError(
             "`cameras` and `rig_params` must be those of one photograph, got "
             f"{len(cameras)} and {len(rig_params)}; frame the photographs one by one."
         )
-    left, top, side = _head_box(landmarks[:, :2])
+    left, top = (math.floor(float(edge)) for edge in portrait.frame[:2])
+    side = max(8, math.ceil(float((portrait.frame[2:] - portrait.frame[:2]).max())))
     scale = size / side
-    planes = torch.cat([pixels.float() / 255, matte[..., None].float()], dim=-1)
+    planes = torch.cat([portrait.pixels.float() / 255, portrait.matte[..., None]], dim=-1)
     framed = _resample(_cut(planes, left, top, side), size)
     image, matte = framed[..., :3], framed[..., 3]
-    inside = _resample(_cut(torch.ones(height, width, 1), left, top, side, fill=0.0), size)
+    whole = torch.ones(portrait.height, portrait.width, 1)
+    inside = _resample(_cut(whole, left, top, side, fill=0.0), size)
     # The last pixels of a photograph, and of a matte still more, are of no use.
     inside = shrink_mask(inside[..., 0] > 0.5, EDGE)
     matte = matte * inside
-    origin = landmarks.new_tensor([left, top])
+    origin = portrait.landmarks.new_tensor([left, top])
     shift = torch.tensor([[scale, 0, -scale * left], [0, scale, -scale * top], [0, 0, 1]])
     return PortraitView(
         image=image,
         foreground=carry_outwards(image, matte),
         matte=matte,
         inside=inside,
-        landmarks=(landmarks[:, :2] - origin) * scale,
-        irises=(irises - origin) * scale,
+        landmarks=(portrait.landmarks[:, :2] - origin) * scale,
+        irises=(portrait.irises - origin) * scale,
         cameras=replace(cameras, Ks=shift.to(cameras.Ks) @ cameras.Ks, width=size, height=size),
         rig_params=rig_params,
     )
-
-
-def _head_box(landmarks: Tensor) -> tuple[int, int, int]:
-    """Left, top and side of a square of whole pixels around head and shoulders."""
-    distance = float((landmarks[OUTER_CANTHI[0]] - landmarks[OUTER_CANTHI[1]]).norm())
-    side = max(8, round(FRAME * distance))
-    centre = landmarks[[*OUTER_CANTHI, CHIN, FOREHEAD]].mean(0)
-    left = math.floor(float(centre[0]) - side / 2)
-    return left, math.floor(float(centre[1]) - 0.55 * side), side
 
 
 def _cut(planes: Tensor, left: int, top: int, side: int, fill: float | None = None) -> Tensor:

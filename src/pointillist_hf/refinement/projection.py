@@ -15,16 +15,18 @@ from torch.nn.functional import normalize
 from ..geometry.cameras import project_points
 from ..geometry.structures import Cameras, CanonicalPoints, RigParams, TensorRecord
 from ..geometry.triangles import triangle_frames
-from ..rendering.mesh import rasterize_mesh
 from ..rigs.head_rig import HeadRig
 from .distance_maps import signed_distances
 from .face_kinds import FaceKinds, PointKind, find_face_kinds
 from .fill_table import build_fill_table
 from .lids import NEAR, is_folded, measure_blink
+from .mesh_pictures import at_pixels, draw_rig, is_in_frame
 from .neighbors import nearest_points
 from .placement import Placement, place_points
 
 HAIR_HEIGHT = 5e-3  # above its face, metres: farther out, a point on skin is hair
+DISC = 0.75  # radius of the disc that stands for a point, over its spacing
+MAX_SLACK = 7e-3  # metres
 MAX_DISC = 5.0  # pixels; larger discs would hide what lies beside them
 TOLERANCES = {"surface": 6e-3, "hair": 12e-3}  # behind what is nearest, metres
 MIN_FACING = {"surface": 0.25, "small": 0.05}  # lids and teeth are small and curved
@@ -97,12 +99,16 @@ def project_onto_portrait(
     spacings, mirror_ids = _measure_cloud(points.means)
     placement = place_points(points, rig, rig_params)
     seen = look_at_points(points.means, placement, normals, cameras)
-    depth = draw_depth(rig, rig_params, cameras)
+    depth, _ = draw_rig(rig, rig_params, cameras)
     depth = _draw_discs(depth, seen, spacings, kinds)
     gaps = seen.depths - at_pixels(depth, seen.pixels)
     distances = at_pixels(signed_distances(matte > 0.5), seen.pixels)
     in_frame = is_in_frame(seen.pixels, cameras, margin=1)
-    is_visible = in_frame & (distances > RIM) & is_in_front(gaps, seen.facing, kinds, small)
+    # A disc that faces the camera hides neighbours that lie farther back only for their slant.
+    slant = (1 - seen.facing.square()).clamp_min(0).sqrt() / seen.facing.clamp_min(0.3)
+    slack = (DISC * spacings * slant).clamp(max=MAX_SLACK)
+    clear = is_in_front(gaps - slack, seen.facing, kinds, small)
+    is_visible = in_frame & (distances > RIM) & clear
     own_shares, is_source = _weigh_samples(is_visible, seen.facing, distances, kinds, small)
     blink = torch.where(kinds == PointKind.SKIN, measure_blink(points, rig, rig_params.betas), 0)
     own_shares, is_source = own_shares * ~is_folded(blink), is_source & (blink < NEAR)
@@ -135,9 +141,7 @@ class Sight:
     focal: float
 
 
-def look_at_points(
-    means: Tensor, placement: Placement, normals: Tensor, cameras: Cameras
-) -> Sight:
+def look_at_points(means: Tensor, placement: Placement, normals: Tensor, cameras: Cameras) -> Sight:
     """Points at rest as one camera has them."""
     posed = placement.pose_means(means)
     pixels, depths = project_points(posed, cameras)
@@ -185,23 +189,10 @@ def _weigh_samples(
     return is_visible * slant, lends
 
 
-def draw_depth(rig: HeadRig, rig_params: RigParams, cameras: Cameras) -> Tensor:
-    """Depth of the rig's mesh in the photograph, metres; inf where it is not. [H, W]"""
-    buffers = rasterize_mesh(
-        rig(rig_params)[0].numpy(force=True),
-        rig.faces.numpy(force=True),
-        cameras.viewmats[0].numpy(force=True),
-        cameras.Ks[0].numpy(force=True),
-        cameras.width,
-        cameras.height,
-    )
-    return torch.from_numpy(buffers.depth).float()
-
-
 def _draw_discs(depth: Tensor, seen: Sight, spacings: Tensor, kinds: Tensor) -> Tensor:
     """The depth with every point as a disc that reaches its neighbours. [H, W]"""
     height, width = depth.shape
-    radii = (0.75 * spacings * seen.focal / seen.depths).clamp(1, MAX_DISC)
+    radii = (DISC * spacings * seen.focal / seen.depths).clamp(1, MAX_DISC)
     faces_us = (kinds == PointKind.HAIR) | (seen.facing > 0)
     places = seen.pixels.floor().long()
     flat = depth.flatten().clone()
@@ -217,16 +208,3 @@ def _draw_discs(depth: Tensor, seen: Sight, spacings: Tensor, kinds: Tensor) -> 
             place = (row * width + column)[drawn]
             flat.scatter_reduce_(0, place, seen.depths[drawn], "amin")
     return flat.reshape(height, width)
-
-
-def at_pixels(picture: Tensor, pixels: Tensor) -> Tensor:
-    """The value of the pixel that each point falls on, or of the nearest one. [N]"""
-    height, width = picture.shape
-    places = pixels.floor().long()
-    return picture[places[:, 1].clamp(0, height - 1), places[:, 0].clamp(0, width - 1)]
-
-
-def is_in_frame(pixels: Tensor, cameras: Cameras, margin: float) -> Tensor:
-    """Points that fall into the picture, so many pixels from its edge. [N]"""
-    limits = pixels.new_tensor([cameras.width, cameras.height]) - margin
-    return ((pixels >= margin) & (pixels < limits)).all(-1)

@@ -11,12 +11,13 @@ from torch import Tensor
 
 from ..geometry.cameras import orbit_cameras
 from ..geometry.structures import Cameras, Gaussians, TensorRecord
+from ..portraits.portrait import CHIN
 from ..rendering import rasterize
 from ..rendering.similarity import structural_similarity
 from ..rigs.head_rig import HeadRig
 from .distance_maps import blur_picture
 from .face_kinds import PointKind
-from .portrait_view import CHIN, PortraitView
+from .portrait_view import PortraitView
 
 L1_WEIGHT, SSIM_WEIGHT, ALPHA_WEIGHT = 0.8, 0.2, 0.2
 ELSEWHERE = 0.1  # weight of what is neither face nor hair

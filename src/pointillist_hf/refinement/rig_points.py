@@ -15,8 +15,9 @@ from ..geometry.triangles import triangle_frames
 from ..rigs.head_rig import HeadRig
 from .face_kinds import FaceKinds, PointKind
 from .lids import BLINK
+from .mesh_pictures import at_pixels
 from .portrait_view import PortraitView
-from .projection import HAIR_HEIGHT, at_pixels
+from .projection import HAIR_HEIGHT
 from .surface_cloud import (
     SurfaceCloud,
     disc_shapes,
@@ -25,8 +26,9 @@ from .surface_cloud import (
     split_faces,
 )
 
-
-OPEN_JAW, MOST_STRETCH = (0.3, 0.0, 0.0), 2.0  # radians; denser than that is a waste
+OPEN_JAW, MOST_STRETCH = (0.3, 0.0, 0.0), 3.0  # radians; denser than that is a waste
+STRETCH_GROWTH = 0.7  # power of the stretch by which discs are larger than their pieces
+BEHIND_LIPS = 2.5e-3  # metres by which the mouth gives way, else it shows through thin lips
 UNSEEN = 2.0  # how much farther apart points are where the photograph does not show them
 
 
@@ -45,11 +47,13 @@ def cover_faces(
     face_ids, pieces = split_faces(rest, rig.faces, spacings)
     corners = pieces @ rest[rig.faces[face_ids]]
     quats, scales = disc_shapes(corners)
-    scales = scales * find_stretch(rig, betas)[face_ids, None].sqrt()
+    scales = scales * find_stretch(rig, betas)[face_ids, None] ** STRETCH_GROWTH
     normals = smooth_normals(rest, rig.faces)[rig.faces[face_ids]]
     normals = normalize((pieces @ normals).sum(1), dim=-1)
     kinds = face_kinds.kinds[face_ids]
-    return SurfaceCloud(corners.mean(1), face_ids, quats, scales, normals, kinds)
+    means = corners.mean(1)
+    back = (kinds == PointKind.MOUTH)[:, None] * means.new_tensor([0.0, 0.0, -BEHIND_LIPS])
+    return SurfaceCloud(means + back, face_ids, quats, scales, normals, kinds)
 
 
 def choose_spacings(
@@ -92,7 +96,7 @@ def _side_lengths(rig: HeadRig, rig_params: RigParams) -> Tensor:
 def adopt_points(
     points: CanonicalPoints, rig: HeadRig, rest: Tensor, face_kinds: FaceKinds, density: float
 ) -> SurfaceCloud:
-    """A generated cloud as discs that lie like their faces.
+    """A generated cloud as discs that lie like their faces, without what stands off as hair.
 
     Args:
         points: As generated.
@@ -103,20 +107,23 @@ def adopt_points(
     """
     frames, centres, _ = triangle_frames(rest[rig.faces[points.bindings]])
     heights = ((points.means - centres) * frames[..., 1]).sum(-1)
-    kinds = face_kinds.kinds[points.bindings]
-    on_skin = (kinds == PointKind.SKIN) | (kinds == PointKind.CLOTH)
-    kinds = torch.where(on_skin & (heights > HAIR_HEIGHT), int(PointKind.HAIR), kinds)
-    radius = 0.62 * face_kinds.spacings[points.bindings] / density**0.5
-    scales = torch.stack([radius, radius, 0.2 * radius], dim=-1)
-    quats = frames_along(frames[..., 1], frames[..., 0])
-    normals = frames[..., 1]
-    return SurfaceCloud(points.means, points.bindings, quats, scales, normals, kinds)
+    # The photograph knows better where hair is.
+    lying = heights <= HAIR_HEIGHT
+    bindings, normals, edges = points.bindings[lying], frames[lying, :, 1], frames[lying, :, 0]
+    radius = 0.62 * face_kinds.spacings[bindings] / density**0.5
+    return SurfaceCloud(
+        means=points.means[lying],
+        bindings=bindings,
+        quats=frames_along(normals, edges),
+        scales=torch.stack([radius, radius, 0.2 * radius], dim=-1),
+        normals=normals,
+        kinds=face_kinds.kinds[bindings],
+    )
 
 
 def complete_faces(own: SurfaceCloud, cover: SurfaceCloud, num_faces: int) -> SurfaceCloud:
     """Those points of the cover that the cloud lacks: its points are subtracted face by face."""
-    lying = own.bindings[own.kinds != PointKind.HAIR]
-    have = torch.bincount(lying, minlength=num_faces)
+    have = torch.bincount(own.bindings, minlength=num_faces)
     # The pieces of a face follow one another; the first are those that give way.
     start = torch.searchsorted(cover.bindings, torch.arange(num_faces))
     place = torch.arange(len(cover)) - start[cover.bindings]

@@ -19,7 +19,7 @@ from ..geometry.structures import CanonicalPoints, Gaussians
 EDGE = 1.9  # longest side of a piece over the spacing: pieces have about one spacing squared
 REACH = 2.2  # radius of a disc over the standard deviation of its piece: neighbours blend
 MIN_RADIUS, THICKNESS = 4e-4, 0.2  # metres; thickness over the smaller radius
-MAX_SPLITS = 24
+MAX_SPLITS = 7  # of a face, whatever its size: 128 pieces
 
 
 @dataclass(frozen=True)

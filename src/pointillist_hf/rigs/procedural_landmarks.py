@@ -81,7 +81,7 @@ def _outline_vertices(rig: ProceduralHeadRig) -> Tensor:
 
 
 def _priors(
-    rig: HeadRig, names: tuple[str, ...], unseen: tuple[str, ...], strength: float
+    rig: ProceduralHeadRig, names: tuple[str, ...], unseen: tuple[str, ...], strength: float
 ) -> Tensor:
     return rig.v_template.new_tensor(
         [strength if name.startswith(unseen) else 1.0 for name in names]

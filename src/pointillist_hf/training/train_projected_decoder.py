@@ -15,11 +15,12 @@ from torch import Tensor, nn
 from ..geometry.cameras import project_points
 from ..geometry.structures import Cameras, Gaussians, RigParams
 from ..models.modeling_gaussian_decoder import GaussianDecoder, PointSights
+from ..portraits.portrait import CHIN, FOREHEAD
 from ..refinement.completion import complete_points
 from ..refinement.distance_maps import carry_outwards
 from ..refinement.placement import Placement, place_points
 from ..refinement.point_sights import describe_points, sample_colors
-from ..refinement.portrait_view import BROWS, CHIN, FOREHEAD, OUTER_CANTHI, PortraitView
+from ..refinement.portrait_view import OUTER_CANTHI, PortraitView
 from ..refinement.projection import ProjectedPoints, project_onto_portrait
 from ..refinement.surface_cloud import SurfaceCloud
 from ..rendering import rasterize
@@ -120,14 +121,12 @@ def view_portrait(person: Person, portrait: int, rig: HeadRig) -> PortraitView:
 
 
 def _landmarks(rig: HeadRig, rig_params: RigParams, cameras: Cameras) -> Tensor:
-    """The landmarks that completion asks for; all others lie between the eyes. [468, 2]"""
-    from_rig, _ = project_points(rig.landmarks(rig(rig_params))[0], cameras)
-    places = dict(zip(IBUG, from_rig[0], strict=True))
-    landmarks = places[NASION].repeat(NUM_LANDMARKS, 1)
-    for landmark in (*BROWS, CHIN, *OUTER_CANTHI):
-        landmarks[landmark] = places[landmark]
-    middle = (places[OUTER_CANTHI[0]] + places[OUTER_CANTHI[1]]) / 2
-    landmarks[FOREHEAD] = middle + FOREHEAD_HEIGHT * (middle - places[CHIN])
+    """The rig's own landmarks in place of the 468; those it does not have lie between the eyes."""
+    marks, _ = project_points(rig.landmarks(rig(rig_params))[0], cameras)
+    landmarks = marks[0, IBUG.index(NASION)].repeat(NUM_LANDMARKS, 1)
+    landmarks[list(IBUG)] = marks[0]
+    middle = landmarks[list(OUTER_CANTHI)].mean(0)
+    landmarks[FOREHEAD] = middle + FOREHEAD_HEIGHT * (middle - landmarks[CHIN])
     return landmarks
 
 

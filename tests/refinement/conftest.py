@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A photograph of small size with its fit, and a cloud that was completed by it."""
+
+from pathlib import Path
+
+import pytest
+
+from pointillist_hf.portraits.landmark_fit import fit_landmarks
+from pointillist_hf.portraits.portrait_tracker import PortraitTracker
+from pointillist_hf.refinement.coloring import color_points
+from pointillist_hf.refinement.completion import complete_points
+from pointillist_hf.refinement.portrait_view import frame_portrait
+from pointillist_hf.refinement.projection import project_onto_portrait
+from pointillist_hf.rigs.landmark_sources import find_landmark_places
+
+ROOT = Path(__file__).parents[2]
+SIZE, DENSITY = 128, 0.15
+
+
+@pytest.fixture(scope="session")
+def portrait():
+    tracker = PortraitTracker.from_pretrained(
+        ROOT / "model_cards/pointillist-tiny/portrait_tracker"
+    )
+    return tracker(ROOT / "examples/images/astronaut.jpg")[0]
+
+
+@pytest.fixture(scope="session")
+def portrait_fit(portrait, tiny_rig):
+    return fit_landmarks(
+        tiny_rig,
+        portrait.landmarks[None],
+        portrait.irises[None],
+        width=portrait.width,
+        height=portrait.height,
+    )
+
+
+@pytest.fixture(scope="session")
+def view(portrait, portrait_fit):
+    return frame_portrait(portrait, portrait_fit.cameras, portrait_fit.rig_params, size=SIZE)
+
+
+@pytest.fixture(scope="session")
+def cloud(view, tiny_rig):
+    places = find_landmark_places(tiny_rig)
+    return complete_points(None, view, tiny_rig, places=places, density=DENSITY)
+
+
+@pytest.fixture(scope="session")
+def projected(cloud, view, tiny_rig):
+    return project_onto_portrait(
+        cloud.points,
+        tiny_rig,
+        view.rig_params,
+        view.cameras,
+        view.matte,
+        normals=cloud.normals,
+        kinds=cloud.kinds,
+    )
+
+
+@pytest.fixture(scope="session")
+def colored(cloud, projected, view, tiny_rig):
+    return cloud.to_gaussians(color_points(cloud, projected, view, tiny_rig))
