@@ -124,6 +124,8 @@ def test_profiles_are_followed(ramp, tmp_path):
     found = np.asarray(read_picture(path)).astype(int)
     expected = ramp[..., [1, 0, 2]].astype(int)
     assert np.abs(found - expected).mean() < 2
+    again = load_image(load_image(path))  # no profile is followed twice
+    assert np.array_equal(np.asarray(again), found)
     transparent = Image.fromarray(ramp).convert("RGBA")
     transparent.putpixel((0, 0), (0, 0, 0, 0))
     path = save(transparent, tmp_path / "wide.webp", icc_profile=profile, lossless=True)

@@ -131,8 +131,8 @@ def _to_rgb(image: Image.Image, profile: bytes | None) -> Image.Image:
 
 
 def _join(image: Image.Image, alpha: np.ndarray | None) -> Image.Image:
-    if alpha is None or alpha.min() == 255:
-        return image
     image = image.copy()
-    image.putalpha(Image.fromarray(alpha))
+    image.info.pop("icc_profile", None)  # the colours are sRGB from here on
+    if alpha is not None and alpha.min() < 255:
+        image.putalpha(Image.fromarray(alpha))
     return image
