@@ -412,7 +412,7 @@ def option_cases(root: Path) -> Iterator[Case]:
                 "size": "",
                 "fps": "1.5",
                 "take-fps": "1.5",
-                "max-gap": f"0 1.5 1e30 {10**30} {2**64}",
+                "max-gap": f"0 1.5 inf 1e30 {10**30} {2**64}",
             },
         ),
         "synthesize": (

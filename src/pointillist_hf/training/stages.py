@@ -15,6 +15,7 @@ from accelerate import PartialState
 from transformers import PreTrainedModel, set_seed
 
 from ..exporters.folder_owner import own_folder
+from ..exporters.path_names import check_path_name
 from ..exporters.tensor_file import file_errors
 from ..models.modeling_conditioner import AvatarConditioner
 from ..models.modeling_gaussian_decoder import GaussianDecoder
@@ -78,6 +79,7 @@ def run_stage(
     """
     if stage not in STAGES:
         raise ValueError(f"`stage` must be one of {', '.join(STAGES)}, got {stage!r}.")
+    check_path_name("output", output)
     if size not in SIZES:
         raise ValueError(f"`size` must be one of {', '.join(SIZES)}, got {size!r}.")
     if PartialState().is_main_process:

@@ -25,6 +25,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ...exporters.path_names import check_path_name
 from ...geometry.structures import Cameras, Capture, RigParams
 from ...motion.vhap_params import read_params
 from ...portraits.picture_reading import read_picture_size
@@ -101,6 +102,8 @@ def find_captures(folders: Sequence[str | Path]) -> list[Path]:
                 f"`captures` must be captures or folders of captures, and {folder} holds none."
             )
         found += inside
+    for folder in found:
+        check_path_name("captures", folder)
     return found
 
 

@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...exporters.folder_owner import own_folder
+from ...exporters.path_names import check_path_name
 from ...geometry.cameras import orbit_cameras
 from ...geometry.number_checks import check_integer, check_number
 from ...geometry.structures import POSE_NAMES, Cameras, Capture, RigParams
@@ -109,7 +111,7 @@ def write_synthetic_captures(
     check_integer("num_identities", num_identities, 1, 10**6)
     check_integer("seed", seed, 0, 10**12)
     config, output_dir = config or SyntheticCaptureConfig(), Path(output_dir)
-    output_dir.mkdir(parents=True, exist_ok=True)
+    check_path_name("output_dir", output_dir)
     seeds = range(seed, seed + num_identities)
     folders = {s: output_dir / _capture_name(s) for s in seeds}
     missing = [s for s in seeds if not folders[s].exists()]
@@ -117,8 +119,10 @@ def write_synthetic_captures(
         if folder.exists():
             _check_capture(folder, config)
     work = partial(_write_person, output_dir=output_dir, config=config)
-    for _ in run_jobs(work, missing, num_proc=num_proc, unit="person", show_progress=show_progress):
-        pass
+    bar = {"unit": "person", "show_progress": show_progress}
+    with own_folder(output_dir):
+        for _ in run_jobs(work, missing, num_proc=num_proc, **bar):
+            pass
     return list(folders.values())
 
 

@@ -14,6 +14,8 @@ from pathlib import Path
 import torch
 from tqdm.auto import tqdm
 
+from ...exporters.folder_owner import own_folder
+from ...exporters.path_names import check_path_name
 from ...rendering.similarity import psnr
 from ..captures.reading import capture_digest, read_capture
 from ..rig_reference import match_rig, open_rig
@@ -53,11 +55,15 @@ def fit_capture(
         device: "cuda" draws with gsplat.
         show_progress: Whether to draw a bar with PSNR and number of splats.
 
+    Raises:
+        BlockingIOError: Another process fits into the same folder.
+
     Returns:
         Figures: see `measure`. Empty for a fit that was finished before.
     """
     capture_dir, output_dir = Path(capture_dir), Path(output_dir)
     check_device(device)
+    check_path_name("output_dir", output_dir)
     config = config or FitConfig()
     capture = read_capture(capture_dir)
     origin = {"capture_digest": capture_digest(capture), "config": asdict(config)}
@@ -70,24 +76,25 @@ def fit_capture(
     )
     fit = Fit(match_rig(capture, rig), rig, config, device=device)
     fit.state.origin = origin
-    checkpoint = output_dir / CHECKPOINT_FILE
-    if checkpoint.is_file():
-        fit.state.restore(checkpoint)
-    seconds = _run(fit, checkpoint, show_progress)
-    figures = measure(fit)
-    person = FittedPerson(
-        splats=fit.detached_splats(),
-        rig=rig.to("cpu"),
-        rig_params=fit.detached_params(),
-        static_offset=fit.static_offset.cpu(),
-        notes={
-            "capture": relative_to(capture_dir, output_dir),
-            **origin,
-            "figures": figures,
-        },
-    )
-    write_fit(person, output_dir, iteration=config.num_steps)
-    checkpoint.unlink(missing_ok=True)
+    with own_folder(output_dir):
+        checkpoint = output_dir / CHECKPOINT_FILE
+        if checkpoint.is_file():
+            fit.state.restore(checkpoint)
+        seconds = _run(fit, checkpoint, show_progress)
+        figures = measure(fit)
+        person = FittedPerson(
+            splats=fit.detached_splats(),
+            rig=rig.to("cpu"),
+            rig_params=fit.detached_params(),
+            static_offset=fit.static_offset.cpu(),
+            notes={
+                "capture": relative_to(capture_dir, output_dir),
+                **origin,
+                "figures": figures,
+            },
+        )
+        write_fit(person, output_dir, iteration=config.num_steps)
+        checkpoint.unlink(missing_ok=True)
     return figures | {"num_points": len(person.splats), "seconds": seconds}
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import torch
 
+from ...exporters.folder_owner import own_folder
+from ...exporters.path_names import check_path_name
 from ...geometry.number_checks import check_integer
 from ...geometry.structures import CanonicalPoints
 from ...models.tokenization_points import PointTokenizer, TokenLayout
@@ -19,7 +21,7 @@ from ..population.photography import light_of, take_portraits, take_views
 from ..population.subject import build_subject
 from ..rig_reference import rig_hash
 from ..work_pool import run_jobs
-from .dataset import DatasetCard, shard_paths, write_header, write_rows
+from .dataset import DatasetCard, check_card, shard_paths, write_header, write_rows
 from .rows import TokenisedPerson, build_row
 
 LICENCE = "apache-2.0"
@@ -118,12 +120,16 @@ def build_synthetic_dataset(
         ValueError: The folder holds a data set of another configuration.
     """
     config, output_dir = config or SyntheticDatasetConfig(), Path(output_dir)
+    check_path_name("output_dir", output_dir)
     rig = ProceduralHeadRig(config.resolution)
-    write_header(output_dir, _card(config, rig), config.build_tokenizer(rig), rig)
-    missing = [s for s in list_shards(output_dir, config) if not s.path.exists()]
-    work = partial(write_shard, config=config)
-    for _ in run_jobs(work, missing, num_proc=num_proc, unit="shard", show_progress=show_progress):
-        pass
+    card, tokenizer = _card(config, rig), config.build_tokenizer(rig)
+    check_card(output_dir, card, tokenizer)
+    with own_folder(output_dir):
+        write_header(output_dir, card, tokenizer, rig)
+        missing = [s for s in list_shards(output_dir, config) if not s.path.exists()]
+        work, bar = partial(write_shard, config=config), {"show_progress": show_progress}
+        for _ in run_jobs(work, missing, num_proc=num_proc, unit="shard", **bar):
+            pass
     return output_dir
 
 

@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
+from ...exporters.folder_owner import own_folder
+from ...exporters.path_names import check_path_name
 from ...rigs.head_rig import HeadRig
 from ..fitting.fits import FIT_FILE, fit_digest, read_fit, read_notes
 from ..rig_reference import open_rig, rig_hash
@@ -73,10 +75,12 @@ def tokenize_fits(
         What was left out: fit to message.
 
     Raises:
+        BlockingIOError: Another process writes to the folder.
         ValueError: There is no fit, names are not unique, or the folder holds another data set.
     """
     config, output_dir = config or TokenizeConfig(), Path(output_dir)
     folders = find_fits(fits)
+    check_path_name("output_dir", output_dir)
     digests = {name: _digest(folder) for name, folder in folders}
     splits = choose_splits([name for name, _ in folders], config.num_test)
     flame = {"flame_path": flame_path, "flame_version": flame_version}
@@ -89,33 +93,42 @@ def tokenize_fits(
         return {}
     tokenizer = config.build_tokenizer(rig)
     check_card(output_dir, card, tokenizer)
-    rows_dir.mkdir(parents=True, exist_ok=True)  # first: it says that the folder is not complete
-    write_header(output_dir, card, tokenizer, rig)
-    paths = {name: _row_path(rows_dir, name, splits[name], digests[name]) for name, _ in folders}
-    jobs = [Job(name, folder, splits[name], paths[name]) for name, folder in folders]
-    missing = [job for job in jobs if not job.path.exists()]
-    work = partial(
-        _try_row,
-        config=config,
-        captures_dir=captures_dir,
-        flame=flame,
-        expected_hash=rig_hash(rig),
-    )
-    outcomes = run_jobs(work, missing, num_proc=num_proc, unit="fit", show_progress=show_progress)
-    failed = {str(job.folder): problem for job, problem in outcomes if problem is not None}
-    for folder, problem in failed.items():
-        logger.error("%s is left out: %s", folder, problem)
-    done = [name for name, path in paths.items() if path.exists()]
-    lacking = {*card.splits} - {splits[name] for name in done}
+    with own_folder(output_dir):
+        # First: it says that the folder is not complete.
+        rows_dir.mkdir(parents=True, exist_ok=True)
+        write_header(output_dir, card, tokenizer, rig)
+        paths = {
+            name: _row_path(rows_dir, name, splits[name], digests[name]) for name, _ in folders
+        }
+        jobs = [Job(name, folder, splits[name], paths[name]) for name, folder in folders]
+        missing = [job for job in jobs if not job.path.exists()]
+        work = partial(
+            _try_row,
+            config=config,
+            captures_dir=captures_dir,
+            flame=flame,
+            expected_hash=rig_hash(rig),
+        )
+        outcomes = run_jobs(
+            work, missing, num_proc=num_proc, unit="fit", show_progress=show_progress
+        )
+        failed = {str(job.folder): problem for job, problem in outcomes if problem is not None}
+        for folder, problem in failed.items():
+            logger.error("%s is left out: %s", folder, problem)
+        done = [name for name, path in paths.items() if path.exists()]
+        _refuse_empty_splits({*card.splits} - {splits[name] for name in done}, failed)
+        _write_shards(output_dir, paths, done, splits, config)
+        if not failed:
+            shutil.rmtree(rows_dir)
+        return failed
+
+
+def _refuse_empty_splits(lacking: set[str], failed: dict[str, str]) -> None:
     if lacking:
         raise ValueError(
             f"No fit of split {' and '.join(sorted(lacking))} can be read; the last: "
             f"{': '.join(failed.popitem())}"
         )
-    _write_shards(output_dir, paths, done, splits, config)
-    if not failed:
-        shutil.rmtree(rows_dir)
-    return failed
 
 
 def find_fits(folders: Sequence[str | Path]) -> list[tuple[str, Path]]:
@@ -131,6 +144,8 @@ def find_fits(folders: Sequence[str | Path]) -> list[tuple[str, Path]]:
         if not inside:
             raise ValueError(f"`fits` must be folders of fits, and there is none in {folder}.")
         found += [(path.resolve().name, path) for path in inside]
+    for _, path in found:
+        check_path_name("fits", path)
     names = [name for name, _ in found]
     if not found or len({*names}) < len(names):
         raise ValueError(f"`fits` must be at least one, of different names; got {names}.")
