@@ -17,6 +17,7 @@ from transformers import PreTrainedConfig
 from ..geometry.number_checks import check_integer
 
 WEIGHTS_FILE = "model.safetensors"
+FLOATS = ("F", "BF")  # how the types of floats begin
 # From so many times the file's weights, and some, it is not worth while to name what is missing.
 ROOM, MIN_ROOM = 4, 2**24
 # Sizes in configurations, at any depth, and the largest that are not a typing mistake.
@@ -93,7 +94,11 @@ def _check_folder(cls: type[nn.Module], folder: Path) -> None:
     if not (folder / WEIGHTS_FILE).is_file():
         return
     with safe_open(folder / WEIGHTS_FILE, "pt") as file:
-        shapes = [file.get_slice(name).get_shape() for name in file.keys()]  # noqa: SIM118
+        slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+        shapes = [one.get_shape() for one in slices.values()]
+        others = [name for name, one in slices.items() if not one.get_dtype().startswith(FLOATS)]
+    if others:
+        raise ValueError(f"weights must be floating point, and `{others[0]}` are not")
     found = sum(math.prod(shape) for shape in shapes)
     with torch.device("meta"):
         wanted = sum(parameter.numel() for parameter in cls(config).parameters())

@@ -164,7 +164,11 @@ class PointTokenizer(PreTrainedTokenizer):
             self.layout.eos_token_id: "</s>",
             self.layout.pad_token_id: "<pad>",
         }
-        kwargs = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", **kwargs}
+        names = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>"}
+        for name, fixed in names.items():
+            if str(kwargs.get(name, fixed)) != fixed:
+                raise ValueError(f"`{name}` must be {fixed!r}, got {kwargs[name]!r}.")
+        kwargs = {**kwargs, **names}
         super().__init__(
             num_bins=num_bins,
             num_faces=num_faces,

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from ...exporters.atomic_file import write_atomically
+from ...exporters.json_file import read_json_object
 from ...exporters.ply import read_bound_ply, write_bound_ply
 from ...geometry.structures import BoundSplats, RigParams
 from ...motion.vhap_params import match_static_offset, read_params, write_params
@@ -132,12 +133,18 @@ def read_notes(folder: str | Path) -> dict[str, object]:
     path = Path(folder) / FIT_FILE
     if not path.is_file():
         return {}
-    try:
-        notes = json.loads(path.read_text())
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path} cannot be read as JSON: {error}.") from error
-    if not isinstance(notes, dict) or notes.get("format_version") != FORMAT_VERSION:
-        raise ValueError(f"{path} must be of format version {FORMAT_VERSION}.")
+    notes = read_json_object(path)
+    if notes.get("format_version") != FORMAT_VERSION:
+        raise ValueError(
+            f"`format_version` of {path} must be {FORMAT_VERSION}, got "
+            f"{notes.get('format_version')!r}; fit the capture again."
+        )
+    for name, kind in (("iteration", int), ("capture", str)):
+        if not isinstance(notes.get(name, kind()), kind):
+            raise ValueError(
+                f"`{name}` of {path} must be of type {kind.__name__}, got {notes[name]!r}; fit the "
+                "capture again."
+            )
     return notes
 
 
