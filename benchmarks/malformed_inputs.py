@@ -142,7 +142,8 @@ JSON_TEXTS = {
 # What configurations hold besides, and nothing depends on.
 NEUTRAL = {
     "architectures", "dtype", "initializer_range", "transformers_version", "model_type",
-    "image_processor_type", "bos_token_id", "eos_token_id", "pad_token_id", "backend"}  # fmt: skip
+    "image_processor_type", "bos_token_id", "eos_token_id", "pad_token_id", "backend",
+    "added_tokens_decoder"}  # fmt: skip
 INDISPENSABLE = {"avatar.json", "fit.json", "transforms_train.json"}
 JSON_VALUES = {
     "null": None,

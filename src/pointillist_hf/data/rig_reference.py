@@ -13,6 +13,7 @@ import torch
 from torch.nn.functional import pad
 
 from ..exporters.json_file import read_json_object
+from ..exporters.tensor_file import read_tensor_names
 from ..geometry.structures import Capture
 from ..rigs.array_checks import check_rig_arrays
 from ..rigs.flame.model_file import OFFICIAL_NAMES
@@ -20,6 +21,7 @@ from ..rigs.flame_rig import PATH_VARIABLE, FlameHeadRig
 from ..rigs.head_rig import HeadRig
 from ..rigs.procedural_rig import ProceduralHeadRig
 
+ARRAYS_FILE = "diffusion_pytorch_model.safetensors"  # of a saved rig
 HASHED_ARRAYS = ("v_template", "faces", "shapedirs", "exprdirs", "lbs_weights")
 
 
@@ -117,6 +119,8 @@ def open_saved_rig(folder: str | Path) -> HeadRig:
     classes = {cls.__name__: cls for cls in (ProceduralHeadRig, FlameHeadRig)}
     if not isinstance(name, str) or name not in classes:
         raise ValueError(f"{path} is of a rig that is not known: {name!r}.")
+    if name == ProceduralHeadRig.__name__:
+        read_tensor_names(Path(folder) / ARRAYS_FILE)  # whose errors say more than diffusers'
     rig = classes[name].from_pretrained(folder)
     check_rig_arrays(rig)
     return rig
