@@ -143,7 +143,7 @@ JSON_TEXTS = {
 NEUTRAL = {
     "architectures", "dtype", "initializer_range", "transformers_version", "model_type",
     "image_processor_type", "bos_token_id", "eos_token_id", "pad_token_id", "backend",
-    "added_tokens_decoder"}  # fmt: skip
+    "added_tokens_decoder", "model_max_length"}  # fmt: skip
 INDISPENSABLE = {"avatar.json", "fit.json", "transforms_train.json"}
 JSON_VALUES = {
     "null": None,

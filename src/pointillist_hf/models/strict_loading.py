@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import PreTrainedConfig
 
-from ..geometry.number_checks import check_integer
+from ..geometry.number_checks import check_integer, check_number
 
 WEIGHTS_FILE = "model.safetensors"
 FLOATS = ("F", "BF")  # how the types of floats begin
@@ -28,6 +28,13 @@ LIMITS = {
     "num_betas": 2**12, "num_expressions": 2**12, "cross_attention_size": 2**16,
     "generator_hidden_size": 2**16, "depth_hidden_size": 2**16, "depth_num_hidden_layers": 1024,
     "depth_num_attention_heads": 1024, "depth_intermediate_size": 2**18, "sliding_window": 2**24,
+}  # fmt: skip
+# Likewise of numbers that need not be whole: least and largest value.
+RANGES = {
+    "rope_theta": (1, 1e12), "rms_norm_eps": (0, 1), "layer_norm_eps": (0, 1),
+    "attention_dropout": (0, 1), "attention_probs_dropout_prob": (0, 1),
+    "hidden_dropout_prob": (0, 1), "drop_path_rate": (0, 1), "layerscale_value": (-1e3, 1e3),
+    "max_angle": (1e-3, math.pi), "max_offset": (0, 1), "max_scale": (0, 10), "bin_size": (0, 10),
 }  # fmt: skip
 # What transformers, safetensors and json raise of a folder that is no whole model.
 DAMAGE = (
@@ -74,12 +81,14 @@ def check_loading(model: nn.Module, info: Mapping[str, Collection]) -> None:
 
 
 def check_sizes(config: Mapping[str, object]) -> None:
-    """Refuses configurations with sizes that no network has, before memory is taken for them."""
+    """Refuses configurations with sizes and numbers that no network has, before it is made."""
     for name, value in config.items():
         if isinstance(value, Mapping):
             check_sizes(value)
         elif name in LIMITS and value is not None:
             check_integer(name, value, 0 if name.endswith("layers") else 1, LIMITS[name])
+        elif name in RANGES or isinstance(value, float):
+            check_number(name, value, *RANGES.get(name, ()))
 
 
 def _check_folder(cls: type[nn.Module], folder: Path) -> None:

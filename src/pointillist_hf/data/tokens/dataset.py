@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import tempfile
 from collections.abc import Mapping
@@ -28,6 +29,7 @@ from .row_checks import check_columns
 from .rows import FEATURES, MAX_VOCABULARY, SCHEMA_VERSION
 
 CARD_FILE = "README.md"
+PARQUET_MARK, MIN_PARQUET = b"PAR1", 12  # at both ends of a file; bytes
 PLAIN = re.compile(r"[a-z][a-z0-9.+-]*")  # what YAML takes for a string without quotes
 NO_LICENCE = re.compile(r"^license:\s*[\"']?other[\"']?\s*$", re.MULTILINE | re.IGNORECASE)
 # What datasets, pyarrow and PIL raise of damaged files.
@@ -137,6 +139,8 @@ def load_token_dataset(folder: str | Path, split: str) -> Dataset:
             f"`folder` must hold {split}-*.parquet files, and there are none in {folder}. Make a "
             "data set with `pointillist-hf tokenize` or examples/make_dataset.py."
         )
+    for path in sorted(folder.glob(f"{split}-*.parquet")):
+        _check_file(path)
     try:
         rows = load_dataset(str(folder), split=split)
     except DAMAGE as error:
@@ -149,6 +153,21 @@ def load_token_dataset(folder: str | Path, split: str) -> Dataset:
     if not len(rows):
         raise ValueError(f"`folder` must hold people, and split {split} of {folder} has none.")
     return rows
+
+
+def _check_file(path: Path) -> None:
+    """Refuses what is no whole Parquet: datasets may take rows from its cache without a look."""
+    marks, size = (b"", b""), path.stat().st_size
+    if path.is_file() and size >= MIN_PARQUET:
+        with path.open("rb") as file:
+            start = file.read(len(PARQUET_MARK))
+            file.seek(-len(PARQUET_MARK), os.SEEK_END)
+            marks = start, file.read()
+    if marks != (PARQUET_MARK, PARQUET_MARK):
+        raise ValueError(
+            f"`folder` must hold whole Parquet files, and {path} cannot be read as one: it is cut "
+            "off, or a Git LFS pointer. Make or download it again."
+        )
 
 
 def open_tokenizer(folder: str | Path) -> PointTokenizer:
