@@ -13,6 +13,7 @@ from dataclasses import dataclass, fields
 
 from transformers import HfArgumentParser
 
+from pointillist_hf.cli_errors import one_line_errors
 from pointillist_hf.training.loop import LoopConfig
 from pointillist_hf.training.stages import STAGES, run_stage
 
@@ -45,8 +46,13 @@ class Arguments:
 
 def main() -> None:
     arguments = HfArgumentParser(Arguments).parse_args_into_dataclasses()[0]
+    with one_line_errors():
+        train(arguments)
+
+
+def train(arguments: Arguments) -> None:
     if arguments.stage not in STAGES:
-        raise SystemExit(f"--stage must be one of {', '.join(STAGES)}, got {arguments.stage!r}.")
+        raise ValueError(f"`stage` must be one of {', '.join(STAGES)}, got {arguments.stage!r}.")
     same = {f.name: getattr(arguments, f.name, None) for f in fields(LoopConfig)}
     given = {name: value for name, value in same.items() if value not in (None, -1)}
     config = LoopConfig(

@@ -19,12 +19,12 @@ FLOORS = (
     {"decoding"},
     {"avatar.py"},
     {"refinement"},
-    {"pipeline_avatar.py", "pipeline_inputs.py", "pipeline_output.py", "pipeline_steps.py"}
-    | {"registration.py"},
+    {"pipeline_avatar.py", "pipeline_inputs.py", "pipeline_output.py", "pipeline_parts.py"}
+    | {"pipeline_steps.py", "registration.py"},
     {"data"},
     {"training"},
     {"evaluation"},
-    {"cli.py", "__init__.py"},
+    {"cli.py", "cli_errors.py", "__init__.py"},
 )
 FILES_OF_ROOT = {name for names in FLOORS for name in names if name.endswith(".py")}
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
@@ -45,10 +45,10 @@ HOMES = {
     "cv2": {"portraits"},
     "imageio_ffmpeg": {"exporters"},
     "diffusers": {"rigs", "portraits"}
-    | {"pipeline_avatar.py", "pipeline_output.py", "registration.py"},
+    | {"pipeline_avatar.py", "pipeline_output.py", "pipeline_parts.py", "registration.py"},
     "transformers": {"portraits", "models", "decoding", "training", "registration.py"},
     "huggingface_hub": {"models", "data/tokens"},
-    "safetensors": {"rigs/flame", "exporters", "data/fitting", "training"},
+    "safetensors": {"rigs/flame", "exporters", "models", "data/fitting", "training"},
     "datasets": {"data/tokens"},
     "accelerate": {"training"},
     "typer": {"cli.py"},

@@ -7,12 +7,13 @@ take seconds to load.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from typer.core import TyperGroup
+
+from .cli_errors import one_line_errors
 
 DEFAULT_MODEL = Path("model_cards/pointillist-tiny")  # from the root of the repository
 TURNTABLE_FRAMES = 36
@@ -23,14 +24,8 @@ class OneLineErrors(TyperGroup):
 
     def invoke(self, ctx: typer.Context) -> object:
         """Runs the subcommand."""
-        try:
+        with one_line_errors():
             return super().invoke(ctx)
-        except (OSError, ValueError, TypeError, ImportError) as error:
-            typer.echo(f"Error: {' '.join(str(error).split())}", err=True)
-            raise typer.Exit(2) from error
-        except KeyboardInterrupt as error:
-            typer.echo("Interrupted.", err=True)
-            raise typer.Exit(130) from error
 
 
 app = typer.Typer(
@@ -94,7 +89,7 @@ def make_avatar(
     result.avatar.export(output / "avatar.html", title=image.stem)
     azimuths = [360 * i / TURNTABLE_FRAMES for i in range(TURNTABLE_FRAMES)]
     write_gif(result.avatar.render(orbit_cameras(azimuths)), output / "turntable.gif")
-    typer.echo(f"{len(result.avatar)} points in {output}")
+    typer.echo(f"{len(result.avatar)} points in {typer.format_filename(output)}")
     for step, seconds in result.timings.items():
         typer.echo(f"{seconds:8.2f} s  {step}")
 
@@ -148,8 +143,8 @@ def animate_avatar(
         percent=percent,
         max_gap=max_gap,
     )
-    frames = person.animate(rig_params)
     view = orbit_cameras([0.0], width=size, height=size)
+    frames = person.animate(rig_params)
     frames.export(output, view, fps=fps, frame_format=frame_format)
     typer.echo(f"{len(frames)} frames in {typer.format_filename(output)}")
 
@@ -206,9 +201,11 @@ def show_info(
 
 
 def _describe_pipeline(path: Path) -> None:
-    index = json.loads((path / "model_index.json").read_text())
+    from .exporters.json_file import read_json_object
+
+    index = read_json_object(path / "model_index.json")
     typer.echo(f"pipeline {index.get('_class_name')}")
-    components = {name: value[1] for name, value in index.items() if isinstance(value, list)}
+    components = {k: v[1] for k, v in index.items() if isinstance(v, list) and len(v) == 2}
     for name, class_name in components.items():
         files = [file for file in (path / name).rglob("*") if file.is_file()]
         megabytes = sum(file.stat().st_size for file in files) / 1e6
@@ -219,19 +216,23 @@ def _describe_pipeline(path: Path) -> None:
 
 
 def _describe_dataset(path: Path, split: str, row: int, picture: Path | None) -> None:
-    from .data.tokens.dataset import load_token_dataset
+    from .data.rig_reference import open_saved_rig
+    from .data.tokens.dataset import load_token_dataset, open_tokenizer, read_row
+    from .data.tokens.row_checks import check_data_set, check_row
     from .data.tokens.row_picture import draw_row
 
     rows = load_token_dataset(path, split)
     typer.echo(f"data set; {len(rows)} people in split {split}")
     if not 0 <= row < len(rows):
         raise ValueError(f"`--row` must be 0 to {len(rows) - 1}, got {row}.")
-    person = rows[row]
+    person, tokenizer, rig = read_row(rows, row), open_tokenizer(path), open_saved_rig(path / "rig")
+    check_data_set(tokenizer, rig, path)
+    check_row(person, tokenizer, rig)
     for name in ("identity", "source", "licence", "rig_hash", "num_points"):
         typer.echo(f"{name}: {person[name]}")
     if picture is not None:
         draw_row(person, path, picture)
-        typer.echo(f"{picture} written")
+        typer.echo(f"{typer.format_filename(picture)} written")
 
 
 @app.command("convert-flame")
@@ -265,7 +266,7 @@ def synthesize_captures(
 
     config = SyntheticCaptureConfig(resolution, image_size, num_timesteps, num_cameras)
     write_synthetic_captures(output, num_identities, config, seed=seed, num_proc=num_proc)
-    typer.echo(f"{num_identities} captures in {output}")
+    typer.echo(f"{num_identities} captures in {typer.format_filename(output)}")
 
 
 @app.command("fit")
@@ -276,6 +277,9 @@ def fit_people(
     num_steps: Annotated[int | None, typer.Option(help="Other than the preset's.")] = None,
     max_points: Annotated[int | None, typer.Option(help="Most points of a person.")] = None,
     flame: Annotated[Path | None, typer.Option(help="Your FLAME model.")] = None,
+    flame_version: Annotated[
+        str | None, typer.Option(help="2020, 2023, 2023_no_jaw or 2023_open; default: by name.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="The same seed gives the same fit.")] = 0,
     num_proc: Annotated[int, typer.Option(help="People at the same time.")] = 1,
     device: Annotated[str, typer.Option(help="cpu, or cuda, which draws with gsplat.")] = "cpu",
@@ -288,8 +292,18 @@ def fit_people(
     given = {"num_steps": num_steps, "max_points": max_points, "seed": seed}
     config = FitConfig.preset(preset, **{k: v for k, v in given.items() if v is not None})
     found = find_captures(captures)
-    failed = fit_captures(found, output, config, flame_path=flame, num_proc=num_proc, device=device)
-    typer.echo(f"{len(found) - len(failed)} of {len(found)} fits in {output}")
+    failed = fit_captures(
+        found,
+        output,
+        config,
+        flame_path=flame,
+        flame_version=flame_version,
+        num_proc=num_proc,
+        device=device,
+    )
+    typer.echo(
+        f"{len(found) - len(failed)} of {len(found)} fits in {typer.format_filename(output)}"
+    )
     _report_failures(failed)
 
 
@@ -311,6 +325,9 @@ def tokenize_people(
         Path | None, typer.Option(help="Folder of captures, if fits do not say where it is.")
     ] = None,
     flame: Annotated[Path | None, typer.Option(help="Your FLAME model.")] = None,
+    flame_version: Annotated[
+        str | None, typer.Option(help="2020, 2023, 2023_no_jaw or 2023_open; default: by name.")
+    ] = None,
     num_proc: Annotated[int, typer.Option(help="Processes.")] = 1,
 ) -> None:
     """Make a tokenised data set of fits; an interrupted run goes on."""
@@ -328,9 +345,15 @@ def tokenize_people(
         licence=licence,
     )
     failed = tokenize_fits(
-        fits, output, config, captures_dir=captures, flame_path=flame, num_proc=num_proc
+        fits,
+        output,
+        config,
+        captures_dir=captures,
+        flame_path=flame,
+        flame_version=flame_version,
+        num_proc=num_proc,
     )
-    typer.echo(f"data set in {output}")
+    typer.echo(f"data set in {typer.format_filename(output)}")
     _report_failures(failed)
 
 

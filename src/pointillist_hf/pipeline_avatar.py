@@ -22,6 +22,7 @@ from .models.modeling_rig_regressor import RigRegressor
 from .models.tokenization_points import PointTokenizer
 from .pipeline_inputs import list_copies
 from .pipeline_output import AvatarPipelineOutput
+from .pipeline_parts import DAMAGE, check_parts, check_settings, resolve_dtype
 from .pipeline_steps import PipelineSteps
 from .portraits.image_processing_portrait import PortraitImageProcessor, PortraitInput
 from .portraits.portrait_tracker import PortraitTracker
@@ -110,6 +111,8 @@ class AvatarPipeline(PipelineSteps, DiffusionPipeline):
             refine_steps=refine_steps,
             view_size=view_size,
         )
+        check_parts(self)
+        check_settings(self)
         looks = gaussian_decoder.config.image_inputs == "projected"
         if (complete_points or looks) and portrait_tracker is None:
             raise ValueError(
@@ -124,9 +127,22 @@ class AvatarPipeline(PipelineSteps, DiffusionPipeline):
         """The pipeline of a folder or Hub id, in float32 unless `dtype` says otherwise.
 
         Weights are stored in bfloat16 to be small; most CPUs compute with it several times slower.
+
+        Raises:
+            OSError: There is no such pipeline, or a file of it is missing.
+            ValueError: A part is damaged, or was made for others than the pipeline's.
         """
-        kwargs = {"dtype": torch.float32, **kwargs}
-        return super().from_pretrained(str(pretrained_model_name_or_path), **kwargs)
+        kwargs, source = resolve_dtype(kwargs), str(pretrained_model_name_or_path)
+        try:
+            return super().from_pretrained(source, **kwargs)
+        except (*DAMAGE, OSError) as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                raise  # the disk's, not the hub library's words for missing files
+            kind = OSError if isinstance(error, OSError) else ValueError
+            raise kind(
+                f"`pretrained_model_name_or_path` must be a whole pipeline, and {source} holds "
+                f"none: {' '.join(str(error).split()) or type(error).__name__}"
+            ) from error
 
     @torch.no_grad()
     def __call__(

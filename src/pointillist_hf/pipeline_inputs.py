@@ -7,8 +7,11 @@ from collections.abc import Sequence
 
 from torch import Tensor, arange
 
+from .geometry.number_checks import check_finite, check_integer, check_seed
 from .geometry.structures import Cameras, RigParams
 from .rigs.head_rig import HeadRig
+
+MAX_AVATARS = 4096  # of a portrait
 
 
 def check_tracking(
@@ -25,6 +28,9 @@ def check_tracking(
             raise ValueError(
                 f"`rig_params` must hold one frame per portrait, got {len(rig_params)} for {count}."
             )
+    if cameras is not None:
+        check_finite("cameras.viewmats", cameras.viewmats)
+        check_finite("cameras.Ks", cameras.Ks)
     if cameras is not None and (rig_params is None or len(cameras) != count):
         raise ValueError(
             "`cameras` must come with `rig_params`, one for each portrait, got "
@@ -36,14 +42,16 @@ def list_seeds(seed: int | Sequence[int], count: int) -> list[int]:
     """One seed per portrait.
 
     Raises:
-        ValueError: There are more or fewer.
+        ValueError: There are more or fewer, or one is none.
     """
-    seeds = [seed] * count if isinstance(seed, int) else list(seed)
+    # A number of numpy or torch is no sequence, whatever it can be asked.
+    is_one = not hasattr(seed, "__len__") or getattr(seed, "ndim", 1) == 0
+    seeds = [seed] * count if is_one else list(seed)
     if len(seeds) != count:
         raise ValueError(
             f"`seed` must be one number or one per portrait, got {len(seeds)} for {count}."
         )
-    return seeds
+    return [check_seed("seed", one) for one in seeds]
 
 
 def list_copies(count: int, num_return_sequences: int) -> Tensor:
@@ -52,6 +60,7 @@ def list_copies(count: int, num_return_sequences: int) -> Tensor:
     Raises:
         ValueError: There would be no avatar.
     """
-    if num_return_sequences < 1:
-        raise ValueError(f"`num_return_sequences` must be at least 1, got {num_return_sequences}.")
+    num_return_sequences = check_integer(
+        "num_return_sequences", num_return_sequences, 1, MAX_AVATARS
+    )
     return arange(count).repeat_interleave(num_return_sequences)

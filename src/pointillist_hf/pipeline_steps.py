@@ -10,9 +10,12 @@ from torch import Tensor
 
 from .avatar import Avatar
 from .decoding.generation import PointGenerationOutput, generate_points
+from .decoding.grammar import MAX_POINTS
 from .decoding.streamers import PointCounter, StreamerGroup
+from .geometry.number_checks import check_integer
 from .geometry.structures import Cameras, CanonicalPoints, Gaussians, RigParams, join_params
 from .pipeline_inputs import check_tracking, list_seeds
+from .pipeline_parts import MAX_REFINE_STEPS
 from .portraits.image_processing_portrait import PortraitInput
 from .refinement.avatar_refinement import refine_avatar
 from .refinement.completion import complete_points
@@ -42,7 +45,8 @@ class PipelineSteps:
                 "`rig_params` must be given: this pipeline has no `portrait_tracker` and no "
                 "`rig_regressor` to find them."
             )
-        if refine_steps < 0 or (refine_steps and self.portrait_tracker is None):
+        check_integer("refine_steps", refine_steps, 0, MAX_REFINE_STEPS)
+        if refine_steps and self.portrait_tracker is None:
             raise ValueError(
                 "`refine_steps` must be 0 or more, and 0 without a `portrait_tracker`, "
                 f"got {refine_steps}."
@@ -143,7 +147,7 @@ class PipelineSteps:
         for name in ("grammar", "temperature", "min_p", "max_points"):
             if sampling.get(name) is None:
                 sampling[name] = self.config[name]
-        most = sampling["max_points"]
+        most = check_integer("max_points", sampling["max_points"], 1, MAX_POINTS)
         with self.progress_bar(total=len(context) * most) as bar:
             bar.unit = " points"
             counter = PointCounter(bar.update, self.tokenizer.layout.bos_token_id)

@@ -246,7 +246,7 @@ def test_tracking_is_refined_and_shape_is_not():
     ("changes", "message"),
     [
         ({"num_steps": 0}, "`num_steps`"),
-        ({"sh_degree": 4}, "`sh_degree` must be 0 to 3"),
+        ({"sh_degree": 4}, "`sh_degree` must be a whole number, 0 to 3"),
         ({"prune_rule": "some"}, "`prune_rule`"),
         ({"init_opacity": 1.0}, "`init_opacity`"),
     ],

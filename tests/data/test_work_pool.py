@@ -31,5 +31,5 @@ def test_an_error_ends_the_run(num_proc, tmp_path):
 
 
 def test_no_process_is_refused():
-    with pytest.raises(ValueError, match="`num_proc` must be at least 1"):
+    with pytest.raises(ValueError, match="`num_proc` must be a whole number, 1 to"):
         list(run_jobs(note_job, [1], num_proc=0))

@@ -186,7 +186,7 @@ def test_random_walks_become_avatars_that_render(tiny_tokenizer, tiny_decoder, t
     ("kwargs", "message"),
     [
         ({"level": "none"}, "`grammar` must be 'types' or 'full', got 'none'"),
-        ({"max_points": 0}, "`max_points` must be at least 1"),
+        ({"max_points": 0}, "`max_points` must be a whole number, 1 to"),
         ({"min_points": 5, "max_points": 4}, "at least `min_points`, got 4 and 5"),
         ({"min_points": -1}, "`min_points`"),
     ],
@@ -249,9 +249,21 @@ def test_draws_leave_the_global_random_state_alone():
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
-@pytest.mark.parametrize("kwargs", [{"temperature": -1.0}, {"min_p": 1.5}, {"min_p": -0.1}])
+@pytest.mark.parametrize(
+    "kwargs",
+    [
+        {"temperature": -1.0},
+        {"temperature": float("nan")},
+        {"temperature": float("inf")},
+        {"temperature": "1"},
+        {"min_p": 1.5},
+        {"min_p": -0.1},
+        {"min_p": float("nan")},
+    ],
+)
 def test_impossible_samplings_are_refused(kwargs):
-    with pytest.raises(ValueError, match="`temperature` must not be negative and `min_p`"):
+    (name,) = kwargs
+    with pytest.raises(ValueError, match=f"`{name}` must be a finite number, at least 0"):
         SeededSampling([], **kwargs)
 
 

@@ -192,5 +192,7 @@ def test_several_avatars_of_a_portrait(tiny_pipeline, portrait):
     for avatar, seed in zip(several.avatars, [3, 4, 8, 9], strict=True):
         alone = tiny_pipeline(portrait, seed=seed, **PLAIN).avatar
         torch.testing.assert_close(avatar.gaussians.means, alone.gaussians.means)
-    with pytest.raises(ValueError, match="`num_return_sequences` must be at least 1, got 0"):
+    with pytest.raises(
+        ValueError, match="`num_return_sequences` must be a whole number, 1 to 4096, got 0"
+    ):
         tiny_pipeline(portrait, num_return_sequences=0, **PLAIN)

@@ -302,7 +302,7 @@ def test_cameras_refuse_wrong_shapes():
         Cameras(viewmats[0], intrinsics, 4, 4)
     with pytest.raises(ValueError, match=r"`Ks` must have shape \(1, 3, 3\), got \(2, 3, 3\)"):
         Cameras(viewmats, intrinsics.repeat(2, 1, 1), 4, 4)
-    with pytest.raises(ValueError, match="`width` and `height` must be at least 1, got 0 x 4"):
+    with pytest.raises(ValueError, match="`width` must be a whole number, 1 to 65536, got 0"):
         Cameras(viewmats, intrinsics, 0, 4)
 
 

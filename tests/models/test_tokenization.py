@@ -307,12 +307,12 @@ def test_vocabulary_names_every_id_once():
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"num_bins": 1}, "`num_bins` must be at least 2"),
-        ({"num_faces": 0}, "`num_faces` at least 1"),
+        ({"num_bins": 1}, "`num_bins` must be a whole number, 2 to 65536, got 1"),
+        ({"num_faces": 0}, "`num_faces` must be a whole number, 1 to"),
         ({"token_order": "zyxb"}, "`token_order` must be 'xyzb' or 'yzxb', got 'zyxb'"),
         ({"outside": "keep"}, "`outside` must be 'clip' or 'drop', got 'keep'"),
-        ({"cube_half_extent": 0.0}, "`cube_half_extent` must be positive, got 0.0"),
-        ({"cube_half_extent": float("nan")}, "`cube_half_extent` must be positive"),
+        ({"cube_half_extent": 0.0}, "`cube_half_extent` must be a finite number, more than 0"),
+        ({"cube_half_extent": float("nan")}, "`cube_half_extent` must be a finite number"),
     ],
 )
 def test_impossible_settings_are_refused(kwargs, message):

@@ -67,7 +67,7 @@ def test_references_hold_from_any_folder(flame_file, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert FlameHeadRig.from_pretrained("rig").num_faces == 10_144
     (tmp_path / "rig" / "config.json").write_text("{}")
-    with pytest.raises(ValueError, match="no reference to FLAME; it lacks"):
+    with pytest.raises(ValueError, match="must be a reference to FLAME, and lacks"):
         FlameHeadRig.from_pretrained("rig")
 
 

@@ -284,7 +284,7 @@ def test_trackers_hear_of_every_row(tmp_path):
 
 
 def test_unknown_and_missing_trackers_are_refused(tmp_path, monkeypatch):
-    with pytest.raises(ValueError, match="`tracker` must be 'none', 'tensorboard' or 'wandb'"):
+    with pytest.raises(ValueError, match="`tracker` must be one of 'none', 'tensorboard', 'wandb'"):
         train_line(tmp_path, tracker="paper")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ImportError, match=r"pip install 'pointillist-hf\[track\]'"):

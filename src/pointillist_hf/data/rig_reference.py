@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import replace
@@ -13,12 +12,16 @@ from pathlib import Path
 import torch
 from torch.nn.functional import pad
 
+from ..exporters.json_file import read_json_object
+from ..exporters.tensor_file import read_tensor_names
 from ..geometry.structures import Capture
+from ..rigs.array_checks import check_rig_arrays
 from ..rigs.flame.model_file import OFFICIAL_NAMES
 from ..rigs.flame_rig import PATH_VARIABLE, FlameHeadRig
 from ..rigs.head_rig import HeadRig
 from ..rigs.procedural_rig import ProceduralHeadRig
 
+ARRAYS_FILE = "diffusion_pytorch_model.safetensors"  # of a saved rig
 HASHED_ARRAYS = ("v_template", "faces", "shapedirs", "exprdirs", "lbs_weights")
 
 
@@ -41,7 +44,11 @@ def describe_rig(rig: HeadRig) -> dict[str, str | bool]:
 
 
 def open_rig(
-    words: Mapping[str, object] | None, *, source: str | Path, flame_path: str | Path | None = None
+    words: Mapping[str, object] | None,
+    *,
+    source: str | Path,
+    flame_path: str | Path | None = None,
+    flame_version: str | None = None,
 ) -> HeadRig:
     """The rig that a file was made for.
 
@@ -49,6 +56,7 @@ def open_rig(
         words: From `describe_rig`; None, as in files of other programs, means FLAME with teeth.
         source: The file, for messages.
         flame_path: The user's FLAME; by default what FLAME_MODEL names.
+        flame_version: Which release it is, if neither its name nor `words` say.
 
     Raises:
         FileNotFoundError: It is FLAME, and there is none.
@@ -60,7 +68,7 @@ def open_rig(
     if words.get("class") == ProceduralHeadRig.__name__:
         rig: HeadRig = ProceduralHeadRig(words.get("resolution", "full"))
     elif words.get("class") == FlameHeadRig.__name__:
-        rig = _open_flame(words, source, flame_path)
+        rig = _open_flame(words, source, flame_path, flame_version)
     else:
         raise ValueError(f"`class` of the rig in {source} is unknown: {words.get('class')!r}.")
     if "hash" in words and words["hash"] != rig_hash(rig):
@@ -72,7 +80,10 @@ def open_rig(
 
 
 def _open_flame(
-    words: Mapping[str, object], source: str | Path, flame_path: str | Path | None
+    words: Mapping[str, object],
+    source: str | Path,
+    flame_path: str | Path | None,
+    flame_version: str | None,
 ) -> FlameHeadRig:
     path = flame_path or os.environ.get(PATH_VARIABLE)
     if path is not None and Path(path).is_dir():
@@ -82,7 +93,9 @@ def _open_flame(
             f"{source} needs FLAME, which this package may not contain: pass the path of your "
             f"file, or set {PATH_VARIABLE} to it."
         )
-    rig = FlameHeadRig.from_flame(path, add_teeth=bool(words.get("add_teeth", True)))
+    rig = FlameHeadRig.from_flame(
+        path, add_teeth=bool(words.get("add_teeth", True)), version=flame_version
+    )
     if "version" in words and words["version"] != rig.config.version:
         raise ValueError(
             f"{source} was made with FLAME {words['version']}, and {path} is "
@@ -102,11 +115,15 @@ def open_saved_rig(folder: str | Path) -> HeadRig:
     path = Path(folder) / HeadRig.config_name
     if not path.is_file():
         raise FileNotFoundError(f"`folder` must hold a rig, and there is no {path}.")
-    name = json.loads(path.read_text()).get("_class_name", FlameHeadRig.__name__)
+    name = read_json_object(path).get("_class_name", FlameHeadRig.__name__)
     classes = {cls.__name__: cls for cls in (ProceduralHeadRig, FlameHeadRig)}
-    if name not in classes:
+    if not isinstance(name, str) or name not in classes:
         raise ValueError(f"{path} is of a rig that is not known: {name!r}.")
-    return classes[name].from_pretrained(folder)
+    if name == ProceduralHeadRig.__name__:
+        read_tensor_names(Path(folder) / ARRAYS_FILE)  # whose errors say more than diffusers'
+    rig = classes[name].from_pretrained(folder)
+    check_rig_arrays(rig)
+    return rig
 
 
 def _only_flame(folder: Path, version: object) -> Path:

@@ -11,6 +11,10 @@ from typing import TypeVar
 import torch
 from tqdm.auto import tqdm
 
+from ..geometry.number_checks import check_integer
+
+MAX_PROCESSES = 1024
+
 Job, Result = TypeVar("Job"), TypeVar("Result")
 
 
@@ -33,8 +37,7 @@ def run_jobs(
         unit: What the bar counts.
         show_progress: Whether to draw it.
     """
-    if num_proc < 1:
-        raise ValueError(f"`num_proc` must be at least 1, got {num_proc}.")
+    check_integer("num_proc", num_proc, 1, MAX_PROCESSES)
     with tqdm(total=len(jobs), unit=unit, disable=not show_progress) as bar:
         if num_proc == 1:
             for job in jobs:

@@ -21,6 +21,7 @@ from .cpu.decoder import CompiledDecoder, build_rules
 from .cpu.weights import WeightFormat, find_obstacle
 from .grammar import GrammarLevel, PointGrammar
 from .graph_decoder import GraphDecoder
+from .options import OWN_OPTIONS, check_context, check_count, check_options, list_seeds
 from .sampling import SeededSampling
 from .streamers import StopOnEvent, stop_on_interrupt
 
@@ -40,8 +41,6 @@ WEIGHT_FORMATS: dict[Engine, WeightFormat] = {
     "compiled-bfloat16": "bfloat16",
     "compiled-int8": "int8",
 }
-# Further arguments that the compiled engines know.
-COMPILED_OPTIONS = {"encoder_hidden_states", "encoder_attention_mask", "streamer", "stop"}
 
 
 @dataclass
@@ -93,21 +92,23 @@ def generate_points(
         temperature: Of the sampling; 0 is greedy.
         min_p: Cuts off tokens less likely than this share of the likeliest one.
         **kwargs: `streamer`, for instance a `PointStreamer`; `stop`, a `threading.Event` that
-            ends the generation when it is set; `encoder_attention_mask` [B, M]; others go to
-            `generate`, for instance `cache_implementation`, and want the reference engine.
+            ends the generation when it is set; `encoder_attention_mask` [B, M]; and what
+            `generate` knows of caches, for instance `cache_implementation` and `use_cache`, which
+            wants the reference engine.
 
     Raises:
         ValueError: The arguments contradict each other, or the engine cannot serve them.
         KeyboardInterrupt: Before the first point was complete.
     """
+    check_options(kwargs)
+    check_context(model, encoder_hidden_states, kwargs.get("encoder_attention_mask"))
+    num_return_sequences = check_count(num_return_sequences)
     kwargs["encoder_hidden_states"] = encoder_hidden_states
     for name in ("encoder_hidden_states", "encoder_attention_mask"):
         if kwargs.get(name) is not None:
             kwargs[name] = kwargs[name].repeat_interleave(num_return_sequences, dim=0)
     batch, device = len(kwargs["encoder_hidden_states"]), encoder_hidden_states.device
-    seeds = range(batch) if seeds is None else seeds
-    if len(seeds) != batch:
-        raise ValueError(f"`seeds` must hold one seed per cloud, got {len(seeds)} for {batch}.")
+    seeds = list_seeds(seeds, batch)
     layout = model.config.layout
     rules = PointGrammar(layout, level=grammar, min_points=min_points, max_points=max_points)
     generators = [torch.Generator(device).manual_seed(seed) for seed in seeds]
@@ -163,7 +164,7 @@ def choose_engine(
         obstacle = find_obstacle(model)
         if obstacle is None and device.type != "cpu":
             obstacle = f"the conditioning is on {device}, not on the CPU"
-    foreign = sorted({*options} - COMPILED_OPTIONS)
+    foreign = sorted({*options} - OWN_OPTIONS)
     if obstacle is None and foreign:
         obstacle = f"`{foreign[0]}` is for `generate`"
     if obstacle is None:
@@ -187,7 +188,8 @@ def _generate_by_reference(
     prompt = states.new_full(
         (len(states), TOKENS_PER_POINT), rules.layout.bos_token_id, dtype=torch.long
     )
-    if "cache_implementation" not in kwargs:
+    use_cache = kwargs.get("use_cache") is not False
+    if "cache_implementation" not in kwargs and use_cache:
         kwargs.setdefault("past_key_values", RingCache(model.config))
     output = model.generate(
         prompt,
@@ -201,7 +203,9 @@ def _generate_by_reference(
         return_dict_in_generate=True,
         **kwargs,
     )
-    return output.sequences, torch.cat([step[-1] for step in output.hidden_states], dim=1)
+    steps = [step[-1] for step in output.hidden_states]
+    # Without a cache, each step computes the states of all tokens so far.
+    return output.sequences, torch.cat(steps, dim=1) if use_cache else steps[-1]
 
 
 def _join_pieces(

@@ -9,7 +9,10 @@ import torch
 from torch import Tensor
 from transformers import LogitsProcessor
 
+from ..geometry.number_checks import check_integer
 from ..models.tokenization_points import SORT_KEY, TOKENS_PER_POINT, TokenLayout
+
+MAX_POINTS = 2**22  # of a cloud; forty times the densest fits
 
 GrammarLevel = Literal[
     "types",  # every slot holds its kind of token, and a cloud ends where a point may start
@@ -40,11 +43,14 @@ class PointGrammar(LogitsProcessor):
     ) -> None:
         if level not in ("types", "full"):
             raise ValueError(f"`grammar` must be 'types' or 'full', got {level!r}.")
-        if min_points < 0 or (max_points is not None and max_points < max(min_points, 1)):
-            raise ValueError(
-                "`max_points` must be at least 1 and at least `min_points`, "
-                f"got {max_points} and {min_points}."
-            )
+        min_points = check_integer("min_points", min_points, 0, MAX_POINTS)
+        if max_points is not None:
+            max_points = check_integer("max_points", max_points, 1, MAX_POINTS)
+            if max_points < min_points:
+                raise ValueError(
+                    "`max_points` must be at least 1 and at least `min_points`, "
+                    f"got {max_points} and {min_points}."
+                )
         self.layout, self.level = layout, level
         self.min_points, self.max_points = min_points, max_points
 

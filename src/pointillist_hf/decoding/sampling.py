@@ -9,6 +9,11 @@ import torch
 from torch import Tensor
 from transformers import LogitsProcessor
 
+from ..geometry.number_checks import check_number
+
+# Scores divided by more are all alike, and by less than the inverse overflow.
+MAX_TEMPERATURE = 1e6
+
 
 class SeededSampling(LogitsProcessor):
     """Draws by argmax: scores plus Gumbel noise from one random stream per row.
@@ -29,12 +34,9 @@ class SeededSampling(LogitsProcessor):
         temperature: float = 1.0,
         min_p: float = 0.0,
     ) -> None:
-        if temperature < 0 or not 0 <= min_p <= 1:
-            raise ValueError(
-                "`temperature` must not be negative and `min_p` must lie in [0, 1], "
-                f"got {temperature} and {min_p}."
-            )
-        self.generators, self.temperature, self.min_p = generators, temperature, min_p
+        self.generators = generators
+        self.temperature = check_number("temperature", temperature, 0, MAX_TEMPERATURE)
+        self.min_p = check_number("min_p", min_p, 0, 1)
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Scores whose argmax is a draw. [B, L], [B, V] -> [B, V]"""

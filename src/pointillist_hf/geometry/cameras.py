@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from .structures import Cameras
+from .number_checks import check_integer, check_number
+from .structures import MAX_SIDE, Cameras
 
 
 def look_at(eyes: Tensor, targets: Tensor) -> Tensor:
@@ -55,6 +56,12 @@ def orbit_cameras(
         width: Pixels.
         height: Pixels.
     """
+    check_integer("width", width, 1, MAX_SIDE)
+    check_integer("height", height, 1, MAX_SIDE)
+    for angle in azimuths:
+        check_number("azimuths", angle)
+    check_number("fov", fov, 0, 179.0, above=True)
+    check_number("distance", distance, 0, above=True)
     azimuth = torch.deg2rad(torch.tensor(azimuths, dtype=torch.float32))
     elevation = torch.deg2rad(torch.as_tensor(elevations, dtype=torch.float32)).expand_as(azimuth)
     offsets = torch.stack(

@@ -20,6 +20,10 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from .number_checks import check_integer
+
+MAX_SIDE, MAX_PIXELS = 2**16, 2**28  # of a picture; more would not fit into memory
+
 Record = TypeVar("Record", bound="TensorRecord")
 
 
@@ -149,9 +153,12 @@ class Cameras(TensorRecord):
     def __post_init__(self) -> None:
         check_shape("viewmats", self.viewmats, (None, 4, 4))
         check_shape("Ks", self.Ks, (len(self.viewmats), 3, 3))
-        if self.width < 1 or self.height < 1:
+        check_integer("width", self.width, 1, MAX_SIDE)
+        check_integer("height", self.height, 1, MAX_SIDE)
+        if self.width * self.height > MAX_PIXELS:
             raise ValueError(
-                f"`width` and `height` must be at least 1, got {self.width} x {self.height}."
+                f"`width` x `height` must be at most {MAX_PIXELS} pixels, got {self.width} x "
+                f"{self.height}."
             )
 
     def __len__(self) -> int:

@@ -10,9 +10,10 @@ from transformers import initialization as init
 
 from .attention_blocks import CrossBlock, SelfBlock, fourier_features
 from .configuration_conditioner import AvatarConditionerConfig, PointCloudEncoderConfig
+from .strict_loading import StrictLoading
 
 
-class PointCloudEncoder(PreTrainedModel):
+class PointCloudEncoder(StrictLoading, PreTrainedModel):
     """Surface samples with normals -> a fixed number of tokens, in Michelangelo's architecture."""
 
     config_class = PointCloudEncoderConfig
@@ -47,7 +48,7 @@ class PointCloudEncoder(PreTrainedModel):
         return self.norm(latents)
 
 
-class AvatarConditioner(PreTrainedModel):
+class AvatarConditioner(StrictLoading, PreTrainedModel):
     """DINOv2 tokens of the portrait and tokens of the tracked head, side by side.
 
     Both are projected to one width and marked with a learned embedding of their kind.

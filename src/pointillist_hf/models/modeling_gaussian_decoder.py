@@ -23,6 +23,7 @@ from ..geometry.rotations import axis_angle_to_quat, quat_multiply
 from ..geometry.structures import Gaussians, TensorRecord
 from .attention_blocks import CrossBlock, SelfBlock, fourier_features
 from .configuration_gaussian_decoder import GaussianDecoderConfig
+from .strict_loading import StrictLoading
 
 # Widths of the output, in this order.
 ATTRIBUTES = {"colors": 3, "opacities": 1, "scales": 3, "quats": 4, "offsets": 3}
@@ -111,7 +112,7 @@ class PointBlock(nn.Module):
         return states + self.mlp(self.norm(states))
 
 
-class GaussianDecoder(PreTrainedModel):
+class GaussianDecoder(StrictLoading, PreTrainedModel):
     """A transformer over the points of a cloud that predicts what each of them looks like.
 
     Its input per point is the geometric feature P (the encoded position) next to the generator's

@@ -33,10 +33,11 @@ from .point_generator_layers import (
 )
 from .ring_cache import RingCache
 from .slot_heads import IGNORED, full_losses, typed_logits, typed_losses
+from .strict_loading import StrictLoading
 from .tokenization_points import TOKENS_PER_POINT
 
 
-class PointGeneratorPreTrainedModel(PreTrainedModel):
+class PointGeneratorPreTrainedModel(StrictLoading, PreTrainedModel):
     """What the generator tells transformers about itself."""
 
     config_class = PointGeneratorConfig
@@ -49,6 +50,7 @@ class PointGeneratorPreTrainedModel(PreTrainedModel):
     _supports_flex_attn = True
     _supports_attention_backend = True
     _can_compile_fullgraph = True
+    _keys_to_ignore_on_load_unexpected = [r"^lm_head\."]  # noqa: RUF012  where it is not used
     _can_record_outputs = {  # noqa: RUF012
         "hidden_states": PointGeneratorLayer,
         "attentions": OutputRecorder(PointGeneratorSelfAttention, index=1, layer_name="self_attn"),
@@ -295,10 +297,7 @@ def _count_on(inputs: Tensor, past: Cache | None) -> Tensor:
 
 
 class PointGeneratorForCausalLM(PointGeneratorPreTrainedModel, GenerationMixin):
-    """The generator with its output head: next-token logits, loss, `generate`.
-
-    Whole clouds are made by `decoding.generation.generate_points`.
-    """
+    """The generator with its output head; `decoding.generation.generate_points` makes clouds."""
 
     _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}  # noqa: RUF012
 

@@ -13,9 +13,10 @@ from transformers import Dinov2Model, PreTrainedModel
 
 from ..geometry.structures import POSE_NAMES, RigParams
 from .configuration_rig_regressor import RigRegressorConfig
+from .strict_loading import StrictLoading
 
 
-class RigRegressor(PreTrainedModel):
+class RigRegressor(StrictLoading, PreTrainedModel):
     """A vision transformer with a linear head for shape, expression and joint rotations."""
 
     config_class = RigRegressorConfig

@@ -17,11 +17,14 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizer
 
+from ..geometry.number_checks import check_finite, check_integer, check_number
 from ..geometry.structures import CanonicalPoints
 
 logger = logging.getLogger(__name__)
 
 TOKENS_PER_POINT = 4
+MAX_BINS, MAX_FACES = 2**16, 2**22  # beyond, a vocabulary is a typing mistake
+MAX_HALF_EXTENT = 100.0  # metres
 TokenOrder = Literal[
     "xyzb",  # the paper's order of emission
     "yzxb",  # the order of the sort key, so that the key grows from token to token
@@ -38,11 +41,8 @@ class TokenLayout:
     token_order: TokenOrder = "xyzb"
 
     def __post_init__(self) -> None:
-        if self.num_bins < 2 or self.num_faces < 1:
-            raise ValueError(
-                "`num_bins` must be at least 2 and `num_faces` at least 1, "
-                f"got {self.num_bins} and {self.num_faces}."
-            )
+        check_integer("num_bins", self.num_bins, 2, MAX_BINS)
+        check_integer("num_faces", self.num_faces, 1, MAX_FACES)
         if self.token_order not in ("xyzb", "yzxb"):
             raise ValueError(f"`token_order` must be 'xyzb' or 'yzxb', got {self.token_order!r}.")
 
@@ -149,10 +149,13 @@ class PointTokenizer(PreTrainedTokenizer):
     ) -> None:
         if outside not in ("clip", "drop"):
             raise ValueError(f"`outside` must be 'clip' or 'drop', got {outside!r}.")
-        if not cube_half_extent > 0:
-            raise ValueError(f"`cube_half_extent` must be positive, got {cube_half_extent}.")
+        cube_half_extent = check_number(
+            "cube_half_extent", cube_half_extent, 0, MAX_HALF_EXTENT, above=True
+        )
+        if isinstance(cube_center, str) or len(cube_center) != len("xyz"):
+            raise ValueError(f"`cube_center` must be three numbers, got {cube_center!r}.")
         self.layout = TokenLayout(num_bins, num_faces, token_order)
-        self.cube_center = [float(c) for c in cube_center]
+        self.cube_center = [check_number("cube_center", c) for c in cube_center]
         self.cube_half_extent = float(cube_half_extent)
         self.outside = outside
         # The base class asks for the vocabulary while it is being built.
@@ -161,7 +164,11 @@ class PointTokenizer(PreTrainedTokenizer):
             self.layout.eos_token_id: "</s>",
             self.layout.pad_token_id: "<pad>",
         }
-        kwargs = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", **kwargs}
+        names = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>"}
+        for name, fixed in names.items():
+            if str(kwargs.get(name, fixed)) != fixed:
+                raise ValueError(f"`{name}` must be {fixed!r}, got {kwargs[name]!r}.")
+        kwargs = {**kwargs, **names}
         super().__init__(
             num_bins=num_bins,
             num_faces=num_faces,
@@ -222,10 +229,18 @@ class PointTokenizer(PreTrainedTokenizer):
             ValueError: A token stands in a slot that cannot hold it.
         """
         input_ids = torch.as_tensor(input_ids)
+        if input_ids.is_floating_point() or input_ids.is_complex():
+            raise ValueError(f"`input_ids` must be whole numbers, got {input_ids.dtype}.")
         if input_ids.ndim != 1:
             raise ValueError(
                 f"`input_ids` must be one sequence of shape (L,), got {tuple(input_ids.shape)}. "
                 "Decode a batch row by row."
+            )
+        known = (input_ids >= 0) & (input_ids < self.vocab_size)
+        if not known.all():
+            raise ValueError(
+                f"`input_ids` must be ids 0 to {self.vocab_size - 1} of this tokenizer, got "
+                f"{int(input_ids[~known][0])}."
             )
         slots = self._point_tokens(input_ids)
         bins = torch.stack([slots[:, self.layout.slot_of(axis)] for axis in "xyz"], dim=-1)
@@ -235,8 +250,11 @@ class PointTokenizer(PreTrainedTokenizer):
         return CanonicalPoints(coords * self.cube_half_extent + center, bindings)
 
     def _check_points(self, points: CanonicalPoints) -> CanonicalPoints:
-        if not torch.isfinite(points.means).all():
-            raise ValueError("`means` must be finite, got NaN or infinity.")
+        if not points.means.is_floating_point():
+            raise ValueError(f"`means` must be metres, floating point, got {points.means.dtype}.")
+        if points.bindings.dtype not in (torch.int64, torch.int32):
+            raise ValueError(f"`bindings` must be whole numbers, got {points.bindings.dtype}.")
+        check_finite("means", points.means)
         low, high = (points.bindings.min(), points.bindings.max()) if len(points) else (0, 0)
         if low < 0 or high >= self.num_faces:
             raise ValueError(

@@ -5,25 +5,30 @@ from __future__ import annotations
 
 import logging
 import math
-from pathlib import Path
+from collections.abc import Sequence
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 from transformers import BatchFeature
 from transformers.image_processing_base import ImageProcessingMixin
 
 from ..geometry.cameras import project_points
+from ..geometry.number_checks import check_integer, check_number
 from ..geometry.structures import Cameras
 from .face_detection import FaceBox, crop_square, detect_faces, person_matte
+from .picture_reading import PortraitInput, load_image
+from .pixel_values import is_cut_out
 from .portrait import Portrait
 from .rotated_square import RotatedSquare
 
 logger = logging.getLogger(__name__)
 
-PortraitInput = Image.Image | str | Path | np.ndarray | Tensor
+__all__ = ["PortraitImageProcessor", "PortraitInput", "load_image"]
+
 MATTING_SIZE = 256
+MAX_SIZE = 2**13
 # The frame of the portraits that the networks learn from, on the head: its middle and its side.
 FRAME_MIDDLE, FRAME_SIDE = (0.0, -0.03, 0.0), 0.4232  # metres
 
@@ -59,12 +64,17 @@ class PortraitImageProcessor(ImageProcessingMixin):
         **kwargs: object,
     ) -> None:
         super().__init__(**kwargs)
-        self.size = size
-        self.image_mean, self.image_std = list(image_mean), list(image_std)
-        self.background = list(background)
-        self.face_scale, self.face_height = face_scale, face_height
+        self.size = check_integer("size", size, 1, MAX_SIZE)
+        self.image_mean = _check_channels("image_mean", image_mean, -1, 2)
+        self.image_std = _check_channels("image_std", image_std, 1e-6, 1e6)
+        self.background = _check_channels("background", background, 0, 1)
+        self.face_scale = check_number("face_scale", face_scale, 0, 100, above=True)
+        self.face_height = check_number("face_height", face_height, -10, 10)
+        for name, value in (("detect_face", detect_face), ("remove_background", remove_background)):
+            if not isinstance(value, bool):
+                raise ValueError(f"`{name}` must be true or false, got {value!r}.")
         self.detect_face, self.remove_background = detect_face, remove_background
-        self.min_side = min_side
+        self.min_side = check_integer("min_side", min_side, 1, MAX_SIZE)
 
     def __call__(
         self,
@@ -112,7 +122,8 @@ class PortraitImageProcessor(ImageProcessingMixin):
                 f"got {image.size[0]} x {image.size[1]}."
             )
         if image.has_transparency_data:
-            image, remove_background = self._flatten(image), False
+            is_matte = is_cut_out(np.asarray(image.convert("RGBA").getchannel("A")))
+            image, remove_background = self._flatten(image), remove_background and not is_matte
         pixels = np.asarray(image.convert("RGB"))
         x, y, side = self._find_frame(pixels) if detect_face else _centred_square(pixels)
         if remove_background:
@@ -174,58 +185,14 @@ class PortraitImageProcessor(ImageProcessingMixin):
         return x - side / 2, y - self.face_height * side, side
 
 
+def _check_channels(name: str, values: Sequence[float], low: float, high: float) -> list[float]:
+    """One number per channel."""
+    if not isinstance(values, Sequence) or isinstance(values, str) or len(values) != len("rgb"):
+        raise ValueError(f"`{name}` must be three numbers, got {values!r}.")
+    return [check_number(name, value, low, high) for value in values]
+
+
 def _centred_square(pixels: np.ndarray) -> tuple[float, float, float]:
     height, width = pixels.shape[:2]
     side = min(height, width)
     return (width - side) / 2, (height - side) / 2, side
-
-
-def load_image(image: PortraitInput) -> Image.Image:
-    """A PIL image of whatever the user has, upright.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: The file is no image, or an array has no colour channels.
-        TypeError: It is none of the accepted kinds.
-    """
-    if isinstance(image, (str, Path)):
-        image = _open_image(Path(image))
-    if isinstance(image, Image.Image):
-        upright = ImageOps.exif_transpose(image)
-        return upright.convert("RGBA" if upright.has_transparency_data else "RGB")
-    if isinstance(image, Tensor):
-        image = image.detach().cpu().float().numpy() if image.is_floating_point() else image.numpy()
-        image = image.transpose(1, 2, 0) if image.ndim == 3 else image
-    if isinstance(image, np.ndarray):
-        return _from_array(image)
-    raise TypeError(
-        f"`image` must be a PIL image, a path, an array or a tensor, got {type(image).__name__}."
-    )
-
-
-def _open_image(path: Path) -> Image.Image:
-    if not path.is_file():
-        raise FileNotFoundError(f"`image` must be a file, and there is none at {path}.")
-    try:
-        with Image.open(path) as opened:
-            opened.load()
-            return opened
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
-        raise ValueError(
-            f"`image` must be a picture, and {path} cannot be read: {error}"
-        ) from error
-
-
-def _from_array(array: np.ndarray) -> Image.Image:
-    if array.ndim != 3 or array.shape[2] not in (3, 4):
-        raise ValueError(
-            "`image` must have shape (H, W, 3) as an array or (3, H, W) as a tensor, "
-            f"got {array.shape} as an array."
-        )
-    if np.issubdtype(array.dtype, np.floating):
-        if not np.isfinite(array).all() or array.min() < 0 or array.max() > 1:
-            raise ValueError("`image` must hold floats in [0, 1], got values outside of it.")
-        array = np.round(255 * array)
-    elif array.dtype != np.uint8:
-        raise ValueError(f"`image` must hold uint8 or floats, got {array.dtype}.")
-    return Image.fromarray(array.astype(np.uint8))

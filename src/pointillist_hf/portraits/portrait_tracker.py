@@ -16,13 +16,11 @@ from .face_networks import FaceNetworks
 from .face_search import SearchThresholds, search_faces
 from .image_processing_portrait import PortraitInput, load_image
 from .person_matte import find_matte, head_frame
+from .pixel_values import is_cut_out
 from .portrait import Portrait
 from .portrait_quality import judge_portrait
 
 logger = logging.getLogger(__name__)
-
-# A channel of transparency is a cut-out when at least this share of the picture is cut away.
-MIN_CUT_AWAY = 0.01
 
 
 class PortraitTracker(ConfigMixin):
@@ -174,10 +172,9 @@ def _split_alpha(image: Image.Image) -> tuple[np.ndarray, np.ndarray | None]:
     """Pixels [H, W, 3], and the matte [H, W] of a cut-out; None where it is no cut-out."""
     if image.mode != "RGBA":
         return np.array(image), None
-    alpha = np.asarray(image.getchannel("A"), np.float32) / 255
-    away = (alpha < 0.5).mean()
-    if not MIN_CUT_AWAY <= away < 1:
+    if not is_cut_out(np.asarray(image.getchannel("A"))):
         return np.array(image.convert("RGB")), None
+    alpha = np.asarray(image.getchannel("A"), np.float32) / 255
     # What is hidden may be anything; a plain grey cannot be taken for a face.
     backdrop = Image.new("RGBA", image.size, (128, 128, 128, 255))
     return np.array(Image.alpha_composite(backdrop, image).convert("RGB")), alpha

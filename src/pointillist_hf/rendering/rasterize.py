@@ -11,6 +11,7 @@ from typing import Literal, overload
 import torch
 from torch import Tensor
 
+from ..geometry.number_checks import check_finite
 from ..geometry.structures import Cameras, Gaussians, check_shape
 from .reference_backend import find_finite
 
@@ -175,6 +176,9 @@ def _check_inputs(gaussians: Gaussians, cameras: Cameras, backgrounds: Tensor | 
                 f"`{name}` is on {tensor.device} and `gaussians.means` on {device}; move both to "
                 "one device."
             )
+    for name, tensor in tensors.items():
+        if not name.startswith("gaussians"):  # splats that are not finite are left out
+            check_finite(name, tensor)
     for name in ("viewmats", "Ks"):
         if tensors[f"cameras.{name}"].requires_grad:
             raise ValueError(

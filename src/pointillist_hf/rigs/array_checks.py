@@ -41,6 +41,12 @@ def check_rig_arrays(rig: HeadRig) -> None:
             raise ValueError(f"`{name}` must be whole numbers, got {dtype}.")
     _check_indices("faces", rig.faces, vertices)
     _check_indices("landmark_faces", rig.landmark_faces, faces)
+    corners = rig.faces.sort(dim=1).values
+    if len(corners.unique(dim=0)) < faces:
+        raise ValueError("`faces` must differ from each other, and some stand there twice.")
+    for name, mask in rig.named_buffers():
+        if name.startswith("mask_"):
+            _check_mask(name, mask, vertices)
     _check_parents(rig.parents.tolist())
     error = float((rig.lbs_weights.sum(-1) - 1).abs().max()) if vertices else 0.0
     if error > MAX_WEIGHT_ERROR:
@@ -56,6 +62,17 @@ def _check_indices(name: str, array: Tensor, count: int) -> None:
     if array.numel() and (array.min() < 0 or array.max() >= count):
         low, high = int(array.min()), int(array.max())
         raise ValueError(f"`{name}` must be 0 to {count - 1}, got {low} to {high}.")
+
+
+def _check_mask(name: str, mask: Tensor, vertices: int) -> None:
+    """The vertices of a region: each once."""
+    check_shape(name, mask, (None,))
+    if mask.is_floating_point() or len(mask.unique()) < len(mask):
+        raise ValueError(
+            f"`{name}` must be vertices, each once, got {mask.dtype} with {len(mask.unique())} of "
+            f"{len(mask)} different."
+        )
+    _check_indices(name, mask, vertices)
 
 
 def _check_parents(parents: list[int]) -> None:

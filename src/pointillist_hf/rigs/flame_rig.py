@@ -150,7 +150,10 @@ class FlameHeadRig(HeadRig):
         config = json.loads(reference.read_text())
         missing = {"flame_path", "version", "sha256"} - {*config}
         if missing:
-            raise ValueError(f"{reference} is no reference to FLAME; it lacks {sorted(missing)}.")
+            raise ValueError(
+                f"{reference} must be a reference to FLAME, and lacks "
+                f"{', '.join(sorted(missing))}; save the rig again."
+            )
         landmarks_path = landmarks_path or config.get("landmarks_path")
         return cls(
             flame_path=str(_find_flame(config, flame_path)),

@@ -171,13 +171,21 @@ class HeadRig(ModelMixin, ConfigMixin):
         return torch.cat(frames)
 
     def check_params(self, rig_params: RigParams) -> None:
-        """Refuses parameters made for another rig."""
+        """Refuses parameters made for another rig, and such as are not finite."""
         for name, expected in (("betas", self.num_betas), ("expression", self.num_expressions)):
             got = getattr(rig_params, name).shape[-1]
             if got != expected:
                 raise ValueError(
                     f"`{name}` must have {expected} coefficients for {type(self).__name__}, "
                     f"got {got}. Parameters of another rig cannot be used."
+                )
+        for name in (*POSE_NAMES, "transl", "expression", "betas"):
+            is_finite = getattr(rig_params, name).isfinite().all(dim=-1)
+            if not is_finite.all():
+                frame = int((~is_finite).nonzero()[0])
+                raise ValueError(
+                    f"`rig_params` must be finite, and `{name}` is not in frame {frame}; leave "
+                    "that frame out, or fill it."
                 )
 
     def landmarks(self, vertices: Tensor) -> Tensor:

@@ -12,6 +12,12 @@ from .head_rig import FLOAT_ARRAYS, INDEX_ARRAYS, HeadRig
 from .procedural.arrays import build_head_arrays
 
 
+def check_resolution(resolution: str) -> None:
+    """Refuses a resolution that the head does not have."""
+    if resolution not in ("full", "low"):
+        raise ValueError(f"`resolution` must be 'full' or 'low', got {resolution!r}.")
+
+
 class ProceduralHeadRig(HeadRig):
     """The sculpted head: 53 named identity components, 45 expressions with ARKit names, 5 joints.
 
@@ -30,6 +36,7 @@ class ProceduralHeadRig(HeadRig):
     @register_to_config
     def __init__(self, resolution: Literal["full", "low"] = "full") -> None:
         super().__init__()
+        check_resolution(resolution)
         head = build_head_arrays(resolution)
         self.shape_names = tuple(head.shape_names)
         self.expression_names = tuple(head.expression_names)
@@ -44,6 +51,12 @@ class ProceduralHeadRig(HeadRig):
 
         diffusers calls this between building the rig and copying the arrays into it.
         """
+        missing = sorted({*FLOAT_ARRAYS, *INDEX_ARRAYS} - state_dict.keys())
+        if missing:
+            raise ValueError(
+                f"`{missing[0]}` must be among the arrays of a saved rig, and is not; save the rig "
+                "again."
+            )
         self.mask_names = tuple(name for name in self.mask_names if f"mask_{name}" in state_dict)
         for name in list(self._buffers):
             if name in state_dict:

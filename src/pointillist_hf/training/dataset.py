@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ..data.rig_reference import open_saved_rig
-from ..data.tokens.dataset import load_token_dataset
+from ..data.rig_reference import open_saved_rig, rig_hash
+from ..data.tokens.dataset import load_token_dataset, open_tokenizer, read_row
+from ..data.tokens.row_checks import check_data_set, check_row
 from ..data.tokens.rows import picture_tensor, row_cameras, row_params
 from ..geometry.structures import Cameras, RigParams
 from ..models.tokenization_points import TOKENS_PER_POINT, PointTokenizer, TokenOrder
@@ -60,14 +61,17 @@ def load_people(folder: str | Path, split: str, *, show_progress: bool = False) 
 
     Raises:
         FileNotFoundError: The folder holds no such split.
+        ValueError: A file or a row is damaged, or of another tokenizer or rig.
     """
     rows = load_token_dataset(folder, split)
-    persons = [_read_person(row) for row in tqdm(rows, disable=not show_progress, desc=split)]
-    return People(
-        persons=persons,
-        tokenizer=PointTokenizer.from_pretrained(Path(folder) / "tokenizer"),
-        rig=open_saved_rig(Path(folder) / "rig"),
-    )
+    tokenizer, rig = open_tokenizer(folder), open_saved_rig(Path(folder) / "rig")
+    check_data_set(tokenizer, rig, folder)
+    known_hash, persons = rig_hash(rig), []
+    for number in tqdm(range(len(rows)), disable=not show_progress, desc=split):
+        row = read_row(rows, number)
+        check_row(row, tokenizer, rig, known_hash=known_hash)
+        persons.append(_read_person(row))
+    return People(persons=persons, tokenizer=tokenizer, rig=rig)
 
 
 def with_token_order(people: People, token_order: TokenOrder) -> People:

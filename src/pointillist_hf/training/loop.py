@@ -11,14 +11,12 @@ from __future__ import annotations
 
 import logging
 import math
-import os
-import shutil
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from accelerate import Accelerator
@@ -27,6 +25,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
+from ..geometry.number_checks import check_integer, check_number
+from .checkpoints import check_figure, check_weights, restore_latest, save_checkpoint
 from .ema import WeightAverage
 from .run_log import StepLog, Tracker, check_tracker, finish_trackers, start_trackers
 from .run_settings import keep_settings
@@ -39,6 +39,23 @@ Batch = dict[str, Tensor | list]
 MakeBatch = Callable[[torch.Tensor, torch.Generator], Batch]
 # A mean; or a sum and how many it is over, the mean then being taken over the global batch.
 Loss = Tensor | tuple[Tensor, Tensor]
+
+# Least and largest values of the settings of a run.
+COUNTS = {
+    "max_steps": (1, 10**9), "batch_size": (1, 2**20), "save_steps": (1, 10**9),
+    "accumulation_steps": (1, 2**16), "eval_steps": (0, 10**9), "sample_steps": (0, 10**9),
+    "window_step": (0, 2**30), "warmup_steps": (0, 10**9), "num_workers": (0, 1024),
+    "num_eval_people": (1, 10**6), "num_sample_points": (1, 2**22), "seed": (0, 2**32 - 1),
+}  # fmt: skip
+RATES = {
+    "weight_decay": (0, 1e3), "ema_decay": (0, 1), "adam_beta2": (0, 1), "learning_rate": (0, 1e3),
+    "final_learning_rate": (0, 1), "max_grad_norm": (0, 1e9),
+}  # fmt: skip
+CHOICES = {
+    "schedule": ("cosine", "constant"),
+    "mixed_precision": ("no", "fp16", "bf16"),
+    "tracker": get_args(Tracker),
+}
 
 
 @dataclass(frozen=True)
@@ -75,16 +92,21 @@ class LoopConfig:
     window_step: int = 0  # tokens from the start of a window to that of the next
 
     def __post_init__(self) -> None:
-        for name in ("max_steps", "batch_size", "save_steps", "accumulation_steps"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
-        for name in ("eval_steps", "sample_steps", "window_step"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"`{name}` must not be negative, got {getattr(self, name)}.")
-        if not 0 <= self.ema_decay < 1:
-            raise ValueError(f"`ema_decay` must lie in [0, 1), got {self.ema_decay}.")
-        if self.schedule not in ("cosine", "constant"):
-            raise ValueError(f"`schedule` must be 'cosine' or 'constant', got {self.schedule!r}.")
+        for name, (low, high) in COUNTS.items():
+            check_integer(name, getattr(self, name), low, high)
+        for name, (low, high) in RATES.items():
+            check_number(name, getattr(self, name), low, high)
+        for name in ("learning_rate", "max_grad_norm"):
+            check_number(name, getattr(self, name), 0, above=True)
+        for name in ("ema_decay", "adam_beta2"):
+            if not getattr(self, name) < 1:
+                raise ValueError(f"`{name}` must lie in [0, 1), got {getattr(self, name)}.")
+        for name, known in CHOICES.items():
+            if getattr(self, name) not in known:
+                raise ValueError(
+                    f"`{name}` must be one of {', '.join(map(repr, known))}, got "
+                    f"{getattr(self, name)!r}."
+                )
 
 
 @dataclass(frozen=True)
@@ -170,7 +192,8 @@ def train(
         The trained model, unwrapped, with averaged weights if `ema_decay` is set.
 
     Raises:
-        FloatingPointError: The loss became NaN or infinite.
+        FloatingPointError: The loss, a gradient or a weight became NaN or infinite; the weights
+            are then not saved.
         ValueError: The run began with other settings.
     """
     check_tracker(config.tracker)
@@ -200,13 +223,12 @@ def train(
     with bar:
         for step, parts in enumerate(load_batches(batches, collate, config, first), start=first):
             means = compute_gradients(accelerator, model, parts)
-            if not math.isfinite(means["loss"]):
-                raise FloatingPointError(
-                    f"The loss is {means['loss']} at step {step}. Lower `learning_rate`, or "
-                    "restart from an earlier checkpoint."
-                )
+            check_figure("loss", means["loss"], step)
             norm = accelerator.clip_grad_norm_(inner.parameters(), config.max_grad_norm)
             row = {"step": step, **means, "grad_norm": float(whole(norm))}
+            # In float16 a gradient that overflows is skipped, and the scale lowered.
+            if config.mixed_precision != "fp16":
+                check_figure("gradient", row["grad_norm"], step)
             row["learning_rate"] = scheduler.get_last_lr()[0]
             optimizer.step()
             scheduler.step()
@@ -218,6 +240,7 @@ def train(
             bar.update()
             bar.set_postfix(loss=f"{means['loss']:.4f}")
             if (step + 1) % config.save_steps == 0 or step + 1 == config.max_steps:
+                check_weights(inner, average, step)
                 save_checkpoint(accelerator, output_dir, step + 1, average)
     finish_trackers(accelerator)
     if average is not None:
@@ -327,39 +350,6 @@ def run_periodic(
 
 def _as_sum(loss: Loss) -> tuple[Tensor, Tensor]:
     return loss if isinstance(loss, tuple) else (loss, torch.ones_like(loss))
-
-
-def save_checkpoint(
-    accelerator: Accelerator, output_dir: Path, step: int, average: WeightAverage | None = None
-) -> None:
-    """Writes a checkpoint in one move, and removes all but the last two."""
-    folder = output_dir / "checkpoints"
-    partial_folder = folder / f"partial-{step:07d}"
-    accelerator.save_state(str(partial_folder))
-    accelerator.wait_for_everyone()
-    if average is not None:
-        average.save(partial_folder, is_main=accelerator.is_main_process)
-    if accelerator.is_main_process:
-        target = folder / f"step-{step:07d}"
-        shutil.rmtree(target, ignore_errors=True)
-        os.replace(partial_folder, target)
-        for old in sorted(folder.glob("step-*"))[:-2]:
-            shutil.rmtree(old)
-    accelerator.wait_for_everyone()
-
-
-def restore_latest(
-    accelerator: Accelerator, output_dir: Path, average: WeightAverage | None = None
-) -> int:
-    """Loads the newest checkpoint, if there is one. Returns the number of steps it has seen."""
-    found = sorted((output_dir / "checkpoints").glob("step-*"))
-    if not found:
-        return 0
-    accelerator.load_state(str(found[-1]))
-    if average is not None:
-        average.load(found[-1])
-    logger.info("Going on from %s.", found[-1])
-    return int(found[-1].name.removeprefix("step-"))
 
 
 def _to_device(batch: Batch, device: torch.device) -> Batch:

@@ -49,7 +49,7 @@ class StepLog:
         if not accelerator.is_main_process:
             return
         path.parent.mkdir(parents=True, exist_ok=True)
-        lines = path.read_text().splitlines() if path.exists() else []
+        lines = path.read_text("utf-8", "replace").splitlines() if path.exists() else []
         # A killed run may leave half a line at the end; it lies past the checkpoint.
         path.write_text("".join(f"{line}\n" for line in lines[:first]))
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ..exporters.atomic_file import write_atomically
+from ..exporters.json_file import read_json_object
 
 FILE_NAME = "settings.json"
 # Where a run is, how it is watched and how it is computed may change under way.
@@ -35,7 +36,7 @@ def keep_settings(settings: Mapping[str, object], folder: Path, *, is_new: bool)
         text = json.dumps(dict(settings), indent=1, default=str) + "\n"
         write_atomically(path, lambda partial: partial.write_text(text))
         return
-    began = json.loads(path.read_text()) if path.exists() else {}
+    began = read_json_object(path) if path.exists() else {}
     for name, value in bound.items():
         if began.get(name, value) != value:
             raise ValueError(

@@ -14,6 +14,9 @@ from pathlib import Path
 from accelerate import PartialState
 from transformers import PreTrainedModel, set_seed
 
+from ..exporters.folder_owner import own_folder
+from ..exporters.path_names import check_path_name
+from ..exporters.tensor_file import file_errors
 from ..models.modeling_conditioner import AvatarConditioner
 from ..models.modeling_gaussian_decoder import GaussianDecoder
 from ..models.modeling_point_generator import PointGeneratorForCausalLM
@@ -24,6 +27,7 @@ from .dataset import People, load_people
 from .generator_checks import generator_checks
 from .loop import LoopConfig
 from .recipes import (
+    SIZES,
     build_conditioner_config,
     build_decoder_config,
     build_generator_config,
@@ -70,11 +74,22 @@ def run_stage(
 
     Raises:
         FileNotFoundError: A component of an earlier stage is missing.
-        ValueError: There is no such stage, or `output` belongs to another data set or size.
+        BlockingIOError: Another process runs the stage there.
+        ValueError: There is no such stage or size, or `output` belongs to another data set or size.
     """
     if stage not in STAGES:
         raise ValueError(f"`stage` must be one of {', '.join(STAGES)}, got {stage!r}.")
-    output = Path(output)
+    check_path_name("output", output)
+    if size not in SIZES:
+        raise ValueError(f"`size` must be one of {', '.join(SIZES)}, got {size!r}.")
+    if PartialState().is_main_process:
+        with own_folder(loop.output_dir):
+            _run_stage(stage, data, Path(output), size, loop)
+    else:
+        _run_stage(stage, data, Path(output), size, loop)
+
+
+def _run_stage(stage: str, data: str | Path, output: Path, size: str, loop: LoopConfig) -> None:
     people = load_people(data, "train", show_progress=loop.show_progress)
     _check_tokenizer(people.tokenizer, output / "tokenizer")
     processor = build_image_processor(size)
@@ -84,11 +99,12 @@ def run_stage(
     components = STAGES[stage].run(Splits(people, test), processor, output, size, loop)
     if not PartialState().is_main_process:
         return
-    people.tokenizer.save_pretrained(output / "tokenizer")
-    people.rig.save_pretrained(output / "rig")
-    processor.save_pretrained(output / "image_processor")
-    for name, model in components.items():
-        model.save_pretrained(output / name)
+    with file_errors(output):
+        people.tokenizer.save_pretrained(output / "tokenizer")
+        people.rig.save_pretrained(output / "rig")
+        processor.save_pretrained(output / "image_processor")
+        for name, model in components.items():
+            model.save_pretrained(output / name)
 
 
 def _check_tokenizer(tokenizer: PointTokenizer, folder: Path) -> None:

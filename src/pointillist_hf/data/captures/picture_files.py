@@ -12,11 +12,10 @@ from PIL import Image
 from torch import Tensor
 
 from ...geometry.structures import Cameras
+from ...portraits.picture_reading import read_mask, read_picture
 
 CACHE_SIZE = 2**29  # bytes of pictures that are kept in memory
 WHITE = 255
-# Each of these is what PIL says of some damaged file.
-DAMAGE = (OSError, SyntaxError, ValueError, OverflowError, Image.DecompressionBombError)
 
 
 class PictureFiles(Sequence):
@@ -51,34 +50,19 @@ class PictureFiles(Sequence):
     def _read(self, path: Path | None) -> Tensor:
         if path is None:
             return torch.full(self.shape, 255, dtype=torch.uint8)
-        try:
-            with Image.open(path) as image:
-                if image.mode[0] in "IF":
-                    raise ValueError(
-                        f"it must have 8 bits per channel, and is of mode {image.mode}"
-                    )
-                pixels = _lay_on_white(image) if not self.is_mask else image.convert("L")
-                array = np.array(pixels)
-        except DAMAGE as error:
-            raise ValueError(f"{path} cannot be read as a picture: {error}.") from error
+        pixels = read_mask(path) if self.is_mask else _lay_on_white(read_picture(path))
+        height, width, _ = self.shape
+        if pixels.size != (width, height):
+            raise ValueError(
+                f"{path} must be {width} x {height} pixels as its camera says, got "
+                f"{pixels.size[0]} x {pixels.size[1]}."
+            )
+        array = np.array(pixels)
         return torch.from_numpy(array.reshape(self.shape))
 
 
-def read_size(path: Path) -> tuple[int, int]:
-    """Width and height of a picture, by its header.
-
-    Raises:
-        ValueError: It is no picture.
-    """
-    try:
-        with Image.open(path) as image:
-            return image.size
-    except DAMAGE as error:
-        raise ValueError(f"{path} cannot be read as a picture: {error}.") from error
-
-
 def _lay_on_white(image: Image.Image) -> Image.Image:
-    if "A" not in image.getbands() and "transparency" not in image.info:
-        return image.convert("RGB")
+    if image.mode == "RGB":
+        return image
     back = Image.new("RGBA", image.size, (WHITE, WHITE, WHITE, WHITE))
-    return Image.alpha_composite(back, image.convert("RGBA")).convert("RGB")
+    return Image.alpha_composite(back, image).convert("RGB")

@@ -25,9 +25,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ...exporters.path_names import check_path_name
 from ...geometry.structures import Cameras, Capture, RigParams
 from ...motion.vhap_params import read_params
-from .picture_files import PictureFiles, read_size
+from ...portraits.picture_reading import read_picture_size
+from .picture_files import PictureFiles
 
 logger = logging.getLogger(__name__)
 
@@ -100,6 +102,8 @@ def find_captures(folders: Sequence[str | Path]) -> list[Path]:
                 f"`captures` must be captures or folders of captures, and {folder} holds none."
             )
         found += inside
+    for folder in found:
+        check_path_name("captures", folder)
     return found
 
 
@@ -228,7 +232,7 @@ def _find_masks(folder: Path, frames: list[Frame]) -> list[Path | None]:
 
 def _check_sizes(paths: Sequence[Path], cameras: Cameras) -> None:
     for path in paths:
-        size = read_size(path)
+        size = read_picture_size(path)
         if size != (cameras.width, cameras.height):
             raise ValueError(
                 f"{path} must be {cameras.width} x {cameras.height} pixels as its camera says, "

@@ -11,10 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...exporters.folder_owner import own_folder
+from ...exporters.path_names import check_path_name
 from ...geometry.cameras import orbit_cameras
+from ...geometry.number_checks import check_integer, check_number
 from ...geometry.structures import POSE_NAMES, Cameras, Capture, RigParams
 from ...rigs.head_rig import HeadRig
-from ...rigs.procedural_rig import ProceduralHeadRig
+from ...rigs.procedural_rig import ProceduralHeadRig, check_resolution
 from ..population.photography import pose_subject, sample_motion
 from ..population.scene import render_frame
 from ..population.subject import Subject, build_subject
@@ -46,15 +49,11 @@ class SyntheticCaptureConfig:
     hair_density: float = 0.35  # see `build_subject`
 
     def __post_init__(self) -> None:
-        if not 2 <= self.num_cameras <= len(CAMERA_PLACES):
-            raise ValueError(
-                f"`num_cameras` must be 2 to {len(CAMERA_PLACES)}, got {self.num_cameras}."
-            )
-        if self.num_timesteps < 1 or self.image_size < 16:
-            raise ValueError(
-                "`num_timesteps` must be at least 1 and `image_size` at least 16, "
-                f"got {self.num_timesteps} and {self.image_size}."
-            )
+        check_integer("num_cameras", self.num_cameras, 2, len(CAMERA_PLACES))
+        check_integer("num_timesteps", self.num_timesteps, 1, 10**5)
+        check_integer("image_size", self.image_size, 16, 2**12)
+        check_number("hair_density", self.hair_density, 0, 10)
+        check_resolution(self.resolution)
 
 
 def capture_person(seed: int, config: SyntheticCaptureConfig | None = None) -> Capture:
@@ -109,10 +108,10 @@ def write_synthetic_captures(
     Returns:
         Folders of all of them.
     """
-    if num_identities < 1:
-        raise ValueError(f"`num_identities` must be at least 1, got {num_identities}.")
+    check_integer("num_identities", num_identities, 1, 10**6)
+    check_integer("seed", seed, 0, 10**12)
     config, output_dir = config or SyntheticCaptureConfig(), Path(output_dir)
-    output_dir.mkdir(parents=True, exist_ok=True)
+    check_path_name("output_dir", output_dir)
     seeds = range(seed, seed + num_identities)
     folders = {s: output_dir / _capture_name(s) for s in seeds}
     missing = [s for s in seeds if not folders[s].exists()]
@@ -120,8 +119,10 @@ def write_synthetic_captures(
         if folder.exists():
             _check_capture(folder, config)
     work = partial(_write_person, output_dir=output_dir, config=config)
-    for _ in run_jobs(work, missing, num_proc=num_proc, unit="person", show_progress=show_progress):
-        pass
+    bar = {"unit": "person", "show_progress": show_progress}
+    with own_folder(output_dir):
+        for _ in run_jobs(work, missing, num_proc=num_proc, **bar):
+            pass
     return list(folders.values())
 
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ...geometry.bound_splats import local_to_global
+from ...geometry.number_checks import check_number
 from ...geometry.structures import BoundSplats, CanonicalPoints
 from ...models.tokenization_points import PointTokenizer, quantize
 from ...rigs.head_rig import HeadRig
@@ -33,11 +34,8 @@ class PointFilter:
     max_outside: float = 0.005  # share of points outside the cube from which on it is an error
 
     def __post_init__(self) -> None:
-        if not (0 <= self.min_opacity <= 1 and 0 <= self.max_outside <= 1):
-            raise ValueError(
-                "`min_opacity` and `max_outside` must lie in [0, 1], "
-                f"got {self.min_opacity} and {self.max_outside}."
-            )
+        check_number("min_opacity", self.min_opacity, 0, 1)
+        check_number("max_outside", self.max_outside, 0, 1)
 
 
 @dataclass(frozen=True)

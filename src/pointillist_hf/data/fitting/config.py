@@ -3,8 +3,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Literal, Self
+
+from ...geometry.number_checks import check_integer, check_number, check_seed
+
+MAX_COUNT = 10**9
 
 PruneRule = Literal[
     "all_or_nothing",  # a face whose splats are all to go keeps them all, as in GaussianAvatars
@@ -64,10 +68,14 @@ class FitConfig:
 
     def __post_init__(self) -> None:
         for name in ("num_steps", "sh_degree_every", "densify_every", "save_every", "max_points"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
-        if not 0 <= self.sh_degree <= 3:
-            raise ValueError(f"`sh_degree` must be 0 to 3, got {self.sh_degree}.")
+            check_integer(name, getattr(self, name), 1, MAX_COUNT)
+        for name in ("densify_from", "densify_until", "opacity_reset_every"):
+            check_integer(name, getattr(self, name), 0, MAX_COUNT)
+        check_integer("sh_degree", self.sh_degree, 0, 3)
+        check_seed("seed", self.seed)
+        for field in fields(self):
+            if isinstance(field.default, float):
+                check_number(field.name, getattr(self, field.name), 0)
         if self.prune_rule not in ("all_or_nothing", "keep_best"):
             raise ValueError(
                 f"`prune_rule` must be 'all_or_nothing' or 'keep_best', got {self.prune_rule!r}."

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from ...exporters.atomic_file import write_atomically
+from ...exporters.json_file import read_json_object
 from ...exporters.ply import read_bound_ply, write_bound_ply
 from ...geometry.structures import BoundSplats, RigParams
 from ...motion.vhap_params import match_static_offset, read_params, write_params
@@ -81,12 +82,18 @@ def write_fit(person: FittedPerson, folder: str | Path, *, iteration: int) -> No
     write_atomically(folder / FIT_FILE, lambda path: path.write_text(text))
 
 
-def read_fit(folder: str | Path, *, flame_path: str | Path | None = None) -> FittedPerson:
+def read_fit(
+    folder: str | Path,
+    *,
+    flame_path: str | Path | None = None,
+    flame_version: str | None = None,
+) -> FittedPerson:
     """A fit of ours, or of GaussianAvatars: the newest iteration.
 
     Args:
         folder: Of the fit.
         flame_path: The user's FLAME, for fits on FLAME; by default what FLAME_MODEL names.
+        flame_version: Which release it is, if its name does not say.
 
     Raises:
         FileNotFoundError: The folder holds no fit, or its rig is not there.
@@ -95,7 +102,9 @@ def read_fit(folder: str | Path, *, flame_path: str | Path | None = None) -> Fit
     folder = Path(folder)
     notes = read_notes(folder)
     place = _find_iteration(folder, notes)
-    rig = open_rig(notes.get("rig"), source=folder, flame_path=flame_path)
+    rig = open_rig(
+        notes.get("rig"), source=folder, flame_path=flame_path, flame_version=flame_version
+    )
     params_file = place / PARAMS_FILE
     if not params_file.is_file():
         raise FileNotFoundError(f"`folder` must hold {params_file}, and there is no such file.")
@@ -124,12 +133,18 @@ def read_notes(folder: str | Path) -> dict[str, object]:
     path = Path(folder) / FIT_FILE
     if not path.is_file():
         return {}
-    try:
-        notes = json.loads(path.read_text())
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path} cannot be read as JSON: {error}.") from error
-    if not isinstance(notes, dict) or notes.get("format_version") != FORMAT_VERSION:
-        raise ValueError(f"{path} must be of format version {FORMAT_VERSION}.")
+    notes = read_json_object(path)
+    if notes.get("format_version") != FORMAT_VERSION:
+        raise ValueError(
+            f"`format_version` of {path} must be {FORMAT_VERSION}, got "
+            f"{notes.get('format_version')!r}; fit the capture again."
+        )
+    for name, kind in (("iteration", int), ("capture", str)):
+        if not isinstance(notes.get(name, kind()), kind):
+            raise ValueError(
+                f"`{name}` of {path} must be of type {kind.__name__}, got {notes[name]!r}; fit the "
+                "capture again."
+            )
     return notes
 
 

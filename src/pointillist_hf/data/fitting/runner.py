@@ -14,6 +14,8 @@ from pathlib import Path
 import torch
 from tqdm.auto import tqdm
 
+from ...exporters.folder_owner import own_folder
+from ...exporters.path_names import check_path_name
 from ...rendering.similarity import psnr
 from ..captures.reading import capture_digest, read_capture
 from ..rig_reference import match_rig, open_rig
@@ -36,6 +38,7 @@ def fit_capture(
     config: FitConfig | None = None,
     *,
     flame_path: str | Path | None = None,
+    flame_version: str | None = None,
     device: str = "cpu",
     show_progress: bool = True,
 ) -> dict[str, float]:
@@ -48,14 +51,19 @@ def fit_capture(
         output_dir: See `fits`. A finished fit is left as it is.
         config: Settings; by default GaussianAvatars'.
         flame_path: The user's FLAME, for captures on FLAME.
+        flame_version: Which release it is, if its name does not say.
         device: "cuda" draws with gsplat.
         show_progress: Whether to draw a bar with PSNR and number of splats.
+
+    Raises:
+        BlockingIOError: Another process fits into the same folder.
 
     Returns:
         Figures: see `measure`. Empty for a fit that was finished before.
     """
     capture_dir, output_dir = Path(capture_dir), Path(output_dir)
     check_device(device)
+    check_path_name("output_dir", output_dir)
     config = config or FitConfig()
     capture = read_capture(capture_dir)
     origin = {"capture_digest": capture_digest(capture), "config": asdict(config)}
@@ -63,27 +71,30 @@ def fit_capture(
         _check_origin(output_dir, origin)
         logger.info("%s is finished.", output_dir)
         return {}
-    rig = open_rig(capture.rig, source=capture_dir, flame_path=flame_path)
+    rig = open_rig(
+        capture.rig, source=capture_dir, flame_path=flame_path, flame_version=flame_version
+    )
     fit = Fit(match_rig(capture, rig), rig, config, device=device)
     fit.state.origin = origin
-    checkpoint = output_dir / CHECKPOINT_FILE
-    if checkpoint.is_file():
-        fit.state.restore(checkpoint)
-    seconds = _run(fit, checkpoint, show_progress)
-    figures = measure(fit)
-    person = FittedPerson(
-        splats=fit.detached_splats(),
-        rig=rig.to("cpu"),
-        rig_params=fit.detached_params(),
-        static_offset=fit.static_offset.cpu(),
-        notes={
-            "capture": relative_to(capture_dir, output_dir),
-            **origin,
-            "figures": figures,
-        },
-    )
-    write_fit(person, output_dir, iteration=config.num_steps)
-    checkpoint.unlink(missing_ok=True)
+    with own_folder(output_dir):
+        checkpoint = output_dir / CHECKPOINT_FILE
+        if checkpoint.is_file():
+            fit.state.restore(checkpoint)
+        seconds = _run(fit, checkpoint, show_progress)
+        figures = measure(fit)
+        person = FittedPerson(
+            splats=fit.detached_splats(),
+            rig=rig.to("cpu"),
+            rig_params=fit.detached_params(),
+            static_offset=fit.static_offset.cpu(),
+            notes={
+                "capture": relative_to(capture_dir, output_dir),
+                **origin,
+                "figures": figures,
+            },
+        )
+        write_fit(person, output_dir, iteration=config.num_steps)
+        checkpoint.unlink(missing_ok=True)
     return figures | {"num_points": len(person.splats), "seconds": seconds}
 
 
@@ -161,6 +172,7 @@ def fit_captures(
     config: FitConfig | None = None,
     *,
     flame_path: str | Path | None = None,
+    flame_version: str | None = None,
     num_proc: int = 1,
     device: str = "cpu",
     show_progress: bool = True,
@@ -174,6 +186,7 @@ def fit_captures(
         output_dir: Gets a folder for each, called as the capture is.
         config: Settings.
         flame_path: The user's FLAME, for captures on FLAME.
+        flame_version: Which release it is, if its name does not say.
         num_proc: Processes; each fits one person with one thread.
         device: "cuda" draws with gsplat.
         show_progress: Whether to draw bars.
@@ -190,6 +203,7 @@ def fit_captures(
         _try_fit,
         config=config,
         flame_path=flame_path,
+        flame_version=flame_version,
         device=device,
         show_progress=show_progress,
     )
@@ -206,6 +220,7 @@ def _try_fit(
     job: tuple[Path, Path],
     config: FitConfig | None,
     flame_path: str | Path | None,
+    flame_version: str | None,
     device: str,
     show_progress: bool,
 ) -> str | None:
@@ -213,7 +228,14 @@ def _try_fit(
     # One thread: tensors are small, and sums keep their order on every machine.
     torch.set_num_threads(1)
     try:
-        fit_capture(*job, config, flame_path=flame_path, device=device, show_progress=show_progress)
+        fit_capture(
+            *job,
+            config,
+            flame_path=flame_path,
+            flame_version=flame_version,
+            device=device,
+            show_progress=show_progress,
+        )
     except (OSError, ValueError) as error:
         return " ".join(str(error).split())
     return None

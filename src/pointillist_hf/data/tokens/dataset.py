@@ -9,6 +9,8 @@ names the splits.
 from __future__ import annotations
 
 import hashlib
+import json
+import os
 import re
 import tempfile
 from collections.abc import Mapping
@@ -16,14 +18,25 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from datasets import Dataset, load_dataset
+from datasets.exceptions import DatasetsError
 from huggingface_hub import HfApi
 
 from ...exporters.atomic_file import write_atomically
+from ...exporters.json_file import read_json_object
 from ...models.tokenization_points import PointTokenizer
 from ...rigs.head_rig import HeadRig
+from .row_checks import check_columns
 from .rows import FEATURES, MAX_VOCABULARY, SCHEMA_VERSION
 
 CARD_FILE = "README.md"
+PARQUET_MARK, MIN_PARQUET = b"PAR1", 12  # at both ends of a file; bytes
+PLAIN = re.compile(r"[a-z][a-z0-9.+-]*")  # what YAML takes for a string without quotes
+NO_LICENCE = re.compile(r"^license:\s*[\"']?other[\"']?\s*$", re.MULTILINE | re.IGNORECASE)
+# What datasets, pyarrow and PIL raise of damaged files.
+DAMAGE = (
+    DatasetsError, OSError, ValueError, KeyError, TypeError, AttributeError, IndexError,
+    RuntimeError, NotImplementedError,
+)  # fmt: skip
 CONFIG_NAME = re.compile(r"^(- config_name: people-[0-9a-f]+)-([0-9a-z]+)$", re.MULTILINE)
 
 
@@ -56,7 +69,8 @@ def check_card(output_dir: Path, card: DatasetCard, tokenizer: PointTokenizer) -
             "lower `num_bins`."
         )
     path, text = output_dir / CARD_FILE, _card_text(card, tokenizer)
-    if path.exists() and _without_content(path.read_text()) != _without_content(text):
+    found = path.read_text("utf-8", "replace") if path.exists() else text
+    if _without_content(found) != _without_content(text):
         raise ValueError(
             f"`output_dir` must be empty or hold the same data set, and {output_dir} holds one of "
             "another configuration. Choose another folder, or remove it."
@@ -82,7 +96,8 @@ def write_header(
 def has_card(output_dir: Path, card: DatasetCard) -> bool:
     """Whether the folder has the card of these settings and this content."""
     path = output_dir / CARD_FILE
-    return path.is_file() and f"- config_name: {_config_name(card)}\n" in path.read_text()
+    text = path.read_text("utf-8", "replace") if path.is_file() else ""
+    return f"- config_name: {_config_name(card)}\n" in text
 
 
 def _without_content(text: str) -> str:
@@ -117,12 +132,85 @@ def load_token_dataset(folder: str | Path, split: str) -> Dataset:
         FileNotFoundError: The folder holds no such split.
     """
     folder = Path(folder)
+    if not isinstance(split, str) or not re.fullmatch(r"\w+", split):
+        raise ValueError(f"`split` must be a word such as train or test, got {split!r}.")
     if not list(folder.glob(f"{split}-*.parquet")):
         raise FileNotFoundError(
             f"`folder` must hold {split}-*.parquet files, and there are none in {folder}. Make a "
             "data set with `pointillist-hf tokenize` or examples/make_dataset.py."
         )
-    return load_dataset(str(folder), split=split)
+    for path in sorted(folder.glob(f"{split}-*.parquet")):
+        _check_file(path)
+    try:
+        rows = load_dataset(str(folder), split=split)
+    except DAMAGE as error:
+        cause = error.__cause__ or error
+        raise ValueError(
+            f"`folder` must hold a whole data set, and {folder} cannot be read: "
+            f"{' '.join(str(cause).split())[:300].rstrip('.')}. Make or download it again."
+        ) from error
+    check_columns(rows.column_names, folder)
+    if not len(rows):
+        raise ValueError(f"`folder` must hold people, and split {split} of {folder} has none.")
+    return rows
+
+
+def _check_file(path: Path) -> None:
+    """Refuses what is no whole Parquet: datasets may take rows from its cache without a look."""
+    marks, size = (b"", b""), path.stat().st_size
+    if path.is_file() and size >= MIN_PARQUET:
+        with path.open("rb") as file:
+            start = file.read(len(PARQUET_MARK))
+            file.seek(-len(PARQUET_MARK), os.SEEK_END)
+            marks = start, file.read()
+    if marks != (PARQUET_MARK, PARQUET_MARK):
+        raise ValueError(
+            f"`folder` must hold whole Parquet files, and {path} cannot be read as one: it is cut "
+            "off, or a Git LFS pointer. Make or download it again."
+        )
+
+
+def open_tokenizer(folder: str | Path) -> PointTokenizer:
+    """The tokenizer of a data set.
+
+    Raises:
+        ValueError: It is missing or damaged.
+    """
+    place = Path(folder) / "tokenizer"
+    read_json_object(place / "tokenizer_config.json")
+    try:
+        return PointTokenizer.from_pretrained(place)
+    except DAMAGE as error:
+        raise ValueError(f"{place} cannot be read as a tokenizer: {error}") from error
+
+
+def read_row(rows: Dataset, number: int) -> dict[str, object]:
+    """A row with its pictures decoded.
+
+    Raises:
+        ValueError: One of them is damaged.
+    """
+    try:
+        return rows[number]
+    except DAMAGE as error:
+        raise ValueError(
+            f"`row` {number} of the data set cannot be read: {' '.join(str(error).split())}. Make "
+            "the data set again."
+        ) from error
+
+
+def check_licence(licence: str) -> None:
+    """Refuses what cannot be a licence's name.
+
+    Raises:
+        ValueError: It is empty, or has spaces around it, or characters that are not printed.
+    """
+    is_text = isinstance(licence, str) and licence.isprintable() and licence.isascii()
+    if not is_text or not licence.strip() or licence != licence.strip() or len(licence) > 100:
+        raise ValueError(
+            "`licence` must be a name as the Hub has it, such as cc-by-4.0, apache-2.0 or other, "
+            f"got {licence!r}."
+        )
 
 
 def push_token_dataset(folder: str | Path, repo_id: str, *, private: bool = False) -> str:
@@ -136,7 +224,7 @@ def push_token_dataset(folder: str | Path, repo_id: str, *, private: bool = Fals
     card = folder / CARD_FILE
     if not card.is_file():
         raise FileNotFoundError(f"`folder` must hold a data set, and {card} does not exist.")
-    if "\nlicense: other\n" in card.read_text():
+    if NO_LICENCE.search(card.read_text("utf-8", "replace")):
         raise ValueError(
             f"`folder` must hold what may be passed on, and {folder} was made of captures of "
             "people or with FLAME, whose licences forbid it. If you hold the rights, change the "
@@ -152,6 +240,11 @@ def push_token_dataset(folder: str | Path, repo_id: str, *, private: bool = Fals
     )
 
 
+def _quote(text: str) -> str:
+    """A string of YAML; JSON's are among them."""
+    return text if PLAIN.fullmatch(text) else json.dumps(text)
+
+
 def _config_name(card: DatasetCard) -> str:
     """Another one for every other data set.
 
@@ -163,10 +256,11 @@ def _config_name(card: DatasetCard) -> str:
 
 
 def _card_text(card: DatasetCard, tokenizer: PointTokenizer) -> str:
-    settings = "\n".join(f"| `{name}` | {value} |" for name, value in card.settings.items())
+    cells = {name: str(value).replace("|", "\\|") for name, value in card.settings.items()}
+    settings = "\n".join(f"| `{name}` | {value} |" for name, value in cells.items())
     files = "\n".join(f'  - split: {s}\n    path: "{s}-*.parquet"' for s in card.splits)
     return f"""---
-license: {card.licence}
+license: {_quote(card.licence)}
 tags: [pointillist, gaussian-splatting, head-avatar]
 configs:
 - config_name: {_config_name(card)}

@@ -7,6 +7,7 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
+from ...geometry.number_checks import MAX_SEED, check_integer, check_number
 from ...models.tokenization_points import PointTokenizer, TokenLayout, TokenOrder
 from ...rigs.flame_rig import FlameHeadRig
 from ...rigs.head_rig import HeadRig
@@ -15,12 +16,20 @@ from ..captures.reading import read_capture
 from ..fitting.canonicalization import PointFilter, canonicalize
 from ..fitting.fits import FittedPerson, read_notes
 from ..rig_reference import match_rig
+from .dataset import check_licence
 from .rows import TokenisedPerson, build_row
 from .synthetic import PROCEDURAL_CUBE
 
 logger = logging.getLogger(__name__)
 
 FLAME_CUBE = {"cube_center": [0.0, -0.03, -0.04], "cube_half_extent": 0.30}
+
+
+COUNTS = {
+    "num_portraits": (1, 1024), "num_views": (1, 4096), "num_rig_points": (1, 2**20),
+    "identities_per_shard": (1, 2**16), "num_test": (0, 10**9), "image_size": (16, 2**12),
+    "seed": (0, MAX_SEED),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -50,17 +59,14 @@ class TokenizeConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("num_portraits", "num_views", "num_rig_points", "identities_per_shard"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
+        for name, (low, high) in COUNTS.items():
+            check_integer(name, getattr(self, name), low, high)
+        if self.cube_half_extent is not None:
+            check_number("cube_half_extent", self.cube_half_extent, 0, 100, above=True)
+        check_licence(self.licence)
         # Refuse what they cannot be.
         TokenLayout(self.num_bins, 1, self.token_order)
         _ = self.point_filter
-        if self.num_test < 0 or self.image_size < 16:
-            raise ValueError(
-                "`num_test` must not be negative and `image_size` at least 16, "
-                f"got {self.num_test} and {self.image_size}."
-            )
 
     @property
     def point_filter(self) -> PointFilter:

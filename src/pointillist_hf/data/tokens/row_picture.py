@@ -12,8 +12,8 @@ from torch import Tensor
 from ...exporters.atomic_file import write_atomically
 from ...geometry.cameras import orbit_cameras
 from ...geometry.structures import CanonicalPoints, Gaussians
-from ...models.tokenization_points import PointTokenizer
 from ...rendering.rasterize import rasterize
+from .dataset import open_tokenizer
 from .rows import picture_tensor
 
 AZIMUTHS = (0.0, 60.0, 180.0)
@@ -32,7 +32,7 @@ def draw_row(row: dict[str, object], folder: str | Path, path: str | Path) -> No
     path = Path(path)
     if path.suffix != ".png":
         raise ValueError(f"`path` must end in .png, got {path.name!r}.")
-    tokenizer = PointTokenizer.from_pretrained(Path(folder) / "tokenizer")
+    tokenizer = open_tokenizer(folder)
     points = tokenizer.decode_points(torch.tensor(row["input_ids"]))
     portraits = [picture_tensor(image) for image in row["portraits"]][: len(AZIMUTHS)]
     size = portraits[0].shape[0]

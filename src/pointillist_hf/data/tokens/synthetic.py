@@ -9,22 +9,34 @@ from pathlib import Path
 
 import torch
 
+from ...exporters.folder_owner import own_folder
+from ...exporters.path_names import check_path_name
+from ...geometry.number_checks import check_integer
 from ...geometry.structures import CanonicalPoints
-from ...models.tokenization_points import PointTokenizer
+from ...models.tokenization_points import PointTokenizer, TokenLayout
 from ...rigs.head_rig import HeadRig
-from ...rigs.procedural_rig import ProceduralHeadRig
+from ...rigs.procedural_rig import ProceduralHeadRig, check_resolution
 from ..population.cloud import sample_cloud
 from ..population.photography import light_of, take_portraits, take_views
 from ..population.subject import build_subject
 from ..rig_reference import rig_hash
 from ..work_pool import run_jobs
-from .dataset import DatasetCard, shard_paths, write_header, write_rows
+from .dataset import DatasetCard, check_card, shard_paths, write_header, write_rows
 from .rows import TokenisedPerson, build_row
 
 LICENCE = "apache-2.0"
 PROCEDURAL_CUBE = {"cube_center": [0.0, -0.035, -0.03], "cube_half_extent": 0.25}
 # Far apart, so that no person of one split can be met in the other.
 FIRST_SEED = {"train": 1_000_000, "test": 2_000_000}
+
+
+# People of one split and seed lie a million numbers apart.
+COUNTS = {
+    "num_train": (1, 10**6), "num_test": (0, 10**6), "seed": (0, 10**6),
+    "identities_per_shard": (1, 2**16), "num_portraits": (1, 1024), "num_views": (1, 4096),
+    "num_skin_points": (1, 10**6), "hair_budget": (0, 10**6), "num_rig_points": (1, 2**20),
+    "image_size": (16, 2**12),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -60,14 +72,10 @@ class SyntheticDatasetConfig:
     identities_per_shard: int = 16
 
     def __post_init__(self) -> None:
-        for name in ("num_train", "identities_per_shard", "num_portraits", "num_views"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
-        if self.num_test < 0 or self.image_size < 16:
-            raise ValueError(
-                "`num_test` must not be negative and `image_size` must be at least 16, "
-                f"got {self.num_test} and {self.image_size}."
-            )
+        for name, (low, high) in COUNTS.items():
+            check_integer(name, getattr(self, name), low, high)
+        check_resolution(self.resolution)
+        TokenLayout(self.num_bins, 1, self.token_order)
 
     def build_tokenizer(self, rig: HeadRig) -> PointTokenizer:
         """The tokenizer of the data set's points."""
@@ -112,12 +120,16 @@ def build_synthetic_dataset(
         ValueError: The folder holds a data set of another configuration.
     """
     config, output_dir = config or SyntheticDatasetConfig(), Path(output_dir)
+    check_path_name("output_dir", output_dir)
     rig = ProceduralHeadRig(config.resolution)
-    write_header(output_dir, _card(config, rig), config.build_tokenizer(rig), rig)
-    missing = [s for s in list_shards(output_dir, config) if not s.path.exists()]
-    work = partial(write_shard, config=config)
-    for _ in run_jobs(work, missing, num_proc=num_proc, unit="shard", show_progress=show_progress):
-        pass
+    card, tokenizer = _card(config, rig), config.build_tokenizer(rig)
+    check_card(output_dir, card, tokenizer)
+    with own_folder(output_dir):
+        write_header(output_dir, card, tokenizer, rig)
+        missing = [s for s in list_shards(output_dir, config) if not s.path.exists()]
+        work, bar = partial(write_shard, config=config), {"show_progress": show_progress}
+        for _ in run_jobs(work, missing, num_proc=num_proc, unit="shard", **bar):
+            pass
     return output_dir
 
 

@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
+from ...exporters.folder_owner import own_folder
+from ...exporters.path_names import check_path_name
 from ...rigs.head_rig import HeadRig
 from ..fitting.fits import FIT_FILE, fit_digest, read_fit, read_notes
 from ..rig_reference import open_rig, rig_hash
@@ -49,6 +51,7 @@ def tokenize_fits(
     *,
     captures_dir: str | Path | None = None,
     flame_path: str | Path | None = None,
+    flame_version: str | None = None,
     num_proc: int = 1,
     show_progress: bool = True,
 ) -> dict[str, str]:
@@ -64,6 +67,7 @@ def tokenize_fits(
         captures_dir: Where to look for the capture of a fit that does not say where it is: in
             the folder called as the fit is.
         flame_path: The user's FLAME, for fits on FLAME.
+        flame_version: Which release it is, if its name does not say.
         num_proc: Processes.
         show_progress: Whether to draw a bar.
 
@@ -71,13 +75,16 @@ def tokenize_fits(
         What was left out: fit to message.
 
     Raises:
+        BlockingIOError: Another process writes to the folder.
         ValueError: There is no fit, names are not unique, or the folder holds another data set.
     """
     config, output_dir = config or TokenizeConfig(), Path(output_dir)
     folders = find_fits(fits)
+    check_path_name("output_dir", output_dir)
     digests = {name: _digest(folder) for name, folder in folders}
     splits = choose_splits([name for name, _ in folders], config.num_test)
-    rig = _common_rig([folder for _, folder in folders], flame_path)
+    flame = {"flame_path": flame_path, "flame_version": flame_version}
+    rig = _common_rig([folder for _, folder in folders], flame)
     card = _card(config, digests, rig)
     rows_dir = output_dir / ROWS_FOLDER
     is_same = has_card(output_dir, card) and not rows_dir.exists()
@@ -86,33 +93,42 @@ def tokenize_fits(
         return {}
     tokenizer = config.build_tokenizer(rig)
     check_card(output_dir, card, tokenizer)
-    rows_dir.mkdir(parents=True, exist_ok=True)  # first: it says that the folder is not complete
-    write_header(output_dir, card, tokenizer, rig)
-    paths = {name: _row_path(rows_dir, name, splits[name], digests[name]) for name, _ in folders}
-    jobs = [Job(name, folder, splits[name], paths[name]) for name, folder in folders]
-    missing = [job for job in jobs if not job.path.exists()]
-    work = partial(
-        _try_row,
-        config=config,
-        captures_dir=captures_dir,
-        flame_path=flame_path,
-        expected_hash=rig_hash(rig),
-    )
-    outcomes = run_jobs(work, missing, num_proc=num_proc, unit="fit", show_progress=show_progress)
-    failed = {str(job.folder): problem for job, problem in outcomes if problem is not None}
-    for folder, problem in failed.items():
-        logger.error("%s is left out: %s", folder, problem)
-    done = [name for name, path in paths.items() if path.exists()]
-    lacking = {*card.splits} - {splits[name] for name in done}
+    with own_folder(output_dir):
+        # First: it says that the folder is not complete.
+        rows_dir.mkdir(parents=True, exist_ok=True)
+        write_header(output_dir, card, tokenizer, rig)
+        paths = {
+            name: _row_path(rows_dir, name, splits[name], digests[name]) for name, _ in folders
+        }
+        jobs = [Job(name, folder, splits[name], paths[name]) for name, folder in folders]
+        missing = [job for job in jobs if not job.path.exists()]
+        work = partial(
+            _try_row,
+            config=config,
+            captures_dir=captures_dir,
+            flame=flame,
+            expected_hash=rig_hash(rig),
+        )
+        outcomes = run_jobs(
+            work, missing, num_proc=num_proc, unit="fit", show_progress=show_progress
+        )
+        failed = {str(job.folder): problem for job, problem in outcomes if problem is not None}
+        for folder, problem in failed.items():
+            logger.error("%s is left out: %s", folder, problem)
+        done = [name for name, path in paths.items() if path.exists()]
+        _refuse_empty_splits({*card.splits} - {splits[name] for name in done}, failed)
+        _write_shards(output_dir, paths, done, splits, config)
+        if not failed:
+            shutil.rmtree(rows_dir)
+        return failed
+
+
+def _refuse_empty_splits(lacking: set[str], failed: dict[str, str]) -> None:
     if lacking:
         raise ValueError(
             f"No fit of split {' and '.join(sorted(lacking))} can be read; the last: "
             f"{': '.join(failed.popitem())}"
         )
-    _write_shards(output_dir, paths, done, splits, config)
-    if not failed:
-        shutil.rmtree(rows_dir)
-    return failed
 
 
 def find_fits(folders: Sequence[str | Path]) -> list[tuple[str, Path]]:
@@ -128,6 +144,8 @@ def find_fits(folders: Sequence[str | Path]) -> list[tuple[str, Path]]:
         if not inside:
             raise ValueError(f"`fits` must be folders of fits, and there is none in {folder}.")
         found += [(path.resolve().name, path) for path in inside]
+    for _, path in found:
+        check_path_name("fits", path)
     names = [name for name, _ in found]
     if not found or len({*names}) < len(names):
         raise ValueError(f"`fits` must be at least one, of different names; got {names}.")
@@ -144,12 +162,12 @@ def choose_splits(names: Sequence[str], num_test: int) -> dict[str, str]:
     return {name: "test" if name in ranked[:num_test] else "train" for name in names}
 
 
-def _common_rig(folders: Sequence[Path], flame_path: str | Path | None) -> HeadRig:
+def _common_rig(folders: Sequence[Path], flame: dict[str, object]) -> HeadRig:
     """The rig of the first fit that can say what it is on."""
     problem: Exception | None = None
     for folder in folders:
         try:
-            return open_rig(read_notes(folder).get("rig"), source=folder, flame_path=flame_path)
+            return open_rig(read_notes(folder).get("rig"), source=folder, **flame)
         except (OSError, ValueError) as error:
             problem = problem or error
     raise ValueError(f"None of {len(folders)} fits can be read; the first: {problem}")
@@ -196,12 +214,12 @@ def _try_row(
     job: Job,
     config: TokenizeConfig,
     captures_dir: str | Path | None,
-    flame_path: str | Path | None,
+    flame: dict[str, object],
     expected_hash: str,
 ) -> str | None:
     """Writes the row of a fit. Returns what went wrong, if anything did."""
     try:
-        person = read_fit(job.folder, flame_path=flame_path)
+        person = read_fit(job.folder, **flame)
         if rig_hash(person.rig) != expected_hash:
             return "it is on another rig than the first fit"
         row = tokenize_fit(job.name, job.folder, job.split, person, config, captures_dir)

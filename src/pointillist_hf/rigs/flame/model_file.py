@@ -184,7 +184,8 @@ def _choose_version(path: Path, given: str | None, noted: str | None) -> FlameVe
         known = ", ".join(get_args(FlameVersion))
         raise ValueError(
             f"`version` must be one of {known}, got {version!r}; the name {path.name!r} does not "
-            "say which release this is."
+            "say which release this is. Commands call it --flame-version, or --version in "
+            "convert-flame."
         )
     return version
 
@@ -193,6 +194,9 @@ def _check_arrays(
     values: Mapping[str, object], *, version: FlameVersion, sha256: str, path: Path
 ) -> FlameArrays:
     arrays = {name: _check_array(name, values, path) for name in FILE_SHAPES}
+    for name in ("f", "kintree_table"):
+        if (arrays[name] != np.round(arrays[name])).any():
+            raise ValueError(f"`{name}` of {path} must hold whole numbers, got fractions.")
     faces = arrays["f"].astype(np.int64)
     if faces.min() < 0 or faces.max() >= NUM_VERTICES:
         raise ValueError(f"`f` of {path} names vertices that are not there.")
