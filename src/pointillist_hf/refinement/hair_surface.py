@@ -31,6 +31,8 @@ MAX_THICKNESS, NUM_STEPS = 0.07, 36
 FRONT_THICKNESS, LEAST, MOST_BEHIND = 0.010, 0.002, 0.03
 NUM_RIM_BINS, RIM = 72, 0.25  # directions this near to the image plane make the outline
 SEEN_TOLERANCE = 0.004
+TEMPLE_FACING = 0.45  # cosine to the camera: less, beside the scalp, says nothing of hair
+EARS = -0.005  # metres in front of the centre; what lies farther in front is a temple or a cheek
 LOW_FALL = 0.03  # below the lowest hair seen at the sides, hair ends within this
 
 
@@ -43,10 +45,16 @@ class HairSurface(TensorRecord):
     radii: Tensor  # [T, P] of the surface
     skin_radii: Tensor  # [T, P] of the skin below
     hairiness: Tensor  # [T, P] in [0, 1]: how surely there is hair
+    is_trusted: Tensor  # [T, P] above the scalp, or turned to the camera
 
     def places(self) -> Tensor:
         """The surface in the world. [T, P, 3]"""
         return self.centre + self.radii[..., None] * (direction_grid() @ self.axes.T)
+
+    def trusted_triangles(self) -> Tensor:
+        """Those of `triangles` whose hair a photograph of the rim can show. [K, 3]"""
+        triangles = self.triangles()
+        return triangles[self.is_trusted.flatten()[triangles].all(1)]
 
     def triangles(self) -> Tensor:
         """Of `places`, flattened. [K, 3]"""
@@ -103,14 +111,18 @@ def build_hair_surface(
     rim = _measure_rim(view, centre, directions, skin_radii, outline, shows_hair)
     thickness = _spread_thickness(view, centre, directions, outline, rim)
     radii = skin_radii + thickness
-    surface = HairSurface(centre, axes, radii, skin_radii, torch.ones_like(radii))
+    on_scalp = _find_scalp(view, rig, face_kinds, centre, axes)
+    # At the rim the photograph looks past the temples: what it shows there hangs on the scalp.
+    facing = -(directions @ _viewing_direction(view, centre))
+    trusted = (on_scalp > 0.5) | (facing > TEMPLE_FACING)
+    surface = HairSurface(centre, axes, radii, skin_radii, torch.ones_like(radii), trusted)
     hairiness = _spread_hair(view, rig, surface, shows_hair)
     # Towards its edge hair comes down to the skin, else it would stand off like a helmet.
     falling = smooth_step((hairiness - 0.35) / 0.4)
-    on_scalp = _scalp_share(view, rig, face_kinds, surface, shows_hair)
-    hairiness = torch.maximum(hairiness, on_scalp)
+    share = _scalp_share(view, rig, face_kinds, shows_hair)
+    hairiness = torch.maximum(hairiness, share * on_scalp)
     radii = skin_radii + LEAST + (thickness - LEAST).clamp_min(0) * falling
-    return HairSurface(centre, axes, radii, skin_radii, hairiness)
+    return HairSurface(centre, axes, radii, skin_radii, hairiness, trusted)
 
 
 def smooth_step(x: Tensor) -> Tensor:
@@ -255,7 +267,7 @@ def _spread_hair(
     nearest = _draw_nearest(view, rig, surface)
     gap = depths[0] - at_pixels(nearest, pixels[0])
     in_matte = _shows(view.matte > 0.5, pixels[0], view.cameras)
-    seen = in_matte & (gap < SEEN_TOLERANCE)
+    seen = in_matte & (gap < SEEN_TOLERANCE) & surface.is_trusted.flatten()
     hair = _shows(shows_hair, pixels[0], view.cameras).float()
     if not seen.any():
         return torch.zeros(NUM_POLAR, NUM_AZIMUTH)
@@ -267,25 +279,32 @@ def _spread_hair(
     mirrored = key[known[: len(known) // 2]] * key.new_tensor([-1.0, 1.0, 1.0])
     sources = torch.cat([key[known[: len(known) // 2]], mirrored])
     lacking = (~seen).nonzero()[:, 0]
-    distances, found = nearest_points(key[lacking], sources, 12)
+    temple = (local[:, 2] > EARS) & ~surface.is_trusted.flatten()
+    # But a temple is like the cheek beside it.
+    hair[temple & ~seen] = 0
+    asking = lacking[~temple[lacking]]
+    distances, found = nearest_points(key[asking], sources, 12)
     weights = 1 / (distances + 0.004)
-    hair[lacking] = (hair[known][found] * weights).sum(1) / weights.sum(1)
+    hair[asking] = (hair[known][found] * weights).sum(1) / weights.sum(1)
     return blur_directions(hair.reshape(NUM_POLAR, NUM_AZIMUTH), 1.2)
 
 
-def _scalp_share(
-    view: PortraitView, rig: HeadRig, face_kinds: FaceKinds, surface: HairSurface, hair: Tensor
+def _find_scalp(
+    view: PortraitView, rig: HeadRig, face_kinds: FaceKinds, centre: Tensor, axes: Tensor
 ) -> Tensor:
-    """On the scalp, the share of its visible pixels that show hair; 0 beside it. [T, P]"""
-    vertices = rig(view.rig_params)[0]
-    _, face_ids = draw_rig(rig, view.rig_params, view.cameras)
-    shown = (face_ids >= 0) & face_kinds.is_scalp[face_ids.clamp_min(0)] & (view.matte > 0.5)
-    share = hair[shown].float().mean() if shown.any() else torch.tensor(0.0)
-    centres = (vertices[rig.faces].mean(1) - surface.centre) @ surface.axes
+    """Directions that lie above the scalp, blurred. [T, P]"""
+    centres = (rig(view.rig_params)[0][rig.faces].mean(1) - centre) @ axes
     outer = face_kinds.is_scalp | face_kinds.is_anchor
     _, found = nearest_points(direction_grid().flatten(0, 1), normalize(centres[outer], dim=-1), 1)
     on_scalp = face_kinds.is_scalp[outer][found[:, 0]].float()
-    return share * blur_directions(on_scalp.reshape(NUM_POLAR, NUM_AZIMUTH), 1.2)
+    return blur_directions(on_scalp.reshape(NUM_POLAR, NUM_AZIMUTH), 1.2)
+
+
+def _scalp_share(view: PortraitView, rig: HeadRig, face_kinds: FaceKinds, hair: Tensor) -> Tensor:
+    """Of the visible pixels of the scalp, how many show hair. []"""
+    _, face_ids = draw_rig(rig, view.rig_params, view.cameras)
+    shown = (face_ids >= 0) & face_kinds.is_scalp[face_ids.clamp_min(0)] & (view.matte > 0.5)
+    return hair[shown].float().mean() if shown.any() else torch.tensor(0.0)
 
 
 def _draw_nearest(view: PortraitView, rig: HeadRig, surface: HairSurface) -> Tensor:
