@@ -14,7 +14,13 @@ from ..geometry.triangles import triangle_frames
 from ..rigs.head_rig import HeadRig
 from .distance_maps import blur_picture, grow_mask, keep_large_parts, nearest_pixels, shrink_mask
 from .face_kinds import FaceKinds, PointKind
-from .hair_surface import TEMPLE_FACING, HairSurface, find_hair_pixels
+from .hair_surface import (
+    NASION,
+    TEMPLE_FACING,
+    HairSurface,
+    find_hair_pixels,
+    find_hanging_sides,
+)
 from .mesh_pictures import at_pixels, draw_mesh, draw_rig, is_in_frame
 from .neighbors import nearest_points
 from .placement import rest_points
@@ -27,7 +33,6 @@ STRAND = 1.9  # length of a disc around the head over its width
 SMALLEST_PART = 0.06  # of the squared distance of the outer canthi: less is no hair
 RISE, FIRST_RISE, MOST_RISE = 0.8, 2.5e-3, 0.03  # in front of the skin: per metre from its border
 STEEPEST = 2.5  # slope of the depth that discs follow
-HANGING, CURTAIN = 0.02, 0.15  # least area, and reach, of hair before the face, in eye distances
 LOOSE = 0.02  # metres before the eyes: nothing hidden grows in the face
 HALF = 0.5  # of `hairiness`: where hair ends
 
@@ -43,7 +48,7 @@ def grow_hair(
 ) -> SurfaceCloud:
     """All points of hair, at rest."""
     mask = _find_hair_mask(view, rig, pixel_kinds)
-    shown = mask & ~_find_combed_back(view, rig, face_kinds, mask)
+    shown = mask & ~_find_combed_back(view, rig, face_kinds, pixel_kinds)
     parts = [
         _points_in_sight(view, rig, shown, surface, density),
         _points_around(view, rig, pixel_kinds, surface, density),
@@ -70,22 +75,22 @@ def _find_hair_mask(view: PortraitView, rig: HeadRig, pixel_kinds: Tensor) -> Te
 
 
 def _find_combed_back(
-    view: PortraitView, rig: HeadRig, face_kinds: FaceKinds, mask: Tensor
+    view: PortraitView, rig: HeadRig, face_kinds: FaceKinds, pixel_kinds: Tensor
 ) -> Tensor:
     """Pixels at the rim whose hair lies behind the temple that the rig has there. [H, W]
 
-    In front of it, such hair would be a sideburn as wide as the temple. Hair that does hang before
-    the face also covers skin that is turned to the camera.
+    In front of it, such hair would be a sideburn as wide as the temple.
     """
     vertices = rig(view.rig_params)[0]
     _, face_ids = draw_rig(rig, view.rig_params, view.cameras)
     frames, centres, _ = triangle_frames(vertices[rig.faces])
     rotation, shift = view.cameras.viewmats[0, :3, :3], view.cameras.viewmats[0, :3, 3]
     facing = (frames[..., 1] * normalize(-(shift @ rotation) - centres, dim=-1)).sum(-1)
-    bare = (face_ids >= 0) & ~face_kinds.is_scalp[face_ids.clamp_min(0)] & mask
+    bare = (face_ids >= 0) & ~face_kinds.is_scalp[face_ids.clamp_min(0)]
+    left_hangs, right_hangs = find_hanging_sides(view, pixel_kinds)
+    is_left = torch.arange(pixel_kinds.shape[1]) > view.landmarks[NASION, 0]
     turned = facing[face_ids.clamp_min(0)] > TEMPLE_FACING
-    hanging = keep_large_parts(bare & turned, int(HANGING * view.eye_distance**2))
-    return bare & ~turned & ~grow_mask(hanging, int(CURTAIN * view.eye_distance))
+    return bare & ~turned & ~torch.where(is_left, left_hangs, right_hangs)
 
 
 Discs = tuple[Tensor, Tensor, Tensor]  # places [K, 3], normals [K, 3], radii [K, 2], in the pose

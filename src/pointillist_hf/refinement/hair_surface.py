@@ -17,6 +17,7 @@ from torch.nn.functional import conv2d, normalize, pad
 
 from ..geometry.cameras import project_points
 from ..geometry.structures import Cameras, TensorRecord
+from ..geometry.triangles import triangle_frames
 from ..rigs.head_rig import HeadRig
 from .face_kinds import FaceKinds, PointKind
 from .mesh_pictures import at_pixels, draw_mesh, draw_rig, is_in_frame
@@ -31,6 +32,7 @@ MAX_THICKNESS, NUM_STEPS = 0.07, 36
 FRONT_THICKNESS, LEAST, MOST_BEHIND = 0.010, 0.002, 0.03
 NUM_RIM_BINS, RIM = 72, 0.25  # directions this near to the image plane make the outline
 SEEN_TOLERANCE = 0.004
+NASION, NOSE_TIP, HANGING = 168, 1, 0.05  # landmarks; least area of hair in eye distances
 TEMPLE_FACING = 0.45  # cosine to the camera: less, beside the scalp, says nothing of hair
 EARS = -0.005  # metres in front of the centre; what lies farther in front is a temple or a cheek
 LOW_FALL = 0.03  # below the lowest hair seen at the sides, hair ends within this
@@ -111,10 +113,11 @@ def build_hair_surface(
     rim = _measure_rim(view, centre, directions, skin_radii, outline, shows_hair)
     thickness = _spread_thickness(view, centre, directions, outline, rim)
     radii = skin_radii + thickness
-    on_scalp = _find_scalp(view, rig, face_kinds, centre, axes)
+    on_scalp, facing = _find_scalp(view, rig, face_kinds, centre, axes)
     # At the rim the photograph looks past the temples: what it shows there hangs on the scalp.
-    facing = -(directions @ _viewing_direction(view, centre))
-    trusted = (on_scalp > 0.5) | (facing > TEMPLE_FACING)
+    left_hangs, right_hangs = find_hanging_sides(view, pixel_kinds)
+    hangs = torch.where(direction_grid()[..., 0] > 0, left_hangs, right_hangs)
+    trusted = (on_scalp > 0.5) | (facing > TEMPLE_FACING) | hangs
     surface = HairSurface(centre, axes, radii, skin_radii, torch.ones_like(radii), trusted)
     hairiness = _spread_hair(view, rig, surface, shows_hair)
     # Towards its edge hair comes down to the skin, else it would stand off like a helmet.
@@ -191,6 +194,16 @@ def find_hair_pixels(view: PortraitView, pixel_kinds: Tensor) -> Tensor:
     above = rows < view.landmarks[list(BROWS), 1].mean()
     other = (pixel_kinds >= 0) & (pixel_kinds != PointKind.SKIN)
     return (pixel_kinds == PointKind.HAIR) | (above & other)
+
+
+def find_hanging_sides(view: PortraitView, pixel_kinds: Tensor) -> Tensor:
+    """Whether hair hangs beside the face, lower than the tops of the ears. [2] left, right"""
+    middle, nose = view.landmarks[NASION], view.landmarks[NOSE_TIP]
+    rows = torch.arange(len(pixel_kinds))[:, None]
+    low = (pixel_kinds == PointKind.HAIR) & (rows > (middle[1] + nose[1]) / 2)
+    is_left = torch.arange(pixel_kinds.shape[1]) > middle[0]
+    counts = torch.stack([(low & is_left).sum(), (low & ~is_left).sum()])
+    return counts > HANGING * view.eye_distance**2
 
 
 @dataclass(frozen=True)
@@ -291,13 +304,18 @@ def _spread_hair(
 
 def _find_scalp(
     view: PortraitView, rig: HeadRig, face_kinds: FaceKinds, centre: Tensor, axes: Tensor
-) -> Tensor:
-    """Directions that lie above the scalp, blurred. [T, P]"""
-    centres = (rig(view.rig_params)[0][rig.faces].mean(1) - centre) @ axes
-    outer = face_kinds.is_scalp | face_kinds.is_anchor
-    _, found = nearest_points(direction_grid().flatten(0, 1), normalize(centres[outer], dim=-1), 1)
-    on_scalp = face_kinds.is_scalp[outer][found[:, 0]].float()
-    return blur_directions(on_scalp.reshape(NUM_POLAR, NUM_AZIMUTH), 1.2)
+) -> tuple[Tensor, Tensor]:
+    """Which directions lie above the scalp, and how their skin faces the camera. [T, P] each"""
+    outer = (face_kinds.is_scalp | face_kinds.is_anchor).nonzero()[:, 0]
+    frames, places, _ = triangle_frames(rig(view.rig_params)[0][rig.faces[outer]])
+    around = normalize((places - centre) @ axes, dim=-1)
+    _, found = nearest_points(direction_grid().flatten(0, 1), around, 1)
+    facing = -(frames[..., 1] @ _viewing_direction(view, centre))
+    fields = (face_kinds.is_scalp[outer].float(), facing)
+    on_scalp, facing = (
+        blur_directions(field[found[:, 0]].reshape(NUM_POLAR, NUM_AZIMUTH), 1.2) for field in fields
+    )
+    return on_scalp, facing
 
 
 def _scalp_share(view: PortraitView, rig: HeadRig, face_kinds: FaceKinds, hair: Tensor) -> Tensor:
