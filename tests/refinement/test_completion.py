@@ -10,7 +10,7 @@ from fake_flame import fake_arrays, write_flame
 
 from pointillist_hf import FlameHeadRig
 from pointillist_hf.geometry.structures import CanonicalPoints
-from pointillist_hf.geometry.triangles import face_areas
+from pointillist_hf.geometry.triangles import face_areas, triangle_frames
 from pointillist_hf.refinement.coloring import color_points
 from pointillist_hf.refinement.completion import complete_points
 from pointillist_hf.refinement.face_kinds import PointKind, find_face_kinds
@@ -19,8 +19,9 @@ from pointillist_hf.refinement.mesh_pictures import at_pixels, draw_rig
 from pointillist_hf.refinement.pixel_kinds import classify_pixels, srgb_to_lab
 from pointillist_hf.refinement.placement import place_points
 from pointillist_hf.refinement.projection import project_onto_portrait
-from pointillist_hf.refinement.rig_points import choose_spacings, cover_faces
+from pointillist_hf.refinement.rig_points import adopt_points, choose_spacings, cover_faces
 from pointillist_hf.refinement.surface_cloud import disc_shapes, split_faces
+from pointillist_hf.refinement.teeth import LOWER_LIP, UPPER_LIP, fit_teeth, shows_teeth
 from pointillist_hf.rendering import rasterize
 from pointillist_hf.rigs.landmark_sources import find_landmark_places
 
@@ -86,12 +87,12 @@ def test_generated_points_are_kept(view, tiny_rig):
     rest = tiny_rig.canonical_vertices(view.rig_params.betas)[0]
     bindings = torch.arange(0, tiny_rig.num_faces, 3)
     points = CanonicalPoints(rest[tiny_rig.faces[bindings]].mean(1), bindings)
-    cloud = complete_points(points, view, tiny_rig, density=0.15)
+    cloud = complete_points(points, view, tiny_rig, density=0.15, tolerance=None)
     assert torch.equal(cloud.bindings.unique(), torch.arange(tiny_rig.num_faces))
     # They come first; what lay outside of the photograph's person was moved.
     assert torch.equal(cloud.bindings[: len(bindings)], bindings)
     same = (cloud.means[: len(bindings)] == points.means).all(1)
-    assert same.float().mean() > 0.6
+    assert same.float().mean() > 0.5
     none = complete_points(
         CanonicalPoints(torch.zeros(0, 3), torch.zeros(0, dtype=torch.int64)),
         view,
@@ -100,6 +101,39 @@ def test_generated_points_are_kept(view, tiny_rig):
     )
     alone = complete_points(None, view, tiny_rig, density=0.15)
     assert torch.equal(none.means, alone.means)
+
+
+def test_only_points_that_help_are_adopted(view, tiny_rig):
+    kinds = find_face_kinds(tiny_rig)
+    rest = tiny_rig.canonical_vertices(view.rig_params.betas)[0]
+    frames, centres, _ = triangle_frames(rest[tiny_rig.faces])
+    bindings = torch.arange(tiny_rig.num_faces)
+    heights = torch.where(bindings % 2 == 0, 1e-3, 2e-3)
+    points = CanonicalPoints(centres + heights[:, None] * frames[..., 1], bindings)
+    adopted = adopt_points(points, tiny_rig, rest, kinds, 1.0, tolerance=1.5e-3)
+    assert (adopted.bindings % 2 == 0).all()
+    assert not kinds.is_feature[adopted.bindings].any()
+    assert not kinds.is_scalp[adopted.bindings].any()
+    assert len(adopt_points(points, tiny_rig, rest, kinds, 1.0)) == len(points)
+
+
+def test_teeth_reach_down_in_a_smile_only(view, tiny_rig):
+    kinds = find_face_kinds(tiny_rig)
+    spacings = torch.full((tiny_rig.num_faces,), 1.0)
+    cover = cover_faces(tiny_rig, view.rig_params.betas, kinds, spacings)
+    placement = place_points(cover.points, tiny_rig, view.rig_params)
+    smiling = fit_teeth(cover, placement, view, kinds)
+    upper = kinds.is_upper_teeth[cover.bindings]
+    lower = kinds.is_lower_teeth[cover.bindings]
+    assert upper.any() and lower.any()
+    assert smiling.means[upper, 1].min() < cover.means[upper, 1].min() - 1e-3
+    assert (smiling.means[lower, 2] < cover.means[lower, 2]).all()
+    assert torch.equal(smiling.means[~(upper | lower)], cover.means[~(upper | lower)])
+    marks = view.landmarks.clone()
+    marks[list(LOWER_LIP)] = marks[list(UPPER_LIP)]
+    closed = replace(view, landmarks=marks)
+    assert not shows_teeth(closed)
+    assert fit_teeth(cover, placement, closed, kinds) is cover
 
 
 def test_pieces_cover_their_faces(tiny_rig):

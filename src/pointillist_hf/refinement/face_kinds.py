@@ -51,7 +51,7 @@ SPACINGS = {
     "neck": 5.5e-3,
     "shoulders": 10e-3,
     "mouth": 5e-3,
-    "teeth": 1.8e-3,
+    "teeth": 2.0e-3,
     "ear": 3.5e-3,
 }
 SKIN_SPACING, FEATURE_SPACING = 3.4e-3, 2.2e-3

@@ -10,10 +10,17 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from ..geometry.cameras import project_points
+from ..geometry.triangles import triangle_frames
 from ..rigs.head_rig import HeadRig
 from .distance_maps import blur_picture, grow_mask, keep_large_parts, nearest_pixels, shrink_mask
 from .face_kinds import FaceKinds, PointKind
-from .hair_surface import HairSurface, find_hair_pixels
+from .hair_surface import (
+    NASION,
+    TEMPLE_FACING,
+    HairSurface,
+    find_hair_pixels,
+    find_hanging_sides,
+)
 from .mesh_pictures import at_pixels, draw_mesh, draw_rig, is_in_frame
 from .neighbors import nearest_points
 from .placement import rest_points
@@ -21,7 +28,7 @@ from .portrait_view import BROWS, PortraitView, metres_per_pixel
 from .surface_cloud import SurfaceCloud, frames_along
 
 STRIDE = 2.5  # pixels between the points that the photograph shows
-SPACING = 7e-3  # metres between those around the head
+SPACING = 8e-3  # metres between those around the head
 STRAND = 1.9  # length of a disc around the head over its width
 SMALLEST_PART = 0.06  # of the squared distance of the outer canthi: less is no hair
 RISE, FIRST_RISE, MOST_RISE = 0.8, 2.5e-3, 0.03  # in front of the skin: per metre from its border
@@ -41,8 +48,9 @@ def grow_hair(
 ) -> SurfaceCloud:
     """All points of hair, at rest."""
     mask = _find_hair_mask(view, rig, pixel_kinds)
+    shown = mask & ~_find_combed_back(view, rig, face_kinds, pixel_kinds)
     parts = [
-        _points_in_sight(view, rig, mask, surface, density),
+        _points_in_sight(view, rig, shown, surface, density),
         _points_around(view, rig, pixel_kinds, surface, density),
     ]
     places, normals, radii = (torch.cat(part) for part in zip(*parts, strict=True))
@@ -64,6 +72,25 @@ def _find_hair_mask(view: PortraitView, rig: HeadRig, pixel_kinds: Tensor) -> Te
     above = torch.arange(len(hair))[:, None] < view.landmarks[list(BROWS), 1].mean()
     # What stands beside the head above the brows is hair or a hat, whatever its colour.
     return hair | (find_hair_pixels(view, pixel_kinds) & ~on_mesh & above)
+
+
+def _find_combed_back(
+    view: PortraitView, rig: HeadRig, face_kinds: FaceKinds, pixel_kinds: Tensor
+) -> Tensor:
+    """Pixels at the rim whose hair lies behind the temple that the rig has there. [H, W]
+
+    In front of it, such hair would be a sideburn as wide as the temple.
+    """
+    vertices = rig(view.rig_params)[0]
+    _, face_ids = draw_rig(rig, view.rig_params, view.cameras)
+    frames, centres, _ = triangle_frames(vertices[rig.faces])
+    rotation, shift = view.cameras.viewmats[0, :3, :3], view.cameras.viewmats[0, :3, 3]
+    facing = (frames[..., 1] * normalize(-(shift @ rotation) - centres, dim=-1)).sum(-1)
+    bare = (face_ids >= 0) & ~face_kinds.is_scalp[face_ids.clamp_min(0)]
+    left_hangs, right_hangs = find_hanging_sides(view, pixel_kinds)
+    is_left = torch.arange(pixel_kinds.shape[1]) > view.landmarks[NASION, 0]
+    turned = facing[face_ids.clamp_min(0)] > TEMPLE_FACING
+    return bare & ~turned & ~torch.where(is_left, left_hangs, right_hangs)
 
 
 Discs = tuple[Tensor, Tensor, Tensor]  # places [K, 3], normals [K, 3], radii [K, 2], in the pose
@@ -107,7 +134,7 @@ def unproject(pixels: Tensor, depths: Tensor, view: PortraitView) -> Tensor:
 def _hair_depth(view: PortraitView, rig: HeadRig, mask: Tensor, surface: HairSurface) -> Tensor:
     """Depth of the hair at every pixel of the mask, smooth, just in front of the skin. [H, W]"""
     skin, _ = draw_rig(rig, view.rig_params, view.cameras)
-    places, triangles = surface.places().reshape(-1, 3), surface.triangles()
+    places, triangles = surface.places().reshape(-1, 3), surface.trusted_triangles()
     depth, _ = draw_mesh(places, triangles, view.cameras)
     if not depth.isfinite().any():
         depth = skin

@@ -17,6 +17,7 @@ from torch.nn.functional import conv2d, normalize, pad
 
 from ..geometry.cameras import project_points
 from ..geometry.structures import Cameras, TensorRecord
+from ..geometry.triangles import triangle_frames
 from ..rigs.head_rig import HeadRig
 from .face_kinds import FaceKinds, PointKind
 from .mesh_pictures import at_pixels, draw_mesh, draw_rig, is_in_frame
@@ -31,6 +32,9 @@ MAX_THICKNESS, NUM_STEPS = 0.07, 36
 FRONT_THICKNESS, LEAST, MOST_BEHIND = 0.010, 0.002, 0.03
 NUM_RIM_BINS, RIM = 72, 0.25  # directions this near to the image plane make the outline
 SEEN_TOLERANCE = 0.004
+NASION, NOSE_TIP, HANGING = 168, 1, 0.05  # landmarks; least area of hair in eye distances
+TEMPLE_FACING = 0.45  # cosine to the camera: less, beside the scalp, says nothing of hair
+EARS = -0.005  # metres in front of the centre; what lies farther in front is a temple or a cheek
 LOW_FALL = 0.03  # below the lowest hair seen at the sides, hair ends within this
 
 
@@ -43,10 +47,16 @@ class HairSurface(TensorRecord):
     radii: Tensor  # [T, P] of the surface
     skin_radii: Tensor  # [T, P] of the skin below
     hairiness: Tensor  # [T, P] in [0, 1]: how surely there is hair
+    is_trusted: Tensor  # [T, P] above the scalp, or turned to the camera
 
     def places(self) -> Tensor:
         """The surface in the world. [T, P, 3]"""
         return self.centre + self.radii[..., None] * (direction_grid() @ self.axes.T)
+
+    def trusted_triangles(self) -> Tensor:
+        """Those of `triangles` whose hair a photograph of the rim can show. [K, 3]"""
+        triangles = self.triangles()
+        return triangles[self.is_trusted.flatten()[triangles].all(1)]
 
     def triangles(self) -> Tensor:
         """Of `places`, flattened. [K, 3]"""
@@ -103,14 +113,19 @@ def build_hair_surface(
     rim = _measure_rim(view, centre, directions, skin_radii, outline, shows_hair)
     thickness = _spread_thickness(view, centre, directions, outline, rim)
     radii = skin_radii + thickness
-    surface = HairSurface(centre, axes, radii, skin_radii, torch.ones_like(radii))
+    on_scalp, facing = _find_scalp(view, rig, face_kinds, centre, axes)
+    # At the rim the photograph looks past the temples: what it shows there hangs on the scalp.
+    left_hangs, right_hangs = find_hanging_sides(view, pixel_kinds)
+    hangs = torch.where(direction_grid()[..., 0] > 0, left_hangs, right_hangs)
+    trusted = (on_scalp > 0.5) | (facing > TEMPLE_FACING) | hangs
+    surface = HairSurface(centre, axes, radii, skin_radii, torch.ones_like(radii), trusted)
     hairiness = _spread_hair(view, rig, surface, shows_hair)
     # Towards its edge hair comes down to the skin, else it would stand off like a helmet.
     falling = smooth_step((hairiness - 0.35) / 0.4)
-    on_scalp = _scalp_share(view, rig, face_kinds, surface, shows_hair)
-    hairiness = torch.maximum(hairiness, on_scalp)
+    share = _scalp_share(view, rig, face_kinds, shows_hair)
+    hairiness = torch.maximum(hairiness, share * on_scalp)
     radii = skin_radii + LEAST + (thickness - LEAST).clamp_min(0) * falling
-    return HairSurface(centre, axes, radii, skin_radii, hairiness)
+    return HairSurface(centre, axes, radii, skin_radii, hairiness, trusted)
 
 
 def smooth_step(x: Tensor) -> Tensor:
@@ -179,6 +194,16 @@ def find_hair_pixels(view: PortraitView, pixel_kinds: Tensor) -> Tensor:
     above = rows < view.landmarks[list(BROWS), 1].mean()
     other = (pixel_kinds >= 0) & (pixel_kinds != PointKind.SKIN)
     return (pixel_kinds == PointKind.HAIR) | (above & other)
+
+
+def find_hanging_sides(view: PortraitView, pixel_kinds: Tensor) -> Tensor:
+    """Whether hair hangs beside the face, lower than the tops of the ears. [2] left, right"""
+    middle, nose = view.landmarks[NASION], view.landmarks[NOSE_TIP]
+    rows = torch.arange(len(pixel_kinds))[:, None]
+    low = (pixel_kinds == PointKind.HAIR) & (rows > (middle[1] + nose[1]) / 2)
+    is_left = torch.arange(pixel_kinds.shape[1]) > middle[0]
+    counts = torch.stack([(low & is_left).sum(), (low & ~is_left).sum()])
+    return counts > HANGING * view.eye_distance**2
 
 
 @dataclass(frozen=True)
@@ -255,7 +280,7 @@ def _spread_hair(
     nearest = _draw_nearest(view, rig, surface)
     gap = depths[0] - at_pixels(nearest, pixels[0])
     in_matte = _shows(view.matte > 0.5, pixels[0], view.cameras)
-    seen = in_matte & (gap < SEEN_TOLERANCE)
+    seen = in_matte & (gap < SEEN_TOLERANCE) & surface.is_trusted.flatten()
     hair = _shows(shows_hair, pixels[0], view.cameras).float()
     if not seen.any():
         return torch.zeros(NUM_POLAR, NUM_AZIMUTH)
@@ -267,25 +292,37 @@ def _spread_hair(
     mirrored = key[known[: len(known) // 2]] * key.new_tensor([-1.0, 1.0, 1.0])
     sources = torch.cat([key[known[: len(known) // 2]], mirrored])
     lacking = (~seen).nonzero()[:, 0]
-    distances, found = nearest_points(key[lacking], sources, 12)
+    temple = (local[:, 2] > EARS) & ~surface.is_trusted.flatten()
+    # But a temple is like the cheek beside it.
+    hair[temple & ~seen] = 0
+    asking = lacking[~temple[lacking]]
+    distances, found = nearest_points(key[asking], sources, 12)
     weights = 1 / (distances + 0.004)
-    hair[lacking] = (hair[known][found] * weights).sum(1) / weights.sum(1)
+    hair[asking] = (hair[known][found] * weights).sum(1) / weights.sum(1)
     return blur_directions(hair.reshape(NUM_POLAR, NUM_AZIMUTH), 1.2)
 
 
-def _scalp_share(
-    view: PortraitView, rig: HeadRig, face_kinds: FaceKinds, surface: HairSurface, hair: Tensor
-) -> Tensor:
-    """On the scalp, the share of its visible pixels that show hair; 0 beside it. [T, P]"""
-    vertices = rig(view.rig_params)[0]
+def _find_scalp(
+    view: PortraitView, rig: HeadRig, face_kinds: FaceKinds, centre: Tensor, axes: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Which directions lie above the scalp, and how their skin faces the camera. [T, P] each"""
+    outer = (face_kinds.is_scalp | face_kinds.is_anchor).nonzero()[:, 0]
+    frames, places, _ = triangle_frames(rig(view.rig_params)[0][rig.faces[outer]])
+    around = normalize((places - centre) @ axes, dim=-1)
+    _, found = nearest_points(direction_grid().flatten(0, 1), around, 1)
+    facing = -(frames[..., 1] @ _viewing_direction(view, centre))
+    fields = (face_kinds.is_scalp[outer].float(), facing)
+    on_scalp, facing = (
+        blur_directions(field[found[:, 0]].reshape(NUM_POLAR, NUM_AZIMUTH), 1.2) for field in fields
+    )
+    return on_scalp, facing
+
+
+def _scalp_share(view: PortraitView, rig: HeadRig, face_kinds: FaceKinds, hair: Tensor) -> Tensor:
+    """Of the visible pixels of the scalp, how many show hair. []"""
     _, face_ids = draw_rig(rig, view.rig_params, view.cameras)
     shown = (face_ids >= 0) & face_kinds.is_scalp[face_ids.clamp_min(0)] & (view.matte > 0.5)
-    share = hair[shown].float().mean() if shown.any() else torch.tensor(0.0)
-    centres = (vertices[rig.faces].mean(1) - surface.centre) @ surface.axes
-    outer = face_kinds.is_scalp | face_kinds.is_anchor
-    _, found = nearest_points(direction_grid().flatten(0, 1), normalize(centres[outer], dim=-1), 1)
-    on_scalp = face_kinds.is_scalp[outer][found[:, 0]].float()
-    return share * blur_directions(on_scalp.reshape(NUM_POLAR, NUM_AZIMUTH), 1.2)
+    return hair[shown].float().mean() if shown.any() else torch.tensor(0.0)
 
 
 def _draw_nearest(view: PortraitView, rig: HeadRig, surface: HairSurface) -> Tensor:

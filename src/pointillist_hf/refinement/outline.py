@@ -31,7 +31,7 @@ PIXEL = 0.3  # variance in square pixels that drawing adds to every disc
 MAX_STEP = 4.0  # pixels by which a disc that reaches over the border comes in
 BARE = 0.5  # of alpha: below, a pixel of the subject is not covered
 SMALLEST_PART = 0.01  # of the squared distance of the outer canthi
-STRIDE = 3.8  # pixels between the points that cover it
+STRIDE = 4.6  # pixels between the points that cover it
 NEAR_HEAD, NEAR_BODY = 0.012, 0.035  # metres from what is covered: farther lies what is unknown
 RECEDING = 0.7  # how far behind its neighbours a bare pixel lies, per distance from them
 

@@ -80,7 +80,8 @@ def _lip_row(view: PortraitView, lip: tuple[int, ...], columns: Tensor) -> Tenso
     """Row of a lip at columns of the picture, straight between its landmarks. [N]"""
     marks = view.landmarks[list(lip)]
     marks = marks[marks[:, 0].argsort()]
-    right = torch.searchsorted(marks[:, 0].contiguous(), columns.contiguous()).clamp(1, len(marks) - 1)
+    right = torch.searchsorted(marks[:, 0].contiguous(), columns.contiguous())
+    right = right.clamp(1, len(marks) - 1)
     (x0, y0), (x1, y1) = marks[right - 1].unbind(-1), marks[right].unbind(-1)
     share = ((columns - x0) / (x1 - x0).clamp_min(1e-3)).clamp(0, 1)
     return torch.lerp(y0, y1, share)
