@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which people, pictures and motions a benchmark takes: drawn by a seed, person by person.
 
-Every draw is an order by the hash of the seed, the purpose and the thing's own name. Adding a
-person, a camera or a time step therefore moves no other choice.
+Every draw takes the first few of an order by the hash of the seed, the purpose and the thing's own
+name. A person, camera or time step that is added takes the place of one other at most.
 """
 
 from __future__ import annotations
