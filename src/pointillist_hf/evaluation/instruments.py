@@ -96,8 +96,7 @@ class Instruments:
         """
         path = folder / f"{self.key}-{digest[:24]}.npz"
         if path.is_file():
-            with np.load(path, allow_pickle=False) as arrays:
-                return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
+            return load_readings(path)
         found = self.read(image)
         arrays = {name: value.numpy() for name, value in found.items()}
 
@@ -107,6 +106,12 @@ class Instruments:
 
         write_atomically(path, write)
         return found
+
+
+def load_readings(path: Path) -> dict[str, Tensor]:
+    """What was kept of a picture."""
+    with np.load(path, allow_pickle=False) as arrays:
+        return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
 
 
 def open_instruments(paths: InstrumentPaths | None = None) -> Instruments:

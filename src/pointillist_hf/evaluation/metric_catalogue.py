@@ -62,7 +62,10 @@ _METRICS = (
         "pose_468_deg", "pose-468", "standin", "deg", False, 2, BOTH, needs="a portrait tracker",
         note="angle between the poses of the keypoints in space",
     ),
-    Metric("kid", "KID", "extra", "", False, 4, BOTH, True, needs="pt_inception-2015-12-05-6726825d.pth"),
+    Metric(
+        "kid", "KID", "extra", "", False, 4, BOTH, True,
+        needs="pt_inception-2015-12-05-6726825d.pth",
+    ),
     Metric("psnr", "PSNR", "extra", "dB", True, 2, SELF, note="whole picture, RGB"),
     Metric("ssim", "SSIM", "extra", "", True, 3, SELF, note="whole picture, RGB"),
     Metric("laplacian_l1", "Laplacian L1", "extra", "", False, 4, SELF),
