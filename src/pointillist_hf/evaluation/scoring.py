@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -93,25 +94,41 @@ def score_systems(
     scores = {one.system: SystemScores(one) for one in renders}
     work = partial(_score_kept, place=place)
     found = run_jobs(work, jobs, num_proc=num_proc, unit="picture", show_progress=show_progress)
-    for job, record in sorted(found, key=lambda pair: jobs.index(pair[0])):
+    for job, record in sorted(found, key=lambda pair: pair[0].item.item_id):
         _enter(scores[job.system], job.item, record, place, landmarks or {})
     return scores
 
 
-def target_features(manifest: Manifest, place: Path) -> dict[str, Tensor]:
-    """Features of the real pictures of each person, for FID. [N, D] each
+def real_features(
+    benchmark: Path,
+    manifest: Manifest,
+    output: Path,
+    paths: InstrumentPaths,
+    *,
+    num_proc: int = 1,
+    show_progress: bool = True,
+) -> dict[str, Tensor]:
+    """Features of all real pictures of each person, which FID compares with. [N, D] each
 
-    Args:
-        manifest: Of the benchmark.
-        place: The folder of readings.
+    There are none without Inception. The arguments are those of `score_systems`.
     """
-    found: dict[str, list[Tensor]] = {}
-    for item in manifest.of_task("self"):
-        kept = list(place.glob(f"*-{item.target_sha256[:24]}.npz"))
-        readings = load_readings(kept[0]) if kept else {}
-        if "inception" in readings:
-            found.setdefault(item.identity, []).append(readings["inception"])
-    return {identity: torch.stack(rows) for identity, rows in found.items()}
+    if _instruments(paths).inception is None:
+        return {}
+    place = Workplace(benchmark, output, paths, manifest.image_size, manifest.background)
+    items = manifest.of_task("self")
+    found = dict(
+        run_jobs(
+            partial(_read_target, place=place),
+            items,
+            num_proc=num_proc,
+            unit="target",
+            show_progress=show_progress,
+        )
+    )
+    rows: dict[str, list[Tensor]] = {}
+    for item in items:
+        rows.setdefault(item.identity, []).append(torch.from_numpy(found[item]))
+    return {identity: torch.stack(features) for identity, features in rows.items()}
 
 
 def measure_pair(
@@ -154,6 +171,14 @@ def _instruments(paths: InstrumentPaths) -> Instruments:
 @lru_cache(8)
 def _picture(path: Path, place: Workplace) -> Tensor:
     return load_render(path, place.image_size, place.background)
+
+
+def _read_target(item: Item, place: Workplace) -> np.ndarray:
+    """Its features; as an array, because tensors do not pass between processes as plainly."""
+    target = _picture(place.benchmark / "targets" / f"{item.target}.png", place)
+    readings = place.output / "readings"
+    seen = _instruments(place.paths).read_kept(target, item.target_sha256, readings)
+    return seen["inception"].numpy()
 
 
 def _score_kept(job: ScoreJob, place: Workplace) -> dict:
