@@ -17,7 +17,6 @@ import torch
 from transformers import HfArgumentParser
 
 from pointillist_hf import Avatar, AvatarPipeline
-from pointillist_hf.data.captures.reading import read_capture
 from pointillist_hf.data.captures.synthetic import SyntheticCaptureConfig, write_synthetic_captures
 from pointillist_hf.data.fitting.config import FitConfig
 from pointillist_hf.data.fitting.fits import read_fit

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -24,6 +25,8 @@ from ..exporters.json_file import read_json_object, write_json_object
 from ..geometry.structures import RigParams
 from ..motion.vhap_params import read_params
 from ..pipeline_avatar import AvatarPipeline
+from ..rigs.flame_rig import FlameHeadRig
+from ..rigs.head_rig import HeadRig
 from .manifest import Item, Manifest, item_camera
 from .renders import SYSTEM_FILE
 
@@ -102,6 +105,27 @@ def render_avatar(
         write_atomically(_file(folder, item), partial(picture.save, format="PNG"))
 
 
+def check_rig(rig: HeadRig, manifest: Manifest) -> None:
+    """Refuses a rig that the benchmark's tracks do not move.
+
+    Resolutions of one rig share their parameters, and versions of FLAME do not.
+    """
+    tracked = manifest.rig or {"class": FlameHeadRig.__name__}
+    own = describe_rig(rig)
+    names = ("class", "version") if "version" in tracked else ("class",)
+    if any(own.get(name) != tracked.get(name) for name in names):
+        raise ValueError(
+            f"The benchmark's tracks are of {_name_rig(tracked)} and `model` has {_name_rig(own)}; "
+            "track the captures on its rig, or render elsewhere and use `--renders`."
+        )
+    if own != tracked:
+        logger.warning("Tracks of %s move %s.", _name_rig(tracked), _name_rig(own))
+
+
+def _name_rig(words: Mapping[str, object]) -> str:
+    return " ".join(str(value) for value in words.values())
+
+
 @lru_cache(1)
 def _pipeline(model: str) -> AvatarPipeline:
     return AvatarPipeline.from_pretrained(model)
@@ -112,11 +136,7 @@ def _render_person(
 ) -> str:
     """Why there are no pictures of a person; empty if there are."""
     pipe = _pipeline(run.model)
-    if manifest.rig is not None and describe_rig(pipe.rig) != manifest.rig:
-        raise ValueError(
-            f"The benchmark's tracks are of another rig than `model` {run.model} has; fit or track "
-            "the captures on its rig, or render elsewhere and use `--renders`."
-        )
+    check_rig(pipe.rig, manifest)
     start = time.perf_counter()
     try:
         source = benchmark / "sources" / f"{name}.png"
