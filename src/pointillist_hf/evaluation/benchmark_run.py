@@ -19,7 +19,7 @@ from .benchmark_making import make_benchmark
 from .face_reading import read_landmark_file
 from .instruments import InstrumentPaths, open_instruments
 from .manifest import MANIFEST_FILE, TASKS, Manifest, read_manifest
-from .metric_catalogue import CATALOGUE
+from .metric_catalogue import CATALOGUE, of_kinds
 from .metric_weights import file_sha256
 from .own_renders import PipelineRun, render_pipeline
 from .renders import FAULTS, RenderSet, find_renders
@@ -173,7 +173,7 @@ def _sections(
     sections += [
         Section(
             f"{TASK_TITLES[task]}, other metrics",
-            own_table(figures, task) + "\nThese are no metrics of the paper.\n",
+            own_table(figures, task) + _own_notes(task),
         )
         for task in TASKS
         if results["num_items"][task]
@@ -194,8 +194,12 @@ def _paper_notes(results: Mapping, figures: Figures) -> str:
     }
     named = [f"FID@{n} ({task})" for task in TASKS for n in sizes[task] if n]
     floor = results["fid_floor"]
-    notes = [f"{metric.title}: {metric.note}" for metric in CATALOGUE.values() if metric.note]
-    notes = [note for note in notes if not note.startswith(("AKD-", "pose-", "PSNR", "SSIM"))]
+    metrics = [metric for metric in CATALOGUE.values() if metric.kind == "paper"]
+    notes = [f"{metric.title}: {metric.note}." for metric in metrics if metric.note]
+    absent = [
+        m for m in metrics if all("mean" not in s[m.tasks[0]][m.name] for s in figures.values())
+    ]
+    notes += [f"{metric.title} was not measured: it needs {metric.needs}." for metric in absent]
     if named:
         notes.append(f"The number of pictures belongs to FID: {', '.join(named)}.")
     if floor["fid"] is not None:
@@ -204,6 +208,13 @@ def _paper_notes(results: Mapping, figures: Figures) -> str:
             f"{floor['fid']:.1f} (FID@{floor['num_items']})."
         )
     return "\n" + "".join(f"- {note}\n" for note in notes)
+
+
+def _own_notes(task: str) -> str:
+    """What the metrics of names of their own are."""
+    noted = [metric for metric in of_kinds(task, "standin", "extra") if metric.note]
+    lines = "".join(f"- {metric.title}: {metric.note}.\n" for metric in noted)
+    return "\nNone of these is a metric of the paper.\n\n" + lines
 
 
 def _count_common(scores: Mapping[str, SystemScores], manifest: Manifest, task: str) -> int:

@@ -81,17 +81,17 @@ def choose_items(items: Sequence[Item]) -> list[Item]:
 
 
 def to_html(text: str) -> str:
-    """Our own Markdown: tables, lists, paragraphs, bold and italics in cells."""
+    """Our own Markdown: tables with bold and italics in cells, lists, paragraphs."""
     out: list[str] = []
     for block in text.strip().split("\n\n"):
         lines = block.splitlines()
         if lines[0].startswith("|"):
             out.append(_table(lines))
         elif lines[0].startswith("- "):
-            rows = "".join(f"<li>{_inline(line[2:])}</li>" for line in lines)
+            rows = "".join(f"<li>{html.escape(line[2:])}</li>" for line in lines)
             out.append(f'<ul class="note">{rows}</ul>')
         else:
-            out.append(f'<p class="note">{_inline(" ".join(lines))}</p>')
+            out.append(f'<p class="note">{html.escape(" ".join(lines))}</p>')
     return "\n".join(out)
 
 
@@ -108,13 +108,20 @@ def _table(lines: Sequence[str]) -> str:
 def _inline(text: str) -> str:
     escaped = html.escape(text)
     if escaped.startswith("n/a"):
-        return f'<span class="absent">{escaped}</span>'
+        # The file that is needed stands in a note under the table.
+        return f'<span class="absent" title="{escaped}">n/a</span>'
     for mark, tag in (("**", "b"), ("_", "i")):
         inner = escaped.removeprefix(mark)
         if escaped.startswith(mark) and mark in inner:
             marked, _, rest = inner.partition(mark)
-            return f"<{tag}>{marked}</{tag}>{rest}"
-    return escaped
+            return f"<{tag}>{marked}</{tag}>" + _small(rest)
+    number, gap, rest = escaped.partition(" [")
+    return number + _small(gap + rest)
+
+
+def _small(interval: str) -> str:
+    is_interval = interval.startswith(" [")
+    return f" <small>{interval[1:]}</small>" if is_interval else interval
 
 
 def _describe(manifest: Manifest) -> str:
