@@ -119,7 +119,12 @@ def check_rig(rig: HeadRig, manifest: Manifest) -> None:
             "track the captures on its rig, or render elsewhere and use `--renders`."
         )
     if own != tracked:
-        logger.warning("Tracks of %s move %s.", _name_rig(tracked), _name_rig(own))
+        _warn_once(f"Tracks of {_name_rig(tracked)} move {_name_rig(own)}.")
+
+
+@lru_cache
+def _warn_once(text: str) -> None:
+    logger.warning("%s", text)
 
 
 def _name_rig(words: Mapping[str, object]) -> str:
