@@ -2,7 +2,7 @@
 """MediaPipe's 478 landmarks of a benchmark and of renders, for the metric AKD.
 
     python -m venv mediapipe && mediapipe/bin/pip install mediapipe==0.10.21
-    mediapipe/bin/python examples/extract_landmarks.py BENCHMARK -o landmarks.npz LAM=renders/lam
+    mediapipe/bin/python examples/extract_landmarks.py BENCHMARK --renders LAM=renders/lam
 
 It stands alone, because that version, the last one that brings its models, needs numpy < 2. Each
 picture gets an array [478, 3] of pixels at the size of the manifest, NaN where there is no face.
@@ -34,7 +34,7 @@ def find_landmarks(mesh: object, path: Path, size: int) -> np.ndarray:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("benchmark", type=Path)
-    parser.add_argument("renders", nargs="*", metavar="SYSTEM=FOLDER")
+    parser.add_argument("--renders", action="append", default=[], metavar="SYSTEM=FOLDER")
     parser.add_argument("-o", "--output", type=Path, default=Path("landmarks.npz"))
     arguments = parser.parse_args()
     size = json.loads((arguments.benchmark / "manifest.json").read_text())["image_size"]

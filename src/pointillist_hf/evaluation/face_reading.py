@@ -60,6 +60,8 @@ def read_landmark_file(path: str | Path) -> dict[str, Tensor]:
         FileNotFoundError: There is none.
         ValueError: It holds something else.
     """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"`landmarks` must be an .npz of landmarks, and {path} is none.")
     with np.load(path, allow_pickle=False) as arrays:
         found = {name: torch.from_numpy(arrays[name]).float() for name in arrays.files}
     for name, points in found.items():
