@@ -10,7 +10,7 @@ coloured by the photograph), and the mean of other people's templates.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -29,10 +29,12 @@ from pointillist_hf.evaluation.manifest import MANIFEST_FILE, Manifest, read_man
 from pointillist_hf.evaluation.own_renders import PipelineRun, render_avatar, render_pipeline
 from pointillist_hf.geometry.bound_splats import local_to_global
 from pointillist_hf.geometry.structures import CanonicalPoints, Gaussians
+from pointillist_hf.geometry.triangles import face_areas
 from pointillist_hf.refinement.dressing import dress_points
 from pointillist_hf.rigs.head_rig import HeadRig
 
 FIRST_PERSON = 2_000_000  # no data set has people of these seeds
+FACE_COVER, OPAQUE = 0.6, 0.95  # of a template's Gaussians: radius over the root of the area
 
 
 @dataclass
@@ -48,6 +50,7 @@ class Arguments:
     num_mean: int = 6
     model: str = "model_cards/pointillist-tiny"
     recognition: str | None = None
+    landmarks: str | None = None
     output: str = "outputs/evaluation"
 
 
@@ -85,6 +88,7 @@ def main() -> None:
                 tracker=Path(arguments.model) / "portrait_tracker",
                 recognition=arguments.recognition,
             ),
+            landmarks=None if arguments.landmarks is None else Path(arguments.landmarks),
             with_published=True,
         ),
     )
@@ -133,10 +137,17 @@ def template_avatar(pipe: AvatarPipeline, source: Path) -> Avatar:
     tracked = pipe.track_portraits([source])
     view = tracked[0].view(pipe.config.view_size)
     betas = tracked[0].rig_params.betas[0]
-    rest = pipe.rig.canonical_vertices(betas[None])[0]
-    faces = pipe.rig.faces
+    rest, faces = pipe.rig.canonical_vertices(betas[None])[0], pipe.rig.faces
     points = CanonicalPoints(rest[faces].mean(1), torch.arange(len(faces)))
-    return Avatar(dress_points(points, view, pipe.rig), points.bindings, pipe.rig, betas)
+    colored = dress_points(points, view, pipe.rig)
+    # Balls as large as their faces, so that no background shines through.
+    sizes = FACE_COVER * face_areas(rest, faces).sqrt()
+    gaussians = replace(
+        colored,
+        scales=sizes[:, None].expand(-1, 3),
+        opacities=torch.full_like(colored.opacities, OPAQUE),
+    )
+    return Avatar(gaussians, points.bindings, pipe.rig, betas)
 
 
 def mean_avatar(avatars: list[Avatar], rig: HeadRig) -> Avatar:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """CLIP's cosine, and the features of FID: transformers, torchmetrics, files."""
 
 import hashlib

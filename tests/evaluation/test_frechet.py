@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """FID and KID: scipy's root of the product, closed forms, and the bias of small sets."""
 
 import numpy as np

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """APD: known rotations, the network's shape and files, the crop."""
 
 import math

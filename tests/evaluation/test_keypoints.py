@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """AKD and poses of keypoints: analytic values, the tracker on moved pictures, faces not found."""
 
 import math

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """LPIPS on trunks of random weights: two ways agree, files are read and checked."""
 
 import hashlib

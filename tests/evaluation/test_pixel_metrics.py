@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """PSNR, SSIM and the Laplacian L1: known values, and another library's."""
 
 import numpy as np

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Checkpoints of torch read without torch's own reader, in both of their formats."""
 
 import pickle
