@@ -22,7 +22,7 @@ from pointillist_hf import AvatarPipeline
 from pointillist_hf.data.population.cloud import sample_cloud
 from pointillist_hf.data.tokens.synthetic import SyntheticDatasetConfig
 from pointillist_hf.evaluation.identification import draw_people, take_portrait
-from pointillist_hf.evaluation.metrics import rank_correlation
+from pointillist_hf.evaluation.rankings import rank_correlation
 from pointillist_hf.rigs.alignment import align_to_shape
 
 GRAMMARS, TEMPERATURES, MIN_PS = ("types", "full"), (1.0, 0.85), (0.05, 0.1)

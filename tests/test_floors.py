@@ -46,10 +46,14 @@ HOMES = {
     "imageio_ffmpeg": {"exporters"},
     "diffusers": {"rigs", "portraits"}
     | {"pipeline_avatar.py", "pipeline_output.py", "pipeline_parts.py", "registration.py"},
-    "transformers": {"portraits", "models", "decoding", "training", "registration.py"},
+    "transformers": {"portraits", "models", "decoding", "training", "evaluation"}
+    | {"registration.py"},
     "huggingface_hub": {"models", "data/tokens"},
     "safetensors": {"rigs/flame", "exporters", "models", "data/fitting", "training"},
-    "datasets": {"data/tokens"},
+    "datasets": {"data/tokens", "evaluation"},
+    "evaluate": {"evaluation"},
+    # Scripts that evaluate copies elsewhere before it runs them.
+    "pointillist_hf": {"evaluation/modules"},
     "accelerate": {"training"},
     "typer": {"cli.py"},
 }
@@ -62,7 +66,7 @@ HIDDEN = {
 }
 REFUSED_NAMES = {"print", "torch.load", "pickle", "cPickle", "dill", "joblib"}
 # Who may read pickles all the same: it builds nothing that they name.
-RESTRICTED_READERS = {"rigs/flame/restricted_pickle.py"}
+RESTRICTED_READERS = {"rigs/flame/restricted_pickle.py", "evaluation/torch_checkpoint.py"}
 
 MAX_FILE_LINES, MAX_FUNCTION_LINES = 400, 80
 

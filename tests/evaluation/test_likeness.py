@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The distance of two faces: weights from files, faces turned upright, known distances."""
 
 import os

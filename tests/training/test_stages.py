@@ -24,7 +24,7 @@ from pointillist_hf import (
 from pointillist_hf.data.tokens.synthetic import SyntheticDatasetConfig, build_synthetic_dataset
 from pointillist_hf.decoding.grammar import PointGrammar
 from pointillist_hf.evaluation.identification import identify_people
-from pointillist_hf.evaluation.metrics import pairwise_errors, rank_correlation
+from pointillist_hf.evaluation.rankings import pairwise_errors, rank_correlation
 from pointillist_hf.rendering.similarity import psnr
 from pointillist_hf.training.dataset import load_people, with_token_order
 from pointillist_hf.training.generator_checks import cloud_losses, validate_generator

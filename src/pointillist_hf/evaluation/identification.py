@@ -27,7 +27,7 @@ from ..geometry.structures import Cameras
 from ..pipeline_avatar import AvatarPipeline
 from ..rendering.similarity import psnr
 from ..rigs.procedural_rig import ProceduralHeadRig
-from .metrics import pairwise_errors, rank_correlation
+from .rankings import pairwise_errors, rank_correlation
 
 HELD_OUT_AZIMUTH, HELD_OUT_ELEVATION = 35.0, 12.0
 PORTRAIT_SIZE, BATCH_SIZE = 128, 4

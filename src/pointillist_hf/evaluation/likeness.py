@@ -82,7 +82,17 @@ class Likeness:
 
 def cut_chip(portrait: Portrait) -> Tensor:
     """The face, upright, as the network wants it: sRGB in [0, 1]. [150, 150, 3]"""
-    marks = portrait.landmarks[:, :2].numpy(force=True).astype(np.float64)
+    return cut_face(portrait.pixels, portrait.landmarks)
+
+
+def cut_face(pixels: Tensor, landmarks: Tensor) -> Tensor:
+    """As `cut_chip`, of a picture and its landmarks.
+
+    Args:
+        pixels: sRGB, uint8. [H, W, 3]
+        landmarks: Pixels. [468, 2 or 3]
+    """
+    marks = landmarks[:, :2].numpy(force=True).astype(np.float64)
     left, right, mouth = (marks[list(ids)].mean(0) for ids in (LEFT_EYE, RIGHT_EYE, MOUTH))
     across = (left - right) / np.linalg.norm(left - right)
     down = np.array([-across[1], across[0]])
@@ -94,4 +104,4 @@ def cut_chip(portrait: Portrait) -> Tensor:
         angle=float(np.arctan2(across[1], across[0])),
         size=CHIP_SIZE,
     )
-    return torch.from_numpy(square.sample(portrait.pixels.numpy(force=True))).float() / 255
+    return torch.from_numpy(square.sample(pixels.numpy(force=True))).float() / 255

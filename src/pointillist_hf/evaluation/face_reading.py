@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Landmarks of the face in a picture, or none; without matte and irises, which metrics do not need.
+
+MediaPipe's own package can be the reader instead: it runs where it is installed and leaves an .npz,
+see `read_landmark_file`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ..portraits.face_landmarks import settle_landmarks
+from ..portraits.face_search import search_faces
+from ..portraits.portrait import NUM_LANDMARKS
+from ..portraits.portrait_tracker import PortraitTracker
+
+NUM_REFINED = 478  # with MediaPipe's irises
+
+
+class FaceReader:
+    """The largest face's landmarks, by the networks of a tracker.
+
+    Args:
+        tracker: Of a checkpoint.
+    """
+
+    def __init__(self, tracker: PortraitTracker) -> None:
+        self.tracker = tracker
+
+    def __call__(self, picture: Image.Image | Tensor) -> Tensor:
+        """Pixels and depth of the landmarks; NaN where there is no face. [468, 3]
+
+        Args:
+            picture: RGB, or sRGB in [0, 1]. [H, W, 3]
+        """
+        if isinstance(picture, Tensor):
+            pixels = (255 * picture).round().clamp(0, 255).byte().numpy(force=True)
+        else:
+            pixels = np.array(picture.convert("RGB"))
+        networks, thresholds = self.tracker.networks, self.tracker.thresholds
+        faces = search_faces(networks, pixels, num_wanted=1, thresholds=thresholds)
+        if not faces:
+            return torch.full((NUM_LANDMARKS, 3), torch.nan)
+        return torch.from_numpy(settle_landmarks(networks, pixels, faces[0]).places).float()
+
+
+def read_landmark_file(path: str | Path) -> dict[str, Tensor]:
+    """Landmarks that MediaPipe found elsewhere, by the name of the picture. [478, 3] each
+
+    Args:
+        path: An .npz as `examples/extract_landmarks.py` writes it: an array for each picture, NaN
+            where there is no face.
+
+    Raises:
+        FileNotFoundError: There is none.
+        ValueError: It holds something else.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"`landmarks` must be an .npz of landmarks, and {path} is none.")
+    with np.load(path, allow_pickle=False) as arrays:
+        found = {name: torch.from_numpy(arrays[name]).float() for name in arrays.files}
+    for name, points in found.items():
+        if points.shape != (NUM_REFINED, 3):
+            raise ValueError(
+                f"`{name}` in {path} must have shape ({NUM_REFINED}, 3), got {tuple(points.shape)}."
+            )
+    return found

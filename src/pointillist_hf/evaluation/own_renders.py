@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs our pipeline over a benchmark: an avatar of each source picture, posed and rendered.
+
+Avatars see the source picture and nothing else of a person. They are driven by the benchmark's
+tracks, which must be of the pipeline's rig.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from ..avatar import Avatar
+from ..data.rig_reference import describe_rig
+from ..data.work_pool import run_jobs
+from ..exporters.atomic_file import write_atomically
+from ..exporters.json_file import read_json_object, write_json_object
+from ..geometry.structures import RigParams
+from ..motion.vhap_params import read_params
+from ..pipeline_avatar import AvatarPipeline
+from ..rigs.flame_rig import FlameHeadRig
+from ..rigs.head_rig import HeadRig
+from .manifest import Item, Manifest, item_camera
+from .renders import SYSTEM_FILE
+
+logger = logging.getLogger(__name__)
+
+AVATARS = "avatars"  # beside the pictures, one .splat and one .json each
+
+
+@dataclass(frozen=True)
+class PipelineRun:
+    """What makes the renders; another one has a folder of its own."""
+
+    model: str
+    seed: int = 0
+    refine_steps: int | None = None  # None: the model's own
+
+
+def render_pipeline(
+    run: PipelineRun,
+    benchmark: Path,
+    manifest: Manifest,
+    folder: Path,
+    *,
+    num_proc: int = 1,
+    show_progress: bool = True,
+) -> None:
+    """Writes a picture for each item; what exists is left alone, so that a run goes on.
+
+    Args:
+        run: The model and its settings.
+        benchmark: Its folder.
+        manifest: Its manifest.
+        folder: Of the renders.
+        num_proc: Processes.
+        show_progress: Whether to draw a bar.
+
+    Raises:
+        ValueError: The folder holds renders of another run, or tracks are of another rig.
+    """
+    about = {
+        "name": "AvatarPipeline",
+        "model": run.model,
+        "seed": run.seed,
+        "refine_steps": run.refine_steps,
+        "manifest": manifest.sha256,
+    }
+    _claim(folder, about)
+    missing = [
+        name
+        for name in manifest.identities
+        if any(not _file(folder, item).is_file() for item in _items(manifest, name))
+    ]
+    work = partial(_render_person, run=run, benchmark=benchmark, manifest=manifest, folder=folder)
+    jobs = run_jobs(work, missing, num_proc=num_proc, unit="avatar", show_progress=show_progress)
+    for name, problem in jobs:
+        if problem:
+            logger.warning("No avatar of %s: %s", name, problem)
+    write_json_object({**about, **_measure(folder, manifest)}, folder / SYSTEM_FILE)
+
+
+def render_avatar(
+    avatar: Avatar, benchmark: Path, manifest: Manifest, identity: str, folder: Path
+) -> None:
+    """Writes the pictures of a person that are missing, each at once."""
+    background = torch.tensor(manifest.background)
+    tracks: dict[str, RigParams] = {}
+    for item in _items(manifest, identity):
+        if _file(folder, item).is_file():
+            continue
+        if item.capture not in tracks:
+            tracks[item.capture] = read_params(benchmark / "tracks" / f"{item.capture}.npz")[0]
+        posed = avatar.animate(tracks[item.capture][item.timestep : item.timestep + 1])
+        camera = item_camera(item, manifest.image_size)
+        pixels = posed.render(camera, background=background)[0].clamp(0, 1)
+        picture = Image.fromarray((255 * pixels).round().byte().numpy())
+        write_atomically(_file(folder, item), partial(picture.save, format="PNG"))
+
+
+def check_rig(rig: HeadRig, manifest: Manifest) -> None:
+    """Refuses a rig that the benchmark's tracks do not move.
+
+    Resolutions of one rig share their parameters, and versions of FLAME do not.
+    """
+    tracked = manifest.rig or {"class": FlameHeadRig.__name__}
+    own = describe_rig(rig)
+    names = ("class", "version") if "version" in tracked else ("class",)
+    if any(own.get(name) != tracked.get(name) for name in names):
+        raise ValueError(
+            f"The benchmark's tracks are of {_name_rig(tracked)} and `model` has {_name_rig(own)}; "
+            "track the captures on its rig, or render elsewhere and use `--renders`."
+        )
+    if own != tracked:
+        _warn_once(f"Tracks of {_name_rig(tracked)} move {_name_rig(own)}.")
+
+
+@lru_cache
+def _warn_once(text: str) -> None:
+    logger.warning("%s", text)
+
+
+def _name_rig(words: Mapping[str, object]) -> str:
+    return " ".join(str(value) for value in words.values())
+
+
+@lru_cache(1)
+def _pipeline(model: str) -> AvatarPipeline:
+    return AvatarPipeline.from_pretrained(model)
+
+
+def _render_person(
+    name: str, run: PipelineRun, benchmark: Path, manifest: Manifest, folder: Path
+) -> str:
+    """Why there are no pictures of a person; empty if there are."""
+    pipe = _pipeline(run.model)
+    check_rig(pipe.rig, manifest)
+    start = time.perf_counter()
+    try:
+        source = benchmark / "sources" / f"{name}.png"
+        result = pipe(source, seed=run.seed, refine_steps=run.refine_steps)
+    except ValueError as error:  # no face, most of all
+        return str(error)
+    seconds = time.perf_counter() - start
+    result.avatar.export(folder / AVATARS / f"{name}.splat")
+    start, items = time.perf_counter(), _items(manifest, name)
+    count = sum(not _file(folder, item).is_file() for item in items)
+    render_avatar(result.avatar, benchmark, manifest, name, folder)
+    rate = count / (time.perf_counter() - start)
+    figures = {"seconds": seconds, "frames_per_second": rate}
+    write_json_object(figures, folder / AVATARS / f"{name}.json")
+    return ""
+
+
+def _measure(folder: Path, manifest: Manifest) -> dict[str, float]:
+    """Means over avatars: seconds, frames per second, bytes of the .splat."""
+    files = [folder / AVATARS / f"{name}.json" for name in manifest.identities]
+    found = [read_json_object(file) for file in files if file.is_file()]
+    if not found:
+        return {}
+    sizes = [file.with_suffix(".splat").stat().st_size for file in files if file.is_file()]
+    return {
+        "seconds_per_avatar": sum(one["seconds"] for one in found) / len(found),
+        "frames_per_second": sum(one["frames_per_second"] for one in found) / len(found),
+        "bytes_per_avatar": sum(sizes) / len(sizes),
+    }
+
+
+def _claim(folder: Path, about: dict[str, object]) -> None:
+    """Marks a folder as that of a run, or refuses the folder of another one."""
+    path = folder / SYSTEM_FILE
+    if path.is_file():
+        found = read_json_object(path)
+        other = [name for name in about if found.get(name) != about[name]]
+        if other:
+            raise ValueError(
+                f"{folder} holds renders of another run: `{other[0]}` was {found.get(other[0])!r}, "
+                f"and is {about[other[0]]!r}. Name another output folder, or remove it."
+            )
+        return
+    write_json_object(about, path)
+
+
+def _items(manifest: Manifest, identity: str) -> list[Item]:
+    return [item for item in manifest.items if item.identity == identity]
+
+
+def _file(folder: Path, item: Item) -> Path:
+    return folder / f"{item.item_id}.png"
