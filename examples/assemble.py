@@ -22,6 +22,9 @@ from pointillist_hf import (
     ProceduralHeadRig,
     RigRegressor,
 )
+from pointillist_hf.publishing.manifest import describe_parts
+
+TRAINED = ("rig_regressor", "conditioner", "point_generator", "gaussian_decoder")
 
 
 @dataclass
@@ -36,6 +39,9 @@ class Arguments:
     min_p: float = 0.05
     align_points: bool = True
     dtype: str = "bfloat16"
+    # what is said of the trained parts when somebody publishes them
+    source: str = "trained on the synthetic population of pointillist_hf"
+    licence: str = "apache-2.0"
 
 
 def main() -> None:
@@ -60,6 +66,9 @@ def main() -> None:
         align_points=arguments.align_points,
     )
     pipe.save_pretrained(arguments.output)
+    said = dict.fromkeys(TRAINED, (arguments.source, arguments.licence))
+    pipe.register_to_config(licences=describe_parts(arguments.output, said))
+    pipe.save_config(arguments.output)
     print(f"{arguments.output} is ready for AvatarPipeline.from_pretrained.")
 
 

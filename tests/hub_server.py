@@ -315,7 +315,10 @@ class HubHandler(BaseHTTPRequestHandler):
         inside = {p: c for p, c in found[2].items() if p.startswith(folder)}
         if folder and not inside:
             return self.error(404, f"{folder} does not exist", "EntryNotFound")
-        entries, is_recursive = {}, self.query.get("recursive", ["False"])[0].lower() in ("true", "1")
+        entries, is_recursive = (
+            {},
+            self.query.get("recursive", ["False"])[0].lower() in ("true", "1"),
+        )
         for path, content in sorted(inside.items()):
             rest = path.removeprefix(folder).split("/")
             for depth in range(1, len(rest) if is_recursive else min(2, len(rest))):

@@ -9,30 +9,30 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from diffusers import DiffusionPipeline
 
 from .avatar import Avatar
 from .decoding.generation import Engine
 from .decoding.grammar import GrammarLevel
+from .default_model import find_default_model
 from .geometry.structures import Cameras, RigParams
 from .models.modeling_conditioner import AvatarConditioner
 from .models.modeling_gaussian_decoder import GaussianDecoder
 from .models.modeling_point_generator import PointGeneratorForCausalLM
 from .models.modeling_rig_regressor import RigRegressor
 from .models.tokenization_points import PointTokenizer
+from .pipeline_hub import HubPipeline
 from .pipeline_inputs import list_copies
 from .pipeline_output import AvatarPipelineOutput
 from .pipeline_steps import PipelineSteps
 from .portraits.image_processing_portrait import PortraitImageProcessor, PortraitInput
 from .portraits.portrait_tracker import PortraitTracker
-from .registration import register_with_diffusers, register_with_transformers
+from .registration import register_with_transformers
 from .rigs.head_rig import HeadRig
 
-register_with_diffusers()
 register_with_transformers()
 
 
-class AvatarPipeline(PipelineSteps, DiffusionPipeline):
+class AvatarPipeline(PipelineSteps, HubPipeline):
     """From portraits to avatars.
 
     The call runs the public steps `check_inputs`, `track_portraits`, `encode_image`,
@@ -58,9 +58,10 @@ class AvatarPipeline(PipelineSteps, DiffusionPipeline):
             `refinement.completion`; wants the tracker. The paper does not.
         refine_steps: Default of the call.
         view_size: Side of the picture that completion and refinement look at, pixels.
+        licences: Source and licence of each part, see `publishing.manifest`; published with it.
 
     Example:
-        >>> pipe = AvatarPipeline.from_pretrained("model_cards/pointillist-tiny")
+        >>> pipe = AvatarPipeline.from_pretrained()
         >>> avatar = pipe("examples/images/astronaut.jpg", seed=0).avatar
         >>> avatar.export("me.ply")
     """
@@ -86,6 +87,7 @@ class AvatarPipeline(PipelineSteps, DiffusionPipeline):
         complete_points: bool = False,
         refine_steps: int = 0,
         view_size: int = 384,
+        licences: dict[str, dict[str, str | None]] | None = None,
     ) -> None:
         super().__init__()
         self.register_modules(
@@ -109,6 +111,7 @@ class AvatarPipeline(PipelineSteps, DiffusionPipeline):
             complete_points=complete_points,
             refine_steps=refine_steps,
             view_size=view_size,
+            licences=licences,
         )
         looks = gaussian_decoder.config.image_inputs == "projected"
         if (complete_points or looks) and portrait_tracker is None:
@@ -119,14 +122,26 @@ class AvatarPipeline(PipelineSteps, DiffusionPipeline):
 
     @classmethod
     def from_pretrained(
-        cls, pretrained_model_name_or_path: str | Path, **kwargs: object
+        cls, pretrained_model_name_or_path: str | Path | None = None, **kwargs: object
     ) -> AvatarPipeline:
         """The pipeline of a folder or Hub id, in float32 unless `dtype` says otherwise.
 
         Weights are stored in bfloat16 to be small; most CPUs compute with it several times slower.
+
+        Args:
+            pretrained_model_name_or_path: Without, the model of the checkout, or the Hub's copy of
+                it where the package is installed.
+            **kwargs: Of diffusers: `dtype` (or its older name `torch_dtype`), `device_map`,
+                `variant`, `revision`, `cache_dir`, `local_files_only`, `token`, parts by name ...
+
+        Raises:
+            FileNotFoundError: It is neither here nor in the cache, and the Hub was not reached.
         """
+        source = pretrained_model_name_or_path or find_default_model()
+        if "torch_dtype" in kwargs:
+            kwargs["dtype"] = kwargs.pop("torch_dtype")
         kwargs = {"dtype": torch.float32, **kwargs}
-        return super().from_pretrained(str(pretrained_model_name_or_path), **kwargs)
+        return super().from_pretrained(str(source), **kwargs)
 
     @torch.no_grad()
     def __call__(

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from datasets import Dataset, load_dataset
-from huggingface_hub import HfApi
 
 from ...exporters.atomic_file import write_atomically
 from ...models.tokenization_points import PointTokenizer
@@ -123,33 +122,6 @@ def load_token_dataset(folder: str | Path, split: str) -> Dataset:
             "data set with `pointillist-hf tokenize` or examples/make_dataset.py."
         )
     return load_dataset(str(folder), split=split)
-
-
-def push_token_dataset(folder: str | Path, repo_id: str, *, private: bool = False) -> str:
-    """Uploads a data set to the Hub. Returns its address.
-
-    Raises:
-        FileNotFoundError: The folder holds no data set.
-        ValueError: It may not be passed on: it was made of captures of people or with FLAME.
-    """
-    folder = Path(folder)
-    card = folder / CARD_FILE
-    if not card.is_file():
-        raise FileNotFoundError(f"`folder` must hold a data set, and {card} does not exist.")
-    if "\nlicense: other\n" in card.read_text():
-        raise ValueError(
-            f"`folder` must hold what may be passed on, and {folder} was made of captures of "
-            "people or with FLAME, whose licences forbid it. If you hold the rights, change the "
-            f"licence in {card} yourself."
-        )
-    api = HfApi()
-    api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True)
-    files = ["*.parquet", "tokenizer/*", "rig/*", CARD_FILE]
-    return str(
-        api.upload_folder(
-            repo_id=repo_id, repo_type="dataset", folder_path=folder, allow_patterns=files
-        )
-    )
 
 
 def _config_name(card: DatasetCard) -> str:
