@@ -16,11 +16,11 @@ FLOORS = (
     {"geometry"},
     {"rigs", "rendering"},
     {"motion", "portraits", "models", "exporters"},
-    {"decoding"},
+    {"decoding", "publishing"},
     {"avatar.py"},
     {"refinement"},
     {"pipeline_avatar.py", "pipeline_inputs.py", "pipeline_output.py", "pipeline_steps.py"}
-    | {"registration.py"},
+    | {"pipeline_hub.py", "default_model.py", "lazy_registration.py", "registration.py"},
     {"data"},
     {"training"},
     {"evaluation"},
@@ -34,8 +34,10 @@ CLOSED = {
 }
 # The folders in which a third-party library is at home. A library without a home is refused.
 HOMES = {
-    "torch": {*FLOOR} - FLOORS[-1] - {"registration.py"},
-    "numpy": {*FLOOR} - {"geometry", "refinement", "training"} - FILES_OF_ROOT,
+    "torch": {*FLOOR}
+    - FLOORS[-1]
+    - {"registration.py", "lazy_registration.py", "default_model.py", "pipeline_hub.py"},
+    "numpy": {*FLOOR} - {"geometry", "publishing", "refinement", "training"} - FILES_OF_ROOT,
     "PIL": {"portraits", "exporters", "data", "evaluation"},
     "tqdm": {"exporters", "refinement", "data", "training", "evaluation"},
     # The kernels that draw, and those that decode tokens on the CPU. llvmlite comes with numba.
@@ -45,10 +47,10 @@ HOMES = {
     "cv2": {"portraits"},
     "imageio_ffmpeg": {"exporters"},
     "diffusers": {"rigs", "portraits"}
-    | {"pipeline_avatar.py", "pipeline_output.py", "registration.py"},
+    | {"pipeline_output.py", "pipeline_hub.py"},
     "transformers": {"portraits", "models", "decoding", "training", "registration.py"},
-    "huggingface_hub": {"models", "data/tokens"},
-    "safetensors": {"rigs/flame", "exporters", "data/fitting", "training"},
+    "huggingface_hub": {"models", "publishing"},
+    "safetensors": {"rigs/flame", "exporters", "publishing", "data/fitting", "training"},
     "datasets": {"data/tokens"},
     "accelerate": {"training"},
     "typer": {"cli.py"},

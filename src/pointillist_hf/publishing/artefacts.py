@@ -16,7 +16,7 @@ INDEX_FILE, AVATAR_FILE, CARD_FILE = "model_index.json", "avatar.json", "README.
 PREVIEW_FILE = "preview.png"
 # Of a component: no pickles, no hidden files, no leftovers of interrupted writes.
 PART_SUFFIXES = (".json", ".safetensors", ".tflite")
-LEGAL_NAMES = ("LICENSE", "NOTICE")
+LEGAL_NAMES = ("LICENSE.txt", "NOTICE.txt")
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 from ..exporters.json_file import read_json_object, write_json_object
@@ -85,16 +85,33 @@ def publish_folder(
         OSError: The Hub refused it, or was not reached.
     """
     check_repo_id(request.repo_id)
-    artefact = find_artefact(folder)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as place:
-        stage = Path(place)
-        _copy(artefact, stage)
-        licence = _write_papers(artefact, stage, request, restrictions)
-        files = _list_files(stage)
-        texts = [stage / file.path for file in files if file.path.endswith(TEXT_SUFFIXES)]
-        refuse_paths(texts, (Path.home(), artefact.folder.absolute(), stage, Path.cwd()))
-        url = None if request.dry_run else upload(stage, artefact.repo_type, request)
-    return Publication(request.repo_id, licence, files, url)
+        staged = stage_folder(folder, Path(place), request, restrictions)
+        if request.dry_run:
+            return staged
+        repo_type = find_artefact(folder).repo_type
+        return replace(staged, url=upload(Path(place), repo_type, request))
+
+
+def stage_folder(
+    folder: str | Path,
+    stage: Path,
+    request: Request,
+    restrictions: Sequence[Restriction] = (),
+) -> Publication:
+    """Puts what would be sent into an empty folder, byte for byte.
+
+    Raises:
+        FileNotFoundError: The folder holds nothing that can be published.
+        ValueError: It may not be published; the message says why, and what to do.
+    """
+    artefact = find_artefact(folder)
+    _copy(artefact, stage)
+    licence = _write_papers(artefact, stage, request, restrictions)
+    files = _list_files(stage)
+    texts = [stage / file.path for file in files if file.path.endswith(TEXT_SUFFIXES)]
+    refuse_paths(texts, (Path.home(), artefact.folder.absolute(), stage, Path.cwd()))
+    return Publication(request.repo_id, licence, files)
 
 
 def _copy(artefact: Artefact, stage: Path) -> None:
