@@ -20,11 +20,12 @@ FLOORS = (
     {"avatar.py"},
     {"refinement"},
     {"pipeline_avatar.py", "pipeline_inputs.py", "pipeline_output.py", "pipeline_steps.py"}
-    | {"pipeline_hub.py", "default_model.py", "lazy_registration.py", "registration.py"},
+    | {"pipeline_hub.py", "default_model.py", "first_use.py", "lazy_registration.py"}
+    | {"registration.py"},
     {"data"},
     {"training"},
     {"evaluation"},
-    {"cli.py", "__init__.py"},
+    {"cli.py", "cli_hub.py", "__init__.py"},
 )
 FILES_OF_ROOT = {name for names in FLOORS for name in names if name.endswith(".py")}
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
@@ -46,14 +47,13 @@ HOMES = {
     "gsplat": {"rendering"},
     "cv2": {"portraits"},
     "imageio_ffmpeg": {"exporters"},
-    "diffusers": {"rigs", "portraits"}
-    | {"pipeline_output.py", "pipeline_hub.py"},
+    "diffusers": {"rigs", "portraits"} | {"pipeline_output.py", "pipeline_hub.py"},
     "transformers": {"portraits", "models", "decoding", "training", "registration.py"},
     "huggingface_hub": {"models", "publishing"},
     "safetensors": {"rigs/flame", "exporters", "publishing", "data/fitting", "training"},
     "datasets": {"data/tokens"},
     "accelerate": {"training"},
-    "typer": {"cli.py"},
+    "typer": {"cli.py", "cli_hub.py"},
 }
 # Who may import inside functions, and why.
 HIDDEN = {
@@ -61,6 +61,7 @@ HIDDEN = {
     "rendering/gsplat_backend.py": "gsplat is optional",
     "exporters/video.py": "imageio-ffmpeg is optional",
     "cli.py": "--help answers before torch is loaded",
+    "cli_hub.py": "likewise",
 }
 REFUSED_NAMES = {"print", "torch.load", "pickle", "cPickle", "dill", "joblib"}
 # Who may read pickles all the same: it builds nothing that they name.

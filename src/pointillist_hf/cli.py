@@ -14,7 +14,8 @@ from typing import Annotated
 import typer
 from typer.core import TyperGroup
 
-DEFAULT_MODEL = Path("model_cards/pointillist-tiny")  # from the root of the repository
+from .cli_hub import push_folder, show_log, warm_up_kernels
+
 TURNTABLE_FRAMES = 36
 
 
@@ -49,7 +50,8 @@ def make_avatar(
     image: Annotated[Path, typer.Argument(help="Portrait: a photograph with one frontal face.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write to.")],
     model: Annotated[
-        str | None, typer.Option(help=f"Pipeline folder or Hub id; default: {DEFAULT_MODEL}.")
+        str | None,
+        typer.Option(help="Pipeline folder or Hub id; default: of the checkout, or of the Hub."),
     ] = None,
     seed: Annotated[int, typer.Option(help="The same seed gives the same avatar.")] = 0,
     max_points: Annotated[
@@ -69,18 +71,17 @@ def make_avatar(
     ] = False,
 ) -> None:
     """Make an avatar of a portrait: avatar/, avatar.ply, avatar.html and turntable.gif in DIR."""
-    if model is None and not DEFAULT_MODEL.is_dir():
-        raise FileNotFoundError(
-            f"`--model` must be given: the default, {DEFAULT_MODEL}, is a folder of the repository "
-            "and is not in the current directory."
-        )
+    show_log()
     from .exporters.images import write_gif
+    from .first_use import warm_up_in_background
     from .geometry.cameras import orbit_cameras
     from .pipeline_avatar import AvatarPipeline
     from .portraits.image_processing_portrait import load_image
 
     portrait = load_image(image)
-    result = AvatarPipeline.from_pretrained(model or DEFAULT_MODEL)(
+    pipe = AvatarPipeline.from_pretrained(model)
+    warm_up_in_background(pipe)
+    result = pipe(
         portrait,
         seed=seed,
         max_points=max_points,
@@ -340,6 +341,9 @@ def _report_failures(failed: dict[str, str]) -> None:
     if failed:
         raise typer.Exit(1)
 
+
+app.command("push")(push_folder)
+app.command("warmup")(warm_up_kernels)
 
 if __name__ == "__main__":
     main()

@@ -87,7 +87,7 @@ class AvatarPipeline(PipelineSteps, HubPipeline):
         complete_points: bool = False,
         refine_steps: int = 0,
         view_size: int = 384,
-        licences: dict[str, dict[str, str | None]] | None = None,
+        licences: dict | None = None,
     ) -> None:
         super().__init__()
         self.register_modules(

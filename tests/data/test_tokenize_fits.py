@@ -24,8 +24,8 @@ from pointillist_hf.data.fitting.config import FitConfig
 from pointillist_hf.data.fitting.fits import FIT_FILE, read_fit
 from pointillist_hf.data.fitting.runner import fit_capture, fit_captures
 from pointillist_hf.data.tokens.dataset import load_token_dataset
-from pointillist_hf.data.tokens.publication import push_token_dataset
 from pointillist_hf.data.tokens.fit_row import TokenizeConfig
+from pointillist_hf.data.tokens.publication import push_token_dataset
 from pointillist_hf.data.tokens.row_picture import draw_row
 from pointillist_hf.data.tokens.rows import FEATURES, row_cameras, row_params
 from pointillist_hf.data.tokens.tokenize_fits import choose_splits, find_fits, tokenize_fits
