@@ -231,7 +231,9 @@ class HubHandler(BaseHTTPRequestHandler):
         url = {"url": f"{self.hub.address}/{prefix}{repo_id}", "name": repo_id}
         if (kind, repo_id) in self.hub.repositories:
             return self.json({"error": "You already created this repo", **url}, 409)
-        repository = Repository(private=bool(wanted.get("private")))
+        repository = Repository(
+            private=wanted.get("visibility") == "private" or bool(wanted.get("private"))
+        )
         repository.commit({}, "initial commit")
         self.hub.repositories[kind, repo_id] = repository
         return self.json(url)

@@ -14,7 +14,7 @@ from huggingface_hub.errors import (
     OfflineModeIsEnabled,
 )
 
-from .upload import REPO_ID
+from .upload import REPO_ID, was_cut
 
 AVATAR_PATTERNS = ("avatar.json", "avatar.safetensors", "rig/*", "licences.json")
 
@@ -58,6 +58,13 @@ def fetch_folder(
             f"`{name}` is no folder here, and the Hub answered {status} "
             f"({error.server_message or 'without a word'}); check the name, and for a private "
             "repository log in with `hf auth login`."
+        ) from error
+    except Exception as error:
+        if not was_cut(error):
+            raise
+        raise OSError(
+            f"`{name}` was not fetched: the connection was lost ({error}); call again, what has "
+            "arrived is kept."
         ) from error
 
 

@@ -75,7 +75,25 @@ def upload(folder: Path, repo_type: str, target: Target) -> str:
         raise OSError(
             f"{target.repo_id} was not written: HF_HUB_OFFLINE is set; unset it to upload."
         ) from error
+    except Exception as error:
+        if not was_cut(error):
+            raise
+        raise OSError(
+            f"{target.repo_id} was not written: the connection was lost "
+            f"({error.__cause__ or error}); call again, what has arrived is kept."
+        ) from error
     return str(commit.commit_url)
+
+
+def was_cut(error: BaseException | None) -> bool:
+    """Whether an error of the client means that the connection was lost."""
+    while error is not None:
+        # The client has renamed the library that it speaks with, and exports none of its errors.
+        modules = {kind.__module__.split(".")[0] for kind in type(error).__mro__}
+        if isinstance(error, OSError) or any(name.startswith("httpx") for name in modules):
+            return True
+        error = error.__cause__
+    return False
 
 
 def _check_privacy(api: HfApi, repo_type: str, target: Target) -> None:
