@@ -94,6 +94,14 @@ class HubServer:
             "no_proxy": "127.0.0.1",
         }
 
+    def publish(self, repo_id, folder, kind="model"):
+        """A repository with what a folder holds."""
+        files = [path for path in folder.rglob("*") if path.is_file()]
+        repository = Repository()
+        contents = {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+        repository.commit(contents, "from a folder")
+        self.repositories[kind, repo_id] = repository
+
     def files(self, repo_id, kind="model"):
         """Contents by path, of the last commit."""
         return self.repositories[kind, repo_id].commits[-1][1]

@@ -8,7 +8,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from huggingface_hub import DatasetCardData, EvalResult, ModelCardData, RepoCard
+from huggingface_hub import (
+    DatasetCard,
+    DatasetCardData,
+    EvalResult,
+    ModelCard,
+    ModelCardData,
+    RepoCard,
+)
 
 from ..exporters.json_file import read_json_object
 from .artefacts import INDEX_FILE, PREVIEW_FILE, Artefact
@@ -90,7 +97,7 @@ def adapt_card(
     text: str, artefact: Artefact, repo_id: str, licence: str, facts: CardFacts, rights: str | None
 ) -> str:
     """A card that somebody wrote, with the repository's own id and what its metadata lacks."""
-    card = RepoCard(text)
+    card = (DatasetCard if artefact.kind == "data set" else ModelCard)(text)
     wanted = _metadata_fields(artefact, repo_id.split("/")[-1], facts)
     for name, value in wanted.items():
         if card.data.get(name) is None and value:
