@@ -10,13 +10,18 @@ from typing import Annotated
 import typer
 
 
+class _Terminal(logging.Handler):
+    """Lines on stderr, wherever that leads at the moment."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        typer.echo(record.getMessage(), err=True)
+
+
 def show_log() -> None:
     """Lets the package say on the terminal what it is about."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(message)s"))
     package = logging.getLogger(__package__)
-    if not package.handlers:
-        package.addHandler(handler)
+    if not any(isinstance(handler, _Terminal) for handler in package.handlers):
+        package.addHandler(_Terminal())
     package.setLevel(logging.INFO)
 
 

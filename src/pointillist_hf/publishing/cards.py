@@ -45,11 +45,10 @@ rows = load_dataset("{repo_id}", split="train")""",
 }
 TITLES = {
     "pipeline": "From one portrait to a head of 3D Gaussians that can be moved, with "
-    "[`pointillist_hf`]({home}).",
-    "avatar": "A head of 3D Gaussians that can be moved, made with [`pointillist_hf`]({home}).",
-    "data set": "Heads as tokens, made with [`pointillist_hf`]({home}).",
+    "`pointillist_hf`.",
+    "avatar": "A head of 3D Gaussians that can be moved, made with `pointillist_hf`.",
+    "data set": "Heads as tokens, made with `pointillist_hf`.",
 }
-HOME = "https://pypi.org/project/pointillist-hf"
 
 
 @dataclass(frozen=True)
@@ -81,7 +80,7 @@ def build_card(
 ) -> str:
     """The text of a card for what has none."""
     name = repo_id.split("/")[-1]
-    blocks = [f"# {name}", TITLES[artefact.kind].format(home=HOME)]
+    blocks = [f"# {name}", TITLES[artefact.kind]]
     if (artefact.folder / PREVIEW_FILE).is_file():
         blocks.append(f"![{name}]({PREVIEW_FILE})")
     blocks += [f"```python\n{SNIPPETS[artefact.kind].format(repo_id=repo_id)}\n```"]
