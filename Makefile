@@ -32,7 +32,7 @@ export HF_HUB_OFFLINE = 1
 export GOMP_SPINCOUNT = 0
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow quality style bench checkpoint clean
+.PHONY: help install demo test test-slow quality style bench checkpoint publish clean
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /	/' | expand -t 14
@@ -89,6 +89,14 @@ checkpoint: $(INSTALLED)  ## Train the tiny model from nothing; an interrupted r
 		--data $(LIGHT) --output $(RUN)-decoder
 	cp -r $(RUN)-decoder/gaussian_decoder $(RUN)/
 	$(BIN)/python examples/assemble.py --components $(RUN) --output $(CHECKPOINT)
+
+PUBLISH ?= pointillist-hf
+# Lists what would go where; with a token and PUBLISH_OPTIONS= it is sent.
+PUBLISH_OPTIONS ?= --dry-run
+
+publish: $(INSTALLED)  ## Publish the tiny model; without PUBLISH_OPTIONS= only say what would be sent
+	HF_HUB_OFFLINE=0 $(BIN)/pointillist-hf push $(CHECKPOINT) $(PUBLISH)/$(notdir $(CHECKPOINT)) \
+		$(PUBLISH_OPTIONS)
 
 clean:  ## Remove .venv, caches and outputs; data and runs stay
 	rm -rf $(VENV) outputs .pytest_cache .ruff_cache build dist src/*.egg-info

@@ -23,6 +23,9 @@ from pointillist_hf import (
     ProceduralHeadRig,
     RigRegressor,
 )
+from pointillist_hf.publishing.manifest import describe_parts
+
+TRAINED = ("rig_regressor", "conditioner", "point_generator", "gaussian_decoder")
 
 
 @dataclass
@@ -39,6 +42,9 @@ class Arguments:
     tracker: str = "model_cards/pointillist-tiny/portrait_tracker"
     complete_points: bool = True
     dtype: str = "bfloat16"
+    # what is said of the trained parts when somebody publishes them
+    source: str = "trained on the synthetic population of pointillist_hf"
+    licence: str = "apache-2.0"
 
 
 def main() -> None:
@@ -65,6 +71,9 @@ def main() -> None:
         complete_points=arguments.complete_points,
     )
     pipe.save_pretrained(arguments.output)
+    said = dict.fromkeys(TRAINED, (arguments.source, arguments.licence))
+    pipe.register_to_config(licences=describe_parts(arguments.output, said))
+    pipe.save_config(arguments.output)
     print(f"{arguments.output} is ready for AvatarPipeline.from_pretrained.")
 
 

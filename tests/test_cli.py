@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+import re
 import subprocess
 import sys
 
@@ -53,6 +54,8 @@ def test_help_loads_no_torch():
         "synthesize",
         "fit",
         "tokenize",
+        "push",
+        "warmup",
     ):
         assert command in result.stdout
 
@@ -204,11 +207,24 @@ def test_bad_input_is_one_line(bad_input, message):
     assert result.stdout == ""
 
 
-def test_the_default_model_is_explained(portrait_file, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    result = run("avatar", portrait_file, "-o", tmp_path)
+def test_push_lists_what_it_would_send(avatar_dir, pipeline_dir):
+    words = ("--licence", "cc-by-4.0", "--rights", "Nobody: forty random points.", "--dry-run")
+    result = run("push", avatar_dir, "me/avatar", *words)
+    assert result.exit_code == 0, result.output
+    size = (avatar_dir / "avatar.safetensors").stat().st_size
+    assert re.search(rf"^ +{size:,d}  [0-9a-f]{{16}}  avatar\.safetensors$", result.stdout, re.M)
+    assert "6 files" in result.stdout
+    assert "licence cc-by-4.0: nothing was sent" in result.stdout
+    result = run("push", pipeline_dir, "me/model", "--dry-run")
     assert result.exit_code == 2
-    assert "`--model` must be given" in result.stderr
+    assert "conditioner has weights whose source and licence are not known" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_warmup_runs_the_kernels(pipeline_dir):
+    result = run("warmup", "--model", pipeline_dir)
+    assert result.exit_code == 0, result.output
+    assert "CPU kernels are ready after" in result.stdout
 
 
 def test_interruption(portrait_file, tmp_path, monkeypatch):

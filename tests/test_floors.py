@@ -16,15 +16,16 @@ FLOORS = (
     {"geometry"},
     {"rigs", "rendering"},
     {"motion", "portraits", "models", "exporters"},
-    {"decoding"},
+    {"decoding", "publishing"},
     {"avatar.py"},
     {"refinement"},
     {"pipeline_avatar.py", "pipeline_inputs.py", "pipeline_output.py", "pipeline_parts.py"}
-    | {"pipeline_steps.py", "registration.py"},
+    | {"pipeline_steps.py", "pipeline_hub.py", "default_model.py", "first_use.py"}
+    | {"lazy_registration.py", "registration.py"},
     {"data"},
     {"training"},
     {"evaluation"},
-    {"cli.py", "cli_errors.py", "__init__.py"},
+    {"cli.py", "cli_errors.py", "cli_hub.py", "__init__.py"},
 )
 FILES_OF_ROOT = {name for names in FLOORS for name in names if name.endswith(".py")}
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
@@ -34,8 +35,10 @@ CLOSED = {
 }
 # The folders in which a third-party library is at home. A library without a home is refused.
 HOMES = {
-    "torch": {*FLOOR} - FLOORS[-1] - {"registration.py"},
-    "numpy": {*FLOOR} - {"geometry", "refinement", "training"} - FILES_OF_ROOT,
+    "torch": {*FLOOR}
+    - FLOORS[-1]
+    - {"registration.py", "lazy_registration.py", "default_model.py", "pipeline_hub.py"},
+    "numpy": {*FLOOR} - {"geometry", "publishing", "refinement", "training"} - FILES_OF_ROOT,
     "PIL": {"portraits", "exporters", "data", "evaluation"},
     "tqdm": {"exporters", "refinement", "data", "training", "evaluation"},
     # The kernels that draw, and those that decode tokens on the CPU. llvmlite comes with numba.
@@ -45,17 +48,17 @@ HOMES = {
     "cv2": {"portraits"},
     "imageio_ffmpeg": {"exporters"},
     "diffusers": {"rigs", "portraits"}
-    | {"pipeline_avatar.py", "pipeline_output.py", "pipeline_parts.py", "registration.py"},
+    | {"pipeline_output.py", "pipeline_hub.py", "pipeline_parts.py"},
     "transformers": {"portraits", "models", "decoding", "training", "evaluation"}
     | {"registration.py"},
-    "huggingface_hub": {"models", "data/tokens"},
-    "safetensors": {"rigs/flame", "exporters", "models", "data/fitting", "training"},
+    "huggingface_hub": {"models", "publishing"},
+    "safetensors": {"rigs/flame", "exporters", "models", "publishing", "data/fitting", "training"},
     "datasets": {"data/tokens", "evaluation"},
     "evaluate": {"evaluation"},
     # Scripts that evaluate copies elsewhere before it runs them.
     "pointillist_hf": {"evaluation/modules"},
     "accelerate": {"training"},
-    "typer": {"cli.py"},
+    "typer": {"cli.py", "cli_hub.py"},
 }
 # Who may import inside functions, and why.
 HIDDEN = {
@@ -63,6 +66,7 @@ HIDDEN = {
     "rendering/gsplat_backend.py": "gsplat is optional",
     "exporters/video.py": "imageio-ffmpeg is optional",
     "cli.py": "--help answers before torch is loaded",
+    "cli_hub.py": "likewise",
 }
 REFUSED_NAMES = {"print", "torch.load", "pickle", "cPickle", "dill", "joblib"}
 # Who may read pickles all the same: it builds nothing that they name.

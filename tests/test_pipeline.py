@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """One portrait in, one avatar out."""
 
+from copy import deepcopy
 from dataclasses import replace
 
 import pytest
@@ -217,6 +218,24 @@ def test_parts_can_be_swapped_while_loading(folder, tiny_rig, tiny_decoder):
     loaded = AvatarPipeline.from_pretrained(folder, rig=tiny_rig, gaussian_decoder=tiny_decoder)
     assert loaded.rig is tiny_rig
     assert loaded.gaussian_decoder is tiny_decoder
+
+
+def test_a_pipeline_of_the_parts_of_another(tiny_pipeline, folder, tiny_decoder):
+    loaded = AvatarPipeline.from_pretrained(folder, torch_dtype=torch.bfloat16)
+    own = deepcopy(tiny_decoder)
+    again = AvatarPipeline.from_pipe(loaded, max_points=3, gaussian_decoder=own)
+    assert again.rig is loaded.rig
+    assert again.point_generator is loaded.point_generator
+    assert again.point_generator.dtype == torch.bfloat16
+    assert again.gaussian_decoder is own
+    assert (again.config.max_points, loaded.config.max_points) == (3, 6)
+
+
+def test_variants_are_saved_and_loaded(tiny_pipeline, tmp_path, portrait):
+    tiny_pipeline.save_pretrained(tmp_path, variant="bf16")
+    loaded = AvatarPipeline.from_pretrained(tmp_path, variant="bf16", device_map="cpu")
+    first, second = (p(portrait, seed=2, **PLAIN) for p in (tiny_pipeline, loaded))
+    assert torch.equal(first.input_ids, second.input_ids)
 
 
 def test_half_precision_networks_make_float32_avatars(folder, portrait):

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from importlib import import_module
 
+from .lazy_registration import install
+
 __version__ = "0.1.0.dev0"
 
 _HOMES = {
@@ -35,6 +37,9 @@ _HOMES = {
 
 __all__ = ["__version__", *_HOMES]
 
+# So that DiffusionPipeline and the Auto classes know the package from its import on.
+install()
+
 # What type checkers take for `typing.TYPE_CHECKING`, whose import would be most of the time.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -48,6 +53,9 @@ def __getattr__(name: str) -> object:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(import_module(f".{_HOMES[name]}", __name__), name)
     globals()[name] = value
+    if _HOMES[name].startswith("models."):
+        # Who builds a model from a config never asks an Auto class for its name.
+        import_module(".registration", __name__).register_with_transformers()
     return value
 
 

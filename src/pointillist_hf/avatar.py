@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import get_args
@@ -14,6 +15,7 @@ from .exporters.avatar_folder import AvatarParts, check_parts, load_avatar, save
 from .exporters.clips import CLIP_SUFFIXES, PICTURES, check_clip, write_clip
 from .exporters.frame_stream import show_progress
 from .exporters.html_page import write_page
+from .exporters.images import write_contact_sheet
 from .exporters.ply import write_bound_ply
 from .exporters.splat_formats import (
     SPLAT_OPTIONS,
@@ -25,6 +27,10 @@ from .exporters.write_targets import resolve_file
 from .geometry.bound_splats import global_to_local
 from .geometry.cameras import orbit_cameras
 from .geometry.structures import Cameras, CanonicalPoints, Gaussians, RigParams, check_shape
+from .publishing.artefacts import PREVIEW_FILE
+from .publishing.download import AVATAR_PATTERNS, fetch_folder
+from .publishing.guard import Terms
+from .publishing.publication import Publication, Request, publish_folder
 from .rendering import rasterize
 from .rigs.binding import AnimationMode, animate_gaussians, bind_points
 from .rigs.head_rig import HeadRig
@@ -291,14 +297,48 @@ class Avatar:
         save_avatar(parts, save_directory)
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path) -> Avatar:
-        """Reads an avatar that `save_pretrained` wrote.
+    def from_pretrained(cls, folder: str | Path, **options: object) -> Avatar:
+        """Reads an avatar that `save_pretrained` wrote, or `push_to_hub` published.
+
+        Args:
+            folder: Or a Hub id, where there is no such folder.
+            **options: Of the Hub: `revision`, `cache_dir`, `local_files_only`, `token`.
 
         Raises:
-            FileNotFoundError: The folder holds no avatar.
+            FileNotFoundError: The folder holds no avatar, or there is no way to the Hub.
             ValueError: It is damaged, or was written by another version or for an unknown rig.
         """
-        return cls(*load_avatar(folder))
+        return cls(*load_avatar(fetch_folder(folder, AVATAR_PATTERNS, **options)))
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        licence: str | None = None,
+        rights: str | None = None,
+        preview: bool = True,
+        **options: object,
+    ) -> Publication:
+        """Publishes the avatar with a card; `from_pretrained` reads it by its id.
+
+        Args:
+            repo_id: user/name; made where there is none.
+            licence: As the Hub names it, for instance cc-by-4.0.
+            rights: Who it is and that they agreed, in a sentence, which is published too. Without,
+                nothing is sent: a head may be that of a real person.
+            preview: Whether the card shows a picture.
+            **options: `private`, `token`, `commit_message`, `create_pr`, `dry_run`.
+
+        Raises:
+            ValueError: It may not be published; the message says why, and what to do.
+            OSError: The Hub refused it, or was not reached.
+        """
+        request = Request(repo_id, Terms(licence, rights), **options)
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+            self.save_pretrained(folder)
+            if preview:
+                write_contact_sheet(self.render(), Path(folder) / PREVIEW_FILE)
+            return publish_folder(folder, request)
 
     def export(self, path: str | Path, **options: object) -> None:
         """Writes the avatar in the format of the suffix.

@@ -14,8 +14,9 @@ import typer
 from typer.core import TyperGroup
 
 from .cli_errors import one_line_errors
+from .cli_hub import push_folder, show_log, warm_up_kernels
+from .default_model import EMBEDDED_FOLDER
 
-DEFAULT_MODEL = Path("model_cards/pointillist-tiny")  # from the root of the repository
 TURNTABLE_FRAMES = 36
 
 
@@ -44,7 +45,8 @@ def make_avatar(
     image: Annotated[Path, typer.Argument(help="Portrait: a photograph with one frontal face.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write to.")],
     model: Annotated[
-        str | None, typer.Option(help=f"Pipeline folder or Hub id; default: {DEFAULT_MODEL}.")
+        str | None,
+        typer.Option(help="Pipeline folder or Hub id; default: of the checkout, or of the Hub."),
     ] = None,
     seed: Annotated[int, typer.Option(help="The same seed gives the same avatar.")] = 0,
     max_points: Annotated[
@@ -64,18 +66,17 @@ def make_avatar(
     ] = False,
 ) -> None:
     """Make an avatar of a portrait: avatar/, avatar.ply, avatar.html and turntable.gif in DIR."""
-    if model is None and not DEFAULT_MODEL.is_dir():
-        raise FileNotFoundError(
-            f"`--model` must be given: the default, {DEFAULT_MODEL}, is a folder of the repository "
-            "and is not in the current directory."
-        )
+    show_log()
     from .exporters.images import write_gif
+    from .first_use import warm_up_in_background
     from .geometry.cameras import orbit_cameras
     from .pipeline_avatar import AvatarPipeline
     from .portraits.image_processing_portrait import load_image
 
     portrait = load_image(image)
-    result = AvatarPipeline.from_pretrained(model or DEFAULT_MODEL)(
+    pipe = AvatarPipeline.from_pretrained(model)
+    warm_up_in_background(pipe)
+    result = pipe(
         portrait,
         seed=seed,
         max_points=max_points,
@@ -373,8 +374,8 @@ def evaluate_systems(
     seed: Annotated[int, typer.Option(help="Of a new benchmark, avatars, intervals.")] = 0,
     refine_steps: Annotated[int | None, typer.Option(help="Of the pipeline's avatars.")] = None,
     tracker: Annotated[
-        Path, typer.Option(help="Checkpoint whose portrait tracker finds keypoints.")
-    ] = DEFAULT_MODEL,
+        Path | None, typer.Option(help="Checkpoint whose portrait tracker finds keypoints.")
+    ] = None,
     weights: Annotated[Path | None, typer.Option(help="Folder of metric weights.")] = None,
     recognition: Annotated[Path | None, typer.Option(help="Face recognition network.")] = None,
     landmarks: Annotated[Path | None, typer.Option(help="MediaPipe's, an .npz.")] = None,
@@ -388,7 +389,7 @@ def evaluate_systems(
     from .evaluation.instruments import InstrumentPaths
     from .evaluation.own_renders import PipelineRun
 
-    paths = InstrumentPaths(tracker / "portrait_tracker", weights, recognition)
+    paths = InstrumentPaths((tracker or EMBEDDED_FOLDER) / "portrait_tracker", weights, recognition)
     results = run_benchmark(
         benchmark,
         output,
@@ -408,6 +409,9 @@ def _report_failures(failed: dict[str, str]) -> None:
     if failed:
         raise typer.Exit(1)
 
+
+app.command("push")(push_folder)
+app.command("warmup")(warm_up_kernels)
 
 if __name__ == "__main__":
     main()

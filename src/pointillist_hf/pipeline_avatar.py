@@ -9,31 +9,31 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from diffusers import DiffusionPipeline
 
 from .avatar import Avatar
 from .decoding.generation import Engine
 from .decoding.grammar import GrammarLevel
+from .default_model import find_default_model
 from .geometry.structures import Cameras, RigParams
 from .models.modeling_conditioner import AvatarConditioner
 from .models.modeling_gaussian_decoder import GaussianDecoder
 from .models.modeling_point_generator import PointGeneratorForCausalLM
 from .models.modeling_rig_regressor import RigRegressor
 from .models.tokenization_points import PointTokenizer
+from .pipeline_hub import HubPipeline
 from .pipeline_inputs import list_copies
 from .pipeline_output import AvatarPipelineOutput
 from .pipeline_parts import DAMAGE, check_parts, check_settings, resolve_dtype
 from .pipeline_steps import PipelineSteps
 from .portraits.image_processing_portrait import PortraitImageProcessor, PortraitInput
 from .portraits.portrait_tracker import PortraitTracker
-from .registration import register_with_diffusers, register_with_transformers
+from .registration import register_with_transformers
 from .rigs.head_rig import HeadRig
 
-register_with_diffusers()
 register_with_transformers()
 
 
-class AvatarPipeline(PipelineSteps, DiffusionPipeline):
+class AvatarPipeline(PipelineSteps, HubPipeline):
     """From portraits to avatars.
 
     The call runs the public steps `check_inputs`, `track_portraits`, `encode_image`,
@@ -59,9 +59,10 @@ class AvatarPipeline(PipelineSteps, DiffusionPipeline):
             `refinement.completion`; wants the tracker. The paper does not.
         refine_steps: Default of the call.
         view_size: Side of the picture that completion and refinement look at, pixels.
+        licences: Source and licence of each part, see `publishing.manifest`; published with it.
 
     Example:
-        >>> pipe = AvatarPipeline.from_pretrained("model_cards/pointillist-tiny")
+        >>> pipe = AvatarPipeline.from_pretrained()
         >>> avatar = pipe("examples/images/astronaut.jpg", seed=0).avatar
         >>> avatar.export("me.ply")
     """
@@ -87,6 +88,7 @@ class AvatarPipeline(PipelineSteps, DiffusionPipeline):
         complete_points: bool = False,
         refine_steps: int = 0,
         view_size: int = 384,
+        licences: dict | None = None,
     ) -> None:
         super().__init__()
         self.register_modules(
@@ -110,6 +112,7 @@ class AvatarPipeline(PipelineSteps, DiffusionPipeline):
             complete_points=complete_points,
             refine_steps=refine_steps,
             view_size=view_size,
+            licences=licences,
         )
         check_parts(self)
         check_settings(self)
@@ -122,22 +125,31 @@ class AvatarPipeline(PipelineSteps, DiffusionPipeline):
 
     @classmethod
     def from_pretrained(
-        cls, pretrained_model_name_or_path: str | Path, **kwargs: object
+        cls, pretrained_model_name_or_path: str | Path | None = None, **kwargs: object
     ) -> AvatarPipeline:
         """The pipeline of a folder or Hub id, in float32 unless `dtype` says otherwise.
 
         Weights are stored in bfloat16 to be small; most CPUs compute with it several times slower.
 
+        Args:
+            pretrained_model_name_or_path: Without, the model of the checkout, or the Hub's copy of
+                it where the package is installed.
+            **kwargs: Of diffusers: `dtype` (or its older name `torch_dtype`), `device_map`,
+                `variant`, `revision`, `cache_dir`, `local_files_only`, `token`, parts by name ...
+
         Raises:
             OSError: There is no such pipeline, or a file of it is missing.
             ValueError: A part is damaged, or was made for others than the pipeline's.
         """
-        kwargs, source = resolve_dtype(kwargs), str(pretrained_model_name_or_path)
+        source = str(pretrained_model_name_or_path or find_default_model())
+        kwargs = resolve_dtype(kwargs)
         try:
             return super().from_pretrained(source, **kwargs)
         except (*DAMAGE, OSError) as error:
-            if isinstance(error, OSError) and error.errno is not None:
-                raise  # the disk's, not the hub library's words for missing files
+            # A disk's words, and our own about the Hub, say already what to do.
+            is_clear = isinstance(error, FileNotFoundError) and "`" in str(error)
+            if isinstance(error, OSError) and (error.errno is not None or is_clear):
+                raise
             kind = OSError if isinstance(error, OSError) else ValueError
             raise kind(
                 f"`pretrained_model_name_or_path` must be a whole pipeline, and {source} holds "

@@ -23,8 +23,9 @@ from pointillist_hf.data.fitting.canonicalization import canonicalize
 from pointillist_hf.data.fitting.config import FitConfig
 from pointillist_hf.data.fitting.fits import FIT_FILE, read_fit
 from pointillist_hf.data.fitting.runner import fit_capture, fit_captures
-from pointillist_hf.data.tokens.dataset import load_token_dataset, push_token_dataset
+from pointillist_hf.data.tokens.dataset import load_token_dataset
 from pointillist_hf.data.tokens.fit_row import TokenizeConfig
+from pointillist_hf.data.tokens.publication import push_token_dataset
 from pointillist_hf.data.tokens.row_picture import draw_row
 from pointillist_hf.data.tokens.rows import FEATURES, row_cameras, row_params
 from pointillist_hf.data.tokens.tokenize_fits import choose_splits, find_fits, tokenize_fits
@@ -224,12 +225,12 @@ def test_captures_on_flame_become_tokens_without_a_number_of_flame(tmp_path):
     row = load_token_dataset(tmp_path / "people", "train")[0]
     assert row["num_points"] == 10144
     assert [path.name for path in (tmp_path / "people" / "rig").iterdir()] == ["config.json"]
-    with pytest.raises(ValueError, match="must hold what may be passed on"):
+    with pytest.raises(ValueError, match="rig refers to a FLAME model"):
         push_token_dataset(tmp_path / "people", "someone/people")
 
 
 def test_what_may_not_be_passed_on_is_not_uploaded(dataset, tmp_path):
-    with pytest.raises(ValueError, match="must hold what may be passed on"):
+    with pytest.raises(ValueError, match="rows were made of recordings of people"):
         push_token_dataset(dataset, "someone/people")
     with pytest.raises(FileNotFoundError, match="must hold a data set"):
         push_token_dataset(tmp_path, "someone/people")

@@ -21,7 +21,7 @@ IRIS_FILE = "iris_landmark.tflite"
 MATTE_FILE = "selfie_segmentation.tflite"
 NETWORK_FILES = (DETECTION_FILE, LANDMARK_FILE, IRIS_FILE, MATTE_FILE)
 # The licence asks that both go where the networks go.
-LEGAL_FILES = ("LICENSE", "NOTICE")
+LEGAL_FILES = ("LICENSE.txt", "NOTICE.txt")  # diffusers wants a dot in every name
 SOURCE = "They come with MediaPipe 0.10.21 and lie in the `portrait_tracker` folder of a checkpoint"
 
 

@@ -118,11 +118,19 @@ class FlameHeadRig(HeadRig):
             ValueError: `push_to_hub` is set: the path of your file means nothing to others.
         """
         if kwargs.get("push_to_hub"):
-            raise ValueError(
-                "`push_to_hub` must not be set for a FLAME rig: its licence forbids to pass it "
-                "on, and a reference to your own file helps nobody else."
-            )
+            self.push_to_hub()
         self.save_config(save_directory)
+
+    def push_to_hub(self, *_: object, **__: object) -> None:
+        """Refused: the path of your file means nothing to others.
+
+        Raises:
+            ValueError: Always.
+        """
+        raise ValueError(
+            "`push_to_hub` must not be set for a FLAME rig: its licence forbids to pass it on, and "
+            "a reference to your own file helps nobody else."
+        )
 
     @classmethod
     def from_pretrained(

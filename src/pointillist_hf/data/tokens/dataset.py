@@ -19,7 +19,6 @@ from pathlib import Path
 
 from datasets import Dataset, load_dataset
 from datasets.exceptions import DatasetsError
-from huggingface_hub import HfApi
 
 from ...exporters.atomic_file import write_atomically
 from ...exporters.json_file import read_json_object
@@ -31,7 +30,6 @@ from .rows import FEATURES, MAX_VOCABULARY, SCHEMA_VERSION
 CARD_FILE = "README.md"
 PARQUET_MARK, MIN_PARQUET = b"PAR1", 12  # at both ends of a file; bytes
 PLAIN = re.compile(r"[a-z][a-z0-9.+-]*")  # what YAML takes for a string without quotes
-NO_LICENCE = re.compile(r"^license:\s*[\"']?other[\"']?\s*$", re.MULTILINE | re.IGNORECASE)
 # What datasets, pyarrow and PIL raise of damaged files.
 DAMAGE = (
     DatasetsError, OSError, ValueError, KeyError, TypeError, AttributeError, IndexError,
@@ -211,33 +209,6 @@ def check_licence(licence: str) -> None:
             "`licence` must be a name as the Hub has it, such as cc-by-4.0, apache-2.0 or other, "
             f"got {licence!r}."
         )
-
-
-def push_token_dataset(folder: str | Path, repo_id: str, *, private: bool = False) -> str:
-    """Uploads a data set to the Hub. Returns its address.
-
-    Raises:
-        FileNotFoundError: The folder holds no data set.
-        ValueError: It may not be passed on: it was made of captures of people or with FLAME.
-    """
-    folder = Path(folder)
-    card = folder / CARD_FILE
-    if not card.is_file():
-        raise FileNotFoundError(f"`folder` must hold a data set, and {card} does not exist.")
-    if NO_LICENCE.search(card.read_text("utf-8", "replace")):
-        raise ValueError(
-            f"`folder` must hold what may be passed on, and {folder} was made of captures of "
-            "people or with FLAME, whose licences forbid it. If you hold the rights, change the "
-            f"licence in {card} yourself."
-        )
-    api = HfApi()
-    api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True)
-    files = ["*.parquet", "tokenizer/*", "rig/*", CARD_FILE]
-    return str(
-        api.upload_folder(
-            repo_id=repo_id, repo_type="dataset", folder_path=folder, allow_patterns=files
-        )
-    )
 
 
 def _quote(text: str) -> str:

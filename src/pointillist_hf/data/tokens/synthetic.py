@@ -24,7 +24,7 @@ from ..work_pool import run_jobs
 from .dataset import DatasetCard, check_card, shard_paths, write_header, write_rows
 from .rows import TokenisedPerson, build_row
 
-LICENCE = "apache-2.0"
+LICENCE, SOURCE = "apache-2.0", "pointillist_hf population"
 PROCEDURAL_CUBE = {"cube_center": [0.0, -0.035, -0.03], "cube_half_extent": 0.25}
 # Far apart, so that no person of one split can be met in the other.
 FIRST_SEED = {"train": 1_000_000, "test": 2_000_000}
@@ -187,7 +187,7 @@ def sample_person(
     return TokenisedPerson(
         identity=str(seed),
         split=split,
-        source="pointillist_hf population",
+        source=SOURCE,
         licence=LICENCE,
         points=CanonicalPoints(
             torch.tensor(cloud.means, dtype=torch.float32), torch.tensor(cloud.bindings)

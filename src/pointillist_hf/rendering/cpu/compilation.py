@@ -22,10 +22,14 @@ class _CompilationClock(event.Listener):
         self.kernels: list[Callable] = []
         self.seconds = 0.0
         self.start = 0.0
+        self.was_announced = False
 
     def on_start(self, event: event.Event) -> None:
         # What a kernel calls is compiled within its own time.
         if event.data["dispatcher"] in self.kernels:
+            if not self.was_announced:
+                logger.info("Compiling CPU kernels, which takes a while on their first use ...")
+            self.was_announced = True
             self.start = time.perf_counter()
 
     def on_end(self, event: event.Event) -> None:
