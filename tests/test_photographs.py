@@ -147,7 +147,11 @@ def test_contradictions_are_refused(tiny_pipeline, build, astronaut, tiny_rig):
         AvatarPipeline(**{**tiny_pipeline.components, "complete_points": True})
     with pytest.raises(ValueError, match="`refine_steps` must be 0 or more"):
         tiny_pipeline(astronaut, refine_steps=10)
+    with pytest.raises(ValueError, match="`face` must be left out"):
+        tiny_pipeline(astronaut, face=2)
     pipe = build()
+    with pytest.raises(ValueError, match="`detect_face` and `remove_background` must be left"):
+        pipe(astronaut, detect_face=False)
     with pytest.raises(ValueError, match="`refine_steps` must be 0 or more"):
         pipe(astronaut, refine_steps=-1)
     found = fit_portrait(pipe.portrait_tracker(astronaut)[0], tiny_rig)

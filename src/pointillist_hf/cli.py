@@ -59,10 +59,10 @@ def make_avatar(
         int | None, typer.Option(help="Which face of the photograph, 1 being the largest.")
     ] = None,
     no_face_detection: Annotated[
-        bool, typer.Option("--no-face-detection", help="Frame the largest centred square.")
+        bool, typer.Option("--no-face-detection", help="Frame the centred square; no tracker.")
     ] = False,
     keep_background: Annotated[
-        bool, typer.Option("--keep-background", help="Do not replace the background.")
+        bool, typer.Option("--keep-background", help="Leave the background; no tracker.")
     ] = False,
 ) -> None:
     """Make an avatar of a portrait: avatar/, avatar.ply, avatar.html and turntable.gif in DIR."""

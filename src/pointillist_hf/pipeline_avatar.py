@@ -184,8 +184,7 @@ class AvatarPipeline(PipelineSteps, HubPipeline):
         Args:
             image: PIL image, path, array [H, W, 3] or tensor [3, H, W]; a list makes a batch.
             rig_params: Of the portraits, one frame each, from a tracker of your own.
-            cameras: That see these heads in the photographs, in their pixels; by default they are
-                found from the landmarks.
+            cameras: That see these heads in the photographs' pixels; else they are found.
             face: Which face of a photograph, 1 being the largest; None takes that and warns if
                 there are several.
             seed: One for all portraits, or one each. The same seed gives the same avatar; further
@@ -208,7 +207,9 @@ class AvatarPipeline(PipelineSteps, HubPipeline):
         sampling |= {"max_points": max_points, "engine": engine, **generate_kwargs}
         framing = {"detect_face": detect_face, "remove_background": remove_background}
         refine_steps = self.config.refine_steps if refine_steps is None else refine_steps
-        seeds = self.check_inputs(images, rig_params, seed, cameras, refine_steps)
+        seeds = self.check_inputs(
+            images, rig_params, seed, cameras, refine_steps, face=face, **framing
+        )
         copies = list_copies(len(images), num_return_sequences)
         seeds = [seed + i for seed in seeds for i in range(num_return_sequences)]
         timings: dict[str, float] = {}

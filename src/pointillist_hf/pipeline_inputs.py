@@ -38,6 +38,28 @@ def check_tracking(
         )
 
 
+def check_choices(
+    has_tracker: bool,
+    *,
+    face: int | None = None,
+    detect_face: bool = True,
+    remove_background: bool = True,
+) -> None:
+    """Refuses choices that would do nothing.
+
+    Raises:
+        ValueError: A choice is for pipelines with a tracker, or for those without.
+    """
+    if face is not None and not has_tracker:
+        raise ValueError(f"`face` must be left out without a `portrait_tracker`, got {face}.")
+    if has_tracker and not (detect_face and remove_background):
+        raise ValueError(
+            "`detect_face` and `remove_background` must be left alone with a `portrait_tracker`: it "
+            "frames the head that it finds. Take a photograph that shows a face, or a pipeline "
+            "without a tracker."
+        )
+
+
 def list_seeds(seed: int | Sequence[int], count: int) -> list[int]:
     """One seed per portrait.
 

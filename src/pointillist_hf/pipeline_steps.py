@@ -14,7 +14,7 @@ from .decoding.grammar import MAX_POINTS
 from .decoding.streamers import PointCounter, StreamerGroup
 from .geometry.number_checks import check_integer
 from .geometry.structures import Cameras, CanonicalPoints, Gaussians, RigParams, join_params
-from .pipeline_inputs import check_tracking, list_seeds
+from .pipeline_inputs import check_choices, check_tracking, list_seeds
 from .pipeline_parts import MAX_REFINE_STEPS
 from .portraits.image_processing_portrait import PortraitInput
 from .refinement.avatar_refinement import refine_avatar
@@ -36,8 +36,12 @@ class PipelineSteps:
         seed: int | Sequence[int],
         cameras: Cameras | None = None,
         refine_steps: int = 0,
+        **choices: bool | int | None,
     ) -> list[int]:
-        """Refuses what cannot be made into avatars. Returns one seed per portrait."""
+        """Refuses what cannot be made into avatars. Returns one seed per portrait.
+
+        `choices` are `face`, `detect_face` and `remove_background`, as in the call.
+        """
         if not images:
             raise ValueError("`image` must hold at least one portrait, got an empty list.")
         if rig_params is None and self.rig_regressor is None and self.portrait_tracker is None:
@@ -51,6 +55,7 @@ class PipelineSteps:
                 "`refine_steps` must be 0 or more, and 0 without a `portrait_tracker`, "
                 f"got {refine_steps}."
             )
+        check_choices(self.portrait_tracker is not None, **choices)
         check_tracking(len(images), self.rig, rig_params, cameras)
         return list_seeds(seed, len(images))
 
