@@ -3,10 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
-from torch import Tensor
 
 from ..geometry.structures import CanonicalPoints, Gaussians
 from ..models.modeling_gaussian_decoder import GaussianDecoder, PointSights
@@ -15,12 +12,9 @@ from .coloring import color_points, correct_colors
 from .face_kinds import find_face_kinds
 from .point_sights import see_points
 from .portrait_view import PortraitView
-from .projection import ProjectedPoints, project_onto_portrait
+from .projection import project_onto_portrait
 from .rig_points import adopt_points
 from .surface_cloud import SurfaceCloud
-
-# What the photograph shows is no veil: least opacity, and pixels from the matte's border on.
-SOLID, SOFT_RIM = 0.95, 2.0
 
 
 @torch.no_grad()
@@ -54,7 +48,6 @@ def dress_points(
     if decoder is None:
         return cloud.to_gaussians(color_points(cloud, projected, view, rig))
     gaussians = decode_points(decoder, cloud, see_points(cloud, projected, view, rig))
-    gaussians = replace(gaussians, opacities=_close(gaussians.opacities, projected))
     return correct_colors(gaussians, cloud.bindings, projected, view, rig)
 
 
@@ -67,9 +60,3 @@ def decode_points(decoder: GaussianDecoder, cloud: SurfaceCloud, sights: PointSi
         scales=sights.scales[None],
     )
     return decoder(cloud.means[None], sights=batched).gaussians(0, len(cloud))
-
-
-def _close(opacities: Tensor, projected: ProjectedPoints) -> Tensor:
-    """Opacities of splats that the photograph shows as solid; rims stay as soft as they are. [N]"""
-    solid = projected.is_visible & (projected.matte_distances > SOFT_RIM)
-    return torch.where(solid, opacities.clamp_min(SOLID), opacities)
