@@ -152,7 +152,7 @@ def test_contradictions_are_refused(tiny_pipeline, build, astronaut, tiny_rig):
     pipe = build()
     with pytest.raises(ValueError, match="`detect_face` and `remove_background` must be left"):
         pipe(astronaut, detect_face=False)
-    with pytest.raises(ValueError, match="`refine_steps` must be 0 or more"):
+    with pytest.raises(ValueError, match="`refine_steps` must be a whole number, 0 to"):
         pipe(astronaut, refine_steps=-1)
     found = fit_portrait(pipe.portrait_tracker(astronaut)[0], tiny_rig)
     with pytest.raises(ValueError, match="`cameras` must come with `rig_params`"):

@@ -54,8 +54,8 @@ def check_choices(
         raise ValueError(f"`face` must be left out without a `portrait_tracker`, got {face}.")
     if has_tracker and not (detect_face and remove_background):
         raise ValueError(
-            "`detect_face` and `remove_background` must be left alone with a `portrait_tracker`: it "
-            "frames the head that it finds. Take a photograph that shows a face, or a pipeline "
+            "`detect_face` and `remove_background` must be left alone with a `portrait_tracker`: "
+            "it frames the head that it finds. Take a photograph that shows a face, or a pipeline "
             "without a tracker."
         )
 

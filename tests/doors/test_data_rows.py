@@ -13,7 +13,6 @@ from pointillist_hf.data.tokens.dataset import (
     DatasetCard,
     load_token_dataset,
     open_tokenizer,
-    push_token_dataset,
     read_row,
     write_header,
 )
@@ -80,13 +79,6 @@ def test_licences_stay_one_word_of_the_card(tmp_path, parts, licence):
     found = yaml.safe_load(header)
     assert {*found} == {"license", "tags", "configs"}
     assert found["license"] == licence or (licence == "yes" and found["license"] is True)
-
-
-@pytest.mark.parametrize("line", ["license: other", 'license: "other"', "license: Other "])
-def test_data_that_may_not_be_passed_on_is_not(tmp_path, line):
-    (tmp_path / "README.md").write_text(f"---\n{line}\n---\n")
-    with pytest.raises(ValueError, match="must hold what may be passed on"):
-        push_token_dataset(tmp_path, "me/people")
 
 
 def test_the_version_of_a_flame_of_any_name_can_be_given(tmp_path):

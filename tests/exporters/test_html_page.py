@@ -190,8 +190,9 @@ def test_a_motion_that_cannot_be_played_is_refused(person, tmp_path):
     for fps in (0, -1, float("nan"), float("inf")):
         with pytest.raises(ValueError, match="`fps` must be positive"):
             person.export(tmp_path / "me.html", motion=motion, fps=fps)
-    for bad in (motion[:0], replace(motion, jaw_pose=motion.jaw_pose + float("nan"))):
-        with pytest.raises(ValueError, match="`motion` must hold at least one frame"):
+    broken = replace(motion, jaw_pose=motion.jaw_pose + float("nan"))
+    for bad, message in ((motion[:0], "at least one frame"), (broken, "must be finite")):
+        with pytest.raises(ValueError, match=message):
             person.export(tmp_path / "me.html", motion=bad)
     assert not list(tmp_path.iterdir())
 

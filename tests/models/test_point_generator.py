@@ -205,7 +205,7 @@ def test_impossible_configurations_are_refused(changes, message):
 
 
 def test_impossible_vocabularies_are_refused():
-    with pytest.raises(ValueError, match="`num_bins` must be at least 2"):
+    with pytest.raises(ValueError, match="`num_bins` must be a whole number, 2 to"):
         build_config(num_bins=1)
 
 
