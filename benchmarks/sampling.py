@@ -50,9 +50,10 @@ def mean_distances(made: Tensor, true: Tensor) -> tuple[float, float]:
 def measure(
     pipe: AvatarPipeline, portraits: list[Image.Image], truth: list[Tensor], **sampling: object
 ) -> dict[str, float]:
-    output = pipe(portraits, seed=0, detect_face=False, remove_background=False, **sampling)
+    rig_params, context = pipe.encode_image(portraits, None, pipe.track_portraits(portraits))
+    input_ids = pipe.generate_tokens(context, seeds=[0] * len(portraits), **sampling).input_ids
     rows: dict[str, list[float]] = {}
-    for ids, true, betas in zip(output.input_ids, truth, output.rig_params.betas, strict=True):
+    for ids, true, betas in zip(input_ids, truth, rig_params.betas, strict=True):
         cloud = pipe.tokenizer.decode_points(ids)
         aligned = align_to_shape(cloud, pipe.rig, betas)
         for name, made in (("raw", cloud), ("aligned", aligned)):

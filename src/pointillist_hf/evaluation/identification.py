@@ -96,13 +96,14 @@ def identify_people(
     people = list(draw_people("test", num_people, config, first=first_person))
     truth = torch.stack([_true_picture(person, camera, backdrop) for person in people])
     portraits = [take_portrait(person) for person in people]
+    # A tracker frames the head; without one, synthetic portraits are framed already.
+    framed = {"detect_face": False, "remove_background": False}
+    options = framed if pipe.portrait_tracker is None else {}
     avatars, counts = [], []
     for i in tqdm(range(0, num_people, BATCH_SIZE), disable=not show_progress, desc="avatars"):
-        made = pipe(
-            portraits[i : i + BATCH_SIZE], seed=seed, detect_face=False, remove_background=False
-        ).avatars
-        avatars += [avatar.render(camera, background=backdrop)[0] for avatar in made]
-        counts += [len(avatar) for avatar in made]
+        made = pipe(portraits[i : i + BATCH_SIZE], seed=seed, **options)
+        avatars += [avatar.render(camera, background=backdrop)[0] for avatar in made.avatars]
+        counts += [len(pipe.tokenizer.decode_points(ids)) for ids in made.input_ids]
     images = torch.stack(avatars)
     true_counts = [
         len(sample_cloud(p, num_skin_points=config.num_skin_points, hair_budget=config.hair_budget))
