@@ -7,6 +7,7 @@ the stages leave behind can be joined into a pipeline.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -82,7 +83,8 @@ def run_stage(
     check_path_name("output", output)
     if size not in SIZES:
         raise ValueError(f"`size` must be one of {', '.join(SIZES)}, got {size!r}.")
-    if PartialState().is_main_process:
+    # Asked of the launcher: accelerate's state would be fixed before the loop says on which device.
+    if os.environ.get("RANK", "0") == "0":
         with own_folder(loop.output_dir):
             _run_stage(stage, data, Path(output), size, loop)
     else:
