@@ -23,6 +23,7 @@ from pointillist_hf.rigs.head_rig import HeadRig
 
 from .regions import (
     BELOW_CHIN,
+    EDGE,
     RIM,
     draw,
     face_distances,
@@ -65,7 +66,8 @@ def sit(result: AvatarPipelineOutput, avatar: Avatar, likeness: Likeness) -> Sit
     """Measures one avatar against its photograph."""
     view, params = result.tracked[0].view(SIZE), result.rig_params[:1]
     matte = view.matte[..., None]
-    truth = (view.image * matte + 1 - matte)[None]
+    # Pixels of the soft border hold the background too, which is nothing of the head's.
+    truth = (view.foreground * matte + 1 - matte)[None]
     images, alphas = draw(avatar.animate(params).gaussians[0], view.cameras)
     head, beside = find_head(view, avatar.rig)
     subject = (view.matte > 0.5)[None]
@@ -78,6 +80,7 @@ def sit(result: AvatarPipelineOutput, avatar: Avatar, likeness: Likeness) -> Sit
     figures = {
         "points": len(avatar),
         "head_db": masked_psnr(images, truth, head)[0],
+        "inner_db": masked_psnr(images, truth, ~grow(~head, EDGE))[0],
         "head_and_rim_db": masked_psnr(images, truth, head | beside)[0],
         **{f"likeness_{n}": d for n, d in zip(names, distances, strict=True)},
         "opacity_outside_percent": share_outside(alphas * view.inside, grow(subject, RIM))[0],

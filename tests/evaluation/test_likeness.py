@@ -78,6 +78,17 @@ def test_blocks_let_their_input_pass():
     assert torch.allclose(passed[:, :4], torch.nn.functional.avg_pool2d(x, 2))
 
 
+def test_only_inner_convolutions_see_beyond_the_border(likeness):
+    chip = torch.rand(1, 150, 150, 3)
+    x = likeness.network.conv32_down(chip.permute(0, 3, 1, 2))
+    assert x.shape[-2:] == (72, 72)
+    sizes = []
+    for block in likeness.network.blocks.values():
+        block.register_forward_hook(lambda _, __, output: sizes.append(output.shape[-1]))
+    likeness.network(chip)
+    assert sizes == [35] * 3 + [17] * 4 + [8] * 3 + [4] * 3 + [2]
+
+
 def test_equal_pictures_have_no_distance(likeness, astronaut):
     portrait = likeness.tracker(astronaut)[0]
     place = likeness.embed(portrait)
