@@ -12,7 +12,7 @@ from .coloring import color_points, correct_colors
 from .face_kinds import find_face_kinds
 from .point_sights import see_points
 from .portrait_view import PortraitView
-from .projection import project_onto_portrait
+from .projection import ProjectedPoints, project_onto_portrait
 from .rig_points import adopt_points
 from .surface_cloud import SurfaceCloud
 
@@ -36,7 +36,16 @@ def dress_points(
     if not isinstance(points, SurfaceCloud):
         rest = rig.canonical_vertices(view.rig_params.betas)[0]
         cloud = adopt_points(points, rig, rest, find_face_kinds(rig), density=1.0)
-    projected = project_onto_portrait(
+    projected = project_cloud(cloud, view, rig)
+    if decoder is None:
+        return cloud.to_gaussians(color_points(cloud, projected, view, rig))
+    gaussians = decode_points(decoder, cloud, see_points(cloud, projected, view, rig))
+    return correct_colors(gaussians, cloud.bindings, projected, view, rig)
+
+
+def project_cloud(cloud: SurfaceCloud, view: PortraitView, rig: HeadRig) -> ProjectedPoints:
+    """The points of a completed cloud as the photograph shows them."""
+    return project_onto_portrait(
         cloud.points,
         rig,
         view.rig_params,
@@ -45,10 +54,6 @@ def dress_points(
         normals=cloud.normals,
         kinds=cloud.kinds,
     )
-    if decoder is None:
-        return cloud.to_gaussians(color_points(cloud, projected, view, rig))
-    gaussians = decode_points(decoder, cloud, see_points(cloud, projected, view, rig))
-    return correct_colors(gaussians, cloud.bindings, projected, view, rig)
 
 
 def decode_points(decoder: GaussianDecoder, cloud: SurfaceCloud, sights: PointSights) -> Gaussians:

@@ -18,10 +18,11 @@ from ..models.modeling_gaussian_decoder import GaussianDecoder, PointSights
 from ..portraits.portrait import CHIN, FOREHEAD
 from ..refinement.completion import complete_points
 from ..refinement.distance_maps import carry_outwards
+from ..refinement.dressing import project_cloud
 from ..refinement.placement import Placement, place_points
 from ..refinement.point_sights import describe_points, sample_colors
 from ..refinement.portrait_view import OUTER_CANTHI, PortraitView
-from ..refinement.projection import ProjectedPoints, project_onto_portrait
+from ..refinement.projection import ProjectedPoints
 from ..refinement.surface_cloud import SurfaceCloud
 from ..rendering import rasterize
 from ..rigs.head_rig import HeadRig
@@ -79,15 +80,7 @@ class Lessons:
         stream = torch.Generator().manual_seed(1_000 * index + portrait)
         density = float(uniform(*DENSITIES, 1, stream))
         cloud = complete_points(points, view, rig, density=density)
-        projected = project_onto_portrait(
-            cloud.points,
-            rig,
-            view.rig_params,
-            view.cameras,
-            view.matte,
-            normals=cloud.normals,
-            kinds=cloud.kinds,
-        )
+        projected = project_cloud(cloud, view, rig)
         return Lesson(
             person=person,
             cloud=cloud,
