@@ -24,7 +24,7 @@ from ..models.modeling_point_generator import PointGeneratorForCausalLM
 from ..models.modeling_rig_regressor import RigRegressor
 from ..models.tokenization_points import PointTokenizer
 from ..portraits.image_processing_portrait import PortraitImageProcessor
-from .dataset import People, load_people
+from .dataset import People, check_views, load_people
 from .generator_checks import generator_checks
 from .loop import LoopConfig
 from .recipes import (
@@ -93,6 +93,8 @@ def run_stage(
 
 def _run_stage(stage: str, data: str | Path, output: Path, size: str, loop: LoopConfig) -> None:
     people = load_people(data, "train", show_progress=loop.show_progress)
+    if stage != "generator":
+        check_views(people)
     _check_tokenizer(people.tokenizer, output / "tokenizer")
     processor = build_image_processor(size)
     set_seed(loop.seed)
