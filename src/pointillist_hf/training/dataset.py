@@ -15,7 +15,13 @@ from ..data.tokens.dataset import load_token_dataset, open_tokenizer, read_row
 from ..data.tokens.row_checks import check_data_set, check_row
 from ..data.tokens.rows import picture_tensor, row_cameras, row_params
 from ..geometry.structures import Cameras, RigParams
-from ..models.tokenization_points import TOKENS_PER_POINT, PointTokenizer, TokenOrder
+from ..models.tokenization_points import (
+    TOKENS_PER_POINT,
+    PointTokenizer,
+    TokenLayout,
+    TokenOrder,
+    point_order,
+)
 from ..rigs.head_rig import HeadRig
 
 
@@ -75,14 +81,8 @@ def load_people(folder: str | Path, split: str, *, show_progress: bool = False) 
 
 
 def with_token_order(people: People, token_order: TokenOrder) -> People:
-    """The same points in the same order, the tokens of each in another."""
+    """The same points, the tokens of each in another order, and they in that order's."""
     old = people.tokenizer
-    columns = [old.layout.slot_of(axis) for axis in token_order]
-    persons = [
-        # Blocks of four starts or ends are the same either way.
-        replace(person, input_ids=person.input_ids.view(-1, TOKENS_PER_POINT)[:, columns].flatten())
-        for person in people.persons
-    ]
     tokenizer = PointTokenizer(
         num_bins=old.num_bins,
         num_faces=old.num_faces,
@@ -91,7 +91,22 @@ def with_token_order(people: People, token_order: TokenOrder) -> People:
         cube_half_extent=old.cube_half_extent,
         outside=old.outside,
     )
+    layout = tokenizer.layout
+    persons = [
+        replace(person, input_ids=_reorder(person.input_ids, old.layout, layout))
+        for person in people.persons
+    ]
     return replace(people, persons=persons, tokenizer=tokenizer)
+
+
+def _reorder(input_ids: Tensor, old: TokenLayout, new: TokenLayout) -> Tensor:
+    """A whole sequence in another layout of the same vocabulary. [L] -> [L]"""
+    blocks = input_ids.view(-1, TOKENS_PER_POINT)
+    columns = {axis: blocks[1:-1, old.slot_of(axis)] for axis in "xyzb"}
+    bins = torch.stack([columns[axis] for axis in "xyz"], dim=-1)
+    order = point_order(bins, columns["b"], new.sort_key)
+    points = torch.stack([columns[axis][order] for axis in new.token_order], dim=-1)
+    return torch.cat([blocks[:1], points, blocks[-1:]]).flatten()
 
 
 def _read_person(row: dict) -> Person:
