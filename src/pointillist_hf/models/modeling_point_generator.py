@@ -10,42 +10,37 @@ apart; positions are only relative (rotary), because a window may start anywhere
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-
 import torch
 from torch import Tensor, nn
 from transformers import GenerationMixin
 from transformers.cache_utils import Cache, DynamicCache, EncoderDecoderCache
 from transformers.masking_utils import create_bidirectional_mask, create_sliding_window_causal_mask
-from transformers.modeling_outputs import (
-    BaseModelOutputWithPastAndCrossAttentions,
-    CausalLMOutputWithCrossAttentions,
-)
+from transformers.modeling_outputs import CausalLMOutputWithCrossAttentions
 from transformers.utils import can_return_tuple
 from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_point_generator import PointGeneratorConfig
 from .depth_point_head import DepthPointHead, PointCache, PointWindow
-from .point_generator_layers import PointGeneratorLayer, PointGeneratorPreTrainedModel
+from .point_generator_layers import (
+    PointGeneratorLayer,
+    PointGeneratorPreTrainedModel,
+    count_on,
+    rotary_embedding,
+)
 from .ring_cache import RingCache
 from .slot_heads import (
     IGNORED,
     Anchoring,
     FaceAnchors,
     FaceTable,
+    PointGeneratorModelOutput,
+    embed_heads,
     full_losses,
     typed_logits,
     typed_losses,
 )
 from .tokenization_points import TOKENS_PER_POINT
-
-
-@dataclass
-class PointGeneratorModelOutput(BaseModelOutputWithPastAndCrossAttentions):
-    """What transformers' models return, and what anchored bindings are scored with."""
-
-    anchoring: Anchoring | None = None
 
 
 class PointGeneratorModel(PointGeneratorPreTrainedModel):
@@ -62,19 +57,10 @@ class PointGeneratorModel(PointGeneratorPreTrainedModel):
         self.norm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
         if config.point_head == "depth":
             self.depth_head = DepthPointHead(config)
-        if config.binding_head == "anchored":
-            self.face_anchors = FaceAnchors(config)
+        self.face_anchors = FaceAnchors(config) if config.binding_head == "anchored" else None
         # What the layers count in: tokens, or points.
         self.window_config = config if config.point_head == "flat" else PointWindow(config)
         self.post_init()
-
-    def rotary_embedding(self, position_ids: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Cosines and sines of the rotary angles. [B or 1, L] -> [B or 1, 1, L, head_dim / 2]"""
-        half = self.config.head_dim // 2
-        # Angles stay in float32: bfloat16 cannot tell position 10,000 from 10,001.
-        exponents = torch.arange(half, device=position_ids.device, dtype=torch.float32) / half
-        angles = position_ids[:, None, :, None].float() * self.config.rope_theta**-exponents
-        return angles.cos().to(dtype), angles.sin().to(dtype)
 
     def self_mask(
         self,
@@ -112,7 +98,7 @@ class PointGeneratorModel(PointGeneratorPreTrainedModel):
         past_key_values: EncoderDecoderCache | None,
     ) -> Tensor:
         """The layers and the last norm, over tokens or points. [B, L, D] -> [B, L, D]"""
-        position_embeddings = self.rotary_embedding(position_ids, inputs_embeds.dtype)
+        position_embeddings = rotary_embedding(position_ids, self.config, inputs_embeds.dtype)
         self_mask = self.self_mask(inputs_embeds, attention_mask, past_key_values, position_ids)
         cross_mask = create_bidirectional_mask(
             config=self.config,
@@ -202,7 +188,7 @@ class PointGeneratorModel(PointGeneratorPreTrainedModel):
             # Built without the config, which would truncate the conditioning to the window.
             past_key_values = EncoderDecoderCache(past_key_values, DynamicCache())
         if position_ids is None:
-            position_ids = _count_on(inputs_embeds, past_key_values)
+            position_ids = count_on(inputs_embeds, past_key_values)
         if self.config.point_head == "flat":
             inputs_embeds = inputs_embeds + self.embed_slots(position_ids % TOKENS_PER_POINT)
         hidden_states = self.transform(
@@ -223,41 +209,9 @@ class PointGeneratorModel(PointGeneratorPreTrainedModel):
         Raises:
             ValueError: They are missing, not wanted, or of another rig.
         """
-        config = self.config
-        if config.binding_head == "free":
-            if face_anchors is not None:
-                raise ValueError(
-                    "`face_anchors` must be None with `binding_head='free'`: nothing looks at them."
-                )
-            return None
-        if isinstance(face_anchors, FaceTable):
-            return face_anchors
-        shape = None if face_anchors is None else tuple(face_anchors.shape)
-        if shape is None or shape[1:] != (config.num_faces, 6):
-            raise ValueError(
-                f"`face_anchors` must have shape (B, {config.num_faces}, 6) with "
-                f"`binding_head='anchored'`, got {shape}. Take `rig.face_anchors(betas)`."
-            )
-        rows = self.embed_tokens.weight[config.layout.binding_offset : config.layout.bos_token_id]
-        return self.face_anchors(face_anchors, rows)
-
-    def embed_points(
-        self, input_ids: Tensor, faces: FaceTable | None
-    ) -> tuple[Tensor, Tensor | None]:
-        """Embeddings of tokens that start at a point [B, L, D], and faces of its points [B, P]."""
-        embeddings = self.embed_tokens(input_ids)
-        if faces is None:
-            return embeddings, None
         layout = self.config.layout
-        slot = layout.slot_of("b")
-        bindings = input_ids[:, slot::TOKENS_PER_POINT] - layout.binding_offset
-        is_face = (bindings >= 0) & (bindings < layout.num_faces)
-        bindings = bindings.masked_fill(~is_face, -1)
-        known = faces.rows(faces.embeddings, bindings)
-        free = embeddings[:, slot::TOKENS_PER_POINT]
-        embeddings = embeddings.clone()
-        embeddings[:, slot::TOKENS_PER_POINT] = torch.where(is_face[..., None], known, free)
-        return embeddings, bindings
+        rows = self.embed_tokens.weight[layout.binding_offset : layout.bos_token_id]
+        return embed_heads(self.face_anchors, face_anchors, rows)
 
     def forward_points(
         self,
@@ -284,7 +238,9 @@ class PointGeneratorModel(PointGeneratorPreTrainedModel):
             input_ids = torch.cat([past.pending_ids, input_ids], dim=1)
         length = input_ids.shape[1]
         num_points, num_pending = divmod(length, TOKENS_PER_POINT)
-        embeddings, bindings = self.embed_points(input_ids, faces)
+        embeddings, bindings = self.embed_tokens(input_ids), None
+        if faces is not None:
+            embeddings, bindings = self.face_anchors.embed_bindings(embeddings, input_ids, faces)
         states = self.depth_head.initial_state(batch).to(embeddings.dtype)
         if past is not None and past.point_state is not None:
             states = past.point_state
@@ -292,7 +248,7 @@ class PointGeneratorModel(PointGeneratorPreTrainedModel):
             points = self.depth_head.join_tokens(embeddings[:, : length - num_pending])
             if position_ids is None:
                 cache = None if past is None else past.self_attention_cache
-                point_ids = _count_on(points, cache)
+                point_ids = count_on(points, cache)
             else:
                 # A point is where its last token is, and that one is among the new ones.
                 last = TOKENS_PER_POINT - 1 - (length - num_new)
@@ -315,28 +271,18 @@ class PointGeneratorModel(PointGeneratorPreTrainedModel):
         first, start = divmod(length - num_new + 1, TOKENS_PER_POINT)
         missing = TOKENS_PER_POINT * (num_points + 1) - length
         embeddings = nn.functional.pad(embeddings, (0, 0, 0, missing))
-        rests, anchoring = None, None
+        anchoring = None
         if faces is not None:
-            bindings = nn.functional.pad(
-                bindings, (0, num_points + 1 - bindings.shape[1]), value=-1
-            )
-            if self.face_anchors.is_first:
-                rests = self.face_anchors.rests(faces, bindings[:, first:])
-            of_tokens = bindings.repeat_interleave(TOKENS_PER_POINT, dim=1)
-            anchoring = Anchoring(self.face_anchors, faces, of_tokens[:, length - num_new : length])
+            anchoring = Anchoring.of_points(self.face_anchors, faces, bindings, num_points + 1)
         hidden_states = self.depth_head(
             states[:, first:],
             embeddings[:, TOKENS_PER_POINT * first :],
             num_steps=TOKENS_PER_POINT if first < num_points else num_pending + 1,
-            rests=rests,
+            rests=None if anchoring is None else anchoring.rests(first),
         )
+        if anchoring is not None:
+            anchoring = anchoring[length - num_new : length]
         return hidden_states.flatten(1, 2)[:, start : start + num_new], anchoring
-
-
-def _count_on(inputs: Tensor, past: Cache | None) -> Tensor:
-    """Positions that follow those in the cache. [B, L, ...] -> [1, L]"""
-    seen = 0 if past is None else past.get_seq_length()
-    return (torch.arange(inputs.shape[1], device=inputs.device) + seen)[None]
 
 
 class PointGeneratorForCausalLM(PointGeneratorPreTrainedModel, GenerationMixin):
@@ -423,7 +369,7 @@ class PointGeneratorForCausalLM(PointGeneratorPreTrainedModel, GenerationMixin):
         last_only = isinstance(logits_to_keep, int)
         states = last_hidden_state[:, -logits_to_keep:] if last_only else last_hidden_state
         if anchoring is not None:
-            anchoring = replace(anchoring, bindings=anchoring.bindings[:, -states.shape[1] :])
+            anchoring = anchoring[-states.shape[1] :]
         if self.config.point_head == "flat":
             return self.lm_head(states if last_only else states[:, logits_to_keep])
         slot = seen % TOKENS_PER_POINT

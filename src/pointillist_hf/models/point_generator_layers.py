@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.activations import ACT2FN
-from transformers.cache_utils import EncoderDecoderCache
+from transformers.cache_utils import Cache, EncoderDecoderCache
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils.output_capturing import OutputRecorder
@@ -28,6 +28,23 @@ def rotate_pairs(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotary position embedding: channel i turns together with channel i + half."""
     first, second = x.chunk(2, dim=-1)
     return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
+
+
+def rotary_embedding(
+    position_ids: Tensor, config: PointGeneratorConfig, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """Cosines and sines of the rotary angles. [B or 1, L] -> [B or 1, 1, L, head_dim / 2]"""
+    half = config.head_dim // 2
+    # Angles stay in float32: bfloat16 cannot tell position 10,000 from 10,001.
+    exponents = torch.arange(half, device=position_ids.device, dtype=torch.float32) / half
+    angles = position_ids[:, None, :, None].float() * config.rope_theta**-exponents
+    return angles.cos().to(dtype), angles.sin().to(dtype)
+
+
+def count_on(inputs: Tensor, past: Cache | None) -> Tensor:
+    """Positions that follow those in the cache. [B, L, ...] -> [1, L]"""
+    seen = 0 if past is None else past.get_seq_length()
+    return (torch.arange(inputs.shape[1], device=inputs.device) + seen)[None]
 
 
 def eager_attention(

@@ -12,11 +12,12 @@ known by where it lies on the tracked head, and bins are also counted from the f
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, linear, pad, silu
+from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 
 from .attention_blocks import fourier_features
 from .configuration_point_generator import PointGeneratorConfig
@@ -45,14 +46,39 @@ class FaceTable:
 
 
 class OffsetLogits(nn.Linear):
-    """Logits that depend on how far a value is from an anchor; the ends stand for all beyond."""
+    """Adds to logits by how far a value is from an anchor: a number for each offset within reach.
 
-    def forward(self, states: Tensor, anchors: Tensor, count: int) -> Tensor:
-        """States [B, P, D], anchors [B, P] -> logits of the values 0 to count - 1. [B, P, count]"""
-        by_offset = super().forward(states)
-        reach = self.out_features // 2
-        values = torch.arange(count, device=states.device)
-        return by_offset.gather(-1, (values - anchors[..., None] + reach).clamp(0, 2 * reach))
+    Args:
+        size: D.
+        reach: Offsets on either side.
+        has_ends: Whether there are also numbers for all values below, and for all above.
+    """
+
+    def __init__(self, size: int, reach: int, *, has_ends: bool) -> None:
+        super().__init__(size, 2 * reach + 3 if has_ends else 2 * reach + 1)
+        self.reach, self.has_ends = reach, has_ends
+
+    def forward(self, logits: Tensor, states: Tensor, anchors: Tensor, count: int) -> Tensor:
+        """Of the values 0 to count - 1, others staying as they are.
+
+        Args:
+            logits: [B, P, count or more]
+            states: [B, P, D]
+            anchors: [B, P]
+            count: How many values there are.
+        """
+        near = super().forward(states).to(logits.dtype)
+        lowest = anchors[..., None] - self.reach
+        if self.has_ends:
+            near, below, above = near.split([2 * self.reach + 1, 1, 1], dim=-1)
+            values = torch.arange(logits.shape[-1], device=logits.device)
+            ends = torch.where(values < lowest, below, above)
+            is_near = (values >= lowest) & (values <= lowest + 2 * self.reach)
+            logits = logits + ends.masked_fill(is_near, 0)
+        # Few columns are touched: a pass over thousands of faces would cost as much as a layer.
+        places = lowest + torch.arange(2 * self.reach + 1, device=logits.device)
+        inside = (places >= 0) & (places < count)
+        return logits.scatter_add(-1, places.clamp(0, count - 1), near * inside)
 
 
 class FaceAnchors(nn.Module):
@@ -73,17 +99,28 @@ class FaceAnchors(nn.Module):
         if self.is_first:
             self.rest_proj = nn.Linear(3, config.depth_hidden_size, bias=False)
             self.slot_logits = nn.ModuleList(
-                OffsetLogits(size, 2 * config.anchor_reach + 1) for _ in range(TOKENS_PER_POINT)
+                # What is sorted by faces goes on with the next few.
+                OffsetLogits(size, config.anchor_reach, has_ends=axis != "b")
+                for axis in config.token_order
             )
 
-    def forward(self, face_anchors: Tensor, face_rows: Tensor) -> FaceTable:
+    def forward(self, face_anchors: Tensor | None, face_rows: Tensor) -> FaceTable:
         """What the faces are on these heads.
 
         Args:
             face_anchors: Of `HeadRig.face_anchors`, at least float32: centre in metres, normal.
                 [B, F, 6]
             face_rows: What is learned of each face, the same on every head. [F, D]
+
+        Raises:
+            ValueError: There are no anchors, or of another number of faces.
         """
+        shape = None if face_anchors is None else tuple(face_anchors.shape)
+        if shape is None or shape[1:] != (len(face_rows), 6):
+            raise ValueError(
+                f"`face_anchors` must have shape (B, {len(face_rows)}, 6) with "
+                f"`binding_head='anchored'`, got {shape}. Take `rig.face_anchors(betas)`."
+            )
         # Half precision cannot tell neighbouring bins apart.
         with torch.autocast(face_anchors.device.type, enabled=False):
             centers, normals = face_anchors.split(3, dim=-1)
@@ -95,6 +132,29 @@ class FaceAnchors(nn.Module):
         embeddings = self.norm((self.out_proj(hidden) + face_rows).to(face_rows.dtype))
         return FaceTable(self.scale * embeddings, (coords + 1) / 2 * self.config.num_bins)
 
+    def embed_bindings(
+        self, embeddings: Tensor, input_ids: Tensor, faces: FaceTable
+    ) -> tuple[Tensor, Tensor]:
+        """Puts the faces into the embeddings of tokens that start at a point.
+
+        Args:
+            embeddings: [B, L, D]
+            input_ids: [B, L]
+            faces: Of the B heads.
+
+        Returns:
+            Embeddings [B, L, D]; the faces of the points begun, -1 where there is none [B, P].
+        """
+        layout = self.config.layout
+        slots = slice(layout.slot_of("b"), None, TOKENS_PER_POINT)
+        bindings = input_ids[:, slots] - layout.binding_offset
+        is_face = (bindings >= 0) & (bindings < layout.num_faces)
+        bindings = bindings.masked_fill(~is_face, -1)
+        known = faces.rows(faces.embeddings, bindings).to(embeddings.dtype)
+        embeddings = embeddings.clone()
+        embeddings[:, slots] = torch.where(is_face[..., None], known, embeddings[:, slots])
+        return embeddings, bindings
+
     def rests(self, faces: FaceTable, bindings: Tensor) -> Tensor:
         """Where in their bins the anchors of points [B, P] lie, for the depth head. [B, P, D]"""
         places = faces.rows(faces.places, bindings)
@@ -103,7 +163,7 @@ class FaceAnchors(nn.Module):
     def score(
         self, states: Tensor, slot: int, weight: Tensor, faces: FaceTable, bindings: Tensor
     ) -> Tensor:
-        """Logits of the slot's bins or faces.
+        """Logits of the slot's bins or faces, and behind them of the end in slot 0.
 
         Args:
             states: [B, P, D]
@@ -113,16 +173,45 @@ class FaceAnchors(nn.Module):
             bindings: Of the same point, or of the one before where the slot is the binding's; -1
                 where there is none. [B, P]
         """
-        axis = self.config.token_order[slot]
+        layout, anchors = self.config.layout, bindings
+        low, high = layout.slot_range(slot)
+        end = weight[layout.eos_token_id][None]
+        axis = layout.token_order[slot]
         if axis == "b":
-            logits, anchors = states @ faces.embeddings.mT, bindings
+            rows = faces.embeddings
+            if slot == 0:
+                rows = torch.cat([rows, end.to(rows.dtype).expand(len(rows), 1, -1)], dim=1)
+            logits = states @ rows.mT
         else:
-            logits = linear(states, weight[: self.config.num_bins])
-            place = "xyz".index(axis)
-            anchors = faces.rows(faces.places[..., place, None], bindings)[..., 0].floor().long()
+            rows = weight[low:high]
+            logits = linear(states, torch.cat([rows, end]) if slot == 0 else rows)
+            place = faces.places[..., "xyz".index(axis), None]
+            anchors = faces.rows(place, bindings)[..., 0].floor().long()
         if not self.is_first:
             return logits
-        return logits + self.slot_logits[slot](states, anchors, logits.shape[-1])
+        return self.slot_logits[slot](logits, states, anchors, high - low)
+
+
+def embed_heads(
+    anchors: FaceAnchors | None, face_anchors: Tensor | FaceTable | None, face_rows: Tensor
+) -> FaceTable | None:
+    """What a generator knows the faces of B heads by, None with free bindings.
+
+    Args:
+        anchors: None with free bindings.
+        face_anchors: [B, F, 6], or the answer itself.
+        face_rows: [F, D]
+
+    Raises:
+        ValueError: The heads are missing, not wanted, or of another rig.
+    """
+    if anchors is None and face_anchors is not None:
+        raise ValueError(
+            "`face_anchors` must be None with `binding_head='free'`: nothing looks at them."
+        )
+    if anchors is None or isinstance(face_anchors, FaceTable):
+        return face_anchors
+    return anchors(face_anchors, face_rows)
 
 
 @dataclass(frozen=True)
@@ -132,6 +221,30 @@ class Anchoring:
     anchors: FaceAnchors
     faces: FaceTable
     bindings: Tensor  # the face of each token's point, -1 where there is none [B, L]
+
+    @classmethod
+    def of_points(
+        cls, anchors: FaceAnchors, faces: FaceTable, bindings: Tensor, num_points: int
+    ) -> Anchoring:
+        """Of all tokens of so many points, the bindings of some of them being known. [B, P]"""
+        bindings = pad(bindings, (0, num_points - bindings.shape[1]), value=-1)
+        return cls(anchors, faces, bindings.repeat_interleave(TOKENS_PER_POINT, dim=1))
+
+    def __getitem__(self, tokens: slice) -> Anchoring:
+        """Of some of the tokens."""
+        return replace(self, bindings=self.bindings[:, tokens])
+
+    def rests(self, first: int) -> Tensor | None:
+        """`FaceAnchors.rests` of the points from this one on, if bindings come first."""
+        bindings = self.bindings[:, TOKENS_PER_POINT * first :: TOKENS_PER_POINT]
+        return self.anchors.rests(self.faces, bindings) if self.anchors.is_first else None
+
+
+@dataclass
+class PointGeneratorModelOutput(BaseModelOutputWithPastAndCrossAttentions):
+    """What transformers' models return, and what anchored bindings are scored with."""
+
+    anchoring: Anchoring | None = None
 
 
 def score_slot(
@@ -155,13 +268,11 @@ def score_slot(
     Returns:
         [B, P, bins or faces, or one more]
     """
+    if anchoring is not None:
+        return anchoring.anchors.score(states, slot, weight, anchoring.faces, bindings)
     low, high = layout.slot_range(slot)
-    end = weight[layout.eos_token_id][None]
-    if anchoring is None:
-        rows = weight[low:high]
-        return linear(states, torch.cat([rows, end]) if slot == 0 else rows)
-    logits = anchoring.anchors.score(states, slot, weight, anchoring.faces, bindings)
-    return torch.cat([logits, linear(states, end)], dim=-1) if slot == 0 else logits
+    rows, end = weight[low:high], weight[layout.eos_token_id][None]
+    return linear(states, torch.cat([rows, end]) if slot == 0 else rows)
 
 
 def typed_losses(
