@@ -5,7 +5,8 @@ A decoder-only transformer over point tokens. Each layer looks at the portrait a
 (cross-attention), then at the tokens so far within the window (self-attention), then transforms.
 What differs from the textbook: x, y and z share their embeddings, so a slot embedding tells them
 apart; positions are only relative (rotary), because a window may start anywhere in a cloud.
-`point_head="depth"` departs from the paper, see `depth_point_head`.
+`point_head="depth"` and `binding_head="anchored"` depart from the paper, see `depth_point_head`
+and `slot_heads`.
 """
 
 from __future__ import annotations
@@ -204,14 +205,9 @@ class PointGeneratorModel(PointGeneratorPreTrainedModel):
         )
 
     def embed_faces(self, face_anchors: Tensor | FaceTable | None) -> FaceTable | None:
-        """The faces of B heads for `binding_head="anchored"`, None for "free". [B, F, 6]
-
-        Raises:
-            ValueError: They are missing, not wanted, or of another rig.
-        """
-        layout = self.config.layout
-        rows = self.embed_tokens.weight[layout.binding_offset : layout.bos_token_id]
-        return embed_heads(self.face_anchors, face_anchors, rows)
+        """The faces of B heads for `binding_head="anchored"`, None for "free". [B, F, 6]"""
+        rows = slice(self.config.layout.binding_offset, self.config.layout.bos_token_id)
+        return embed_heads(self.face_anchors, face_anchors, self.embed_tokens.weight[rows])
 
     def forward_points(
         self,
