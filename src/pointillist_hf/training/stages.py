@@ -24,7 +24,7 @@ from ..models.modeling_point_generator import PointGeneratorForCausalLM
 from ..models.modeling_rig_regressor import RigRegressor
 from ..models.tokenization_points import PointTokenizer
 from ..portraits.image_processing_portrait import PortraitImageProcessor
-from .dataset import People, check_views, load_people
+from .dataset import People, check_views, load_people, with_token_order
 from .generator_checks import generator_checks
 from .loop import LoopConfig
 from .recipes import (
