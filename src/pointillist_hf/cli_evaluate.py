@@ -18,6 +18,9 @@ def evaluate_systems(
         list[str] | None, typer.Option(help="SYSTEM=FOLDER, renders of any system; repeat it.")
     ] = None,
     model: Annotated[str | None, typer.Option(help="Pipeline to run on the benchmark.")] = None,
+    variants: Annotated[
+        Path | None, typer.Option(help="Folder of trained variants of --model, for Table 2.")
+    ] = None,
     captures: Annotated[list[Path] | None, typer.Option(help="To make the benchmark of.")] = None,
     num_identities: Annotated[int, typer.Option(help="People of a new benchmark.")] = 25,
     num_timesteps: Annotated[int, typer.Option(help="Times of each, likewise.")] = 16,
@@ -31,7 +34,9 @@ def evaluate_systems(
     weights: Annotated[Path | None, typer.Option(help="Folder of metric weights.")] = None,
     recognition: Annotated[Path | None, typer.Option(help="Face recognition network.")] = None,
     landmarks: Annotated[Path | None, typer.Option(help="MediaPipe's, an .npz.")] = None,
-    table: Annotated[int, typer.Option(help="1, or 2 for ablations.")] = 1,
+    table: Annotated[
+        int | None, typer.Option(help="1, or 2 for ablations; 2 with --variants.")
+    ] = None,
     published: Annotated[bool, typer.Option("--published", help="Print the paper's rows.")] = False,
     num_proc: Annotated[int, typer.Option(help="Processes.")] = 1,
 ) -> None:
@@ -42,12 +47,14 @@ def evaluate_systems(
     from .evaluation.own_renders import PipelineRun
 
     paths = InstrumentPaths((tracker or EMBEDDED_FOLDER) / "portrait_tracker", weights, recognition)
+    shown = table if table is not None else 1 if variants is None else 2
     results = run_benchmark(
         benchmark,
         output,
         renders or [],
-        EvaluationConfig(paths, landmarks, table, published, seed, num_proc),
+        EvaluationConfig(paths, landmarks, shown, published, seed, num_proc),
         pipeline=None if model is None else PipelineRun(model, seed, refine_steps),
+        variants=variants,
         captures=captures or [],
         drawn=BenchmarkConfig(num_identities, num_timesteps, num_views, image_size, seed=seed),
     )

@@ -7,6 +7,7 @@ see `read_landmark_file`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -50,11 +51,11 @@ class FaceReader:
 
 
 def read_landmark_file(path: str | Path) -> dict[str, Tensor]:
-    """Landmarks that MediaPipe found elsewhere, by the name of the picture. [478, 3] each
+    """Landmarks that MediaPipe found elsewhere, by the SHA-256 of the picture's file. [478, 3] each
 
     Args:
-        path: An .npz as `examples/extract_landmarks.py` writes it: an array for each picture, NaN
-            where there is no face.
+        path: An .npz as `examples/extract_landmarks.py` writes it: pixels at the size of the
+            manifest, an array for each picture, NaN where there is no face.
 
     Raises:
         FileNotFoundError: There is none.
@@ -70,3 +71,22 @@ def read_landmark_file(path: str | Path) -> dict[str, Tensor]:
                 f"`{name}` in {path} must have shape ({NUM_REFINED}, 3), got {tuple(points.shape)}."
             )
     return found
+
+
+def check_landmarks(landmarks: Mapping[str, Tensor], pictures: Mapping[str, str]) -> None:
+    """Refuses landmarks that were taken before a picture was made or changed.
+
+    Args:
+        landmarks: Of `read_landmark_file`.
+        pictures: The SHA-256 of every picture that is compared, by a name for the message.
+
+    Raises:
+        ValueError: Some are not among them.
+    """
+    absent = [name for name, sha256 in pictures.items() if sha256 not in landmarks]
+    if absent:
+        raise ValueError(
+            f"`landmarks` must have all pictures as they are, and lacks {len(absent)} of "
+            f"{len(pictures)}, such as {absent[0]}; run examples/extract_landmarks.py again over "
+            "the benchmark and all folders of renders."
+        )

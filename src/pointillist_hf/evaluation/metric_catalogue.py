@@ -56,11 +56,17 @@ _METRICS = (
     ),
     Metric(
         "akd_468_aligned", "AKD-468 aligned", "standin", "px", False, 2, BOTH,
-        needs="a portrait tracker", note="after the similarity of the rigid keypoints",
+        needs="a portrait tracker", note="the same, aligned in each picture by its rigid keypoints",
     ),
     Metric(
         "pose_468_deg", "pose-468", "standin", "deg", False, 2, BOTH, needs="a portrait tracker",
         note="angle between the poses of the keypoints in space",
+    ),
+    Metric(
+        "akd_aligned", "AKD aligned", "extra", "px", False, 2, BOTH,
+        needs="landmarks of mediapipe (.npz)",
+        note="AKD after the similarity that fits the rigid keypoints of each picture: without the "
+        "place and size of the head, which one portrait does not show",
     ),
     Metric(
         "kid", "KID", "extra", "", False, 4, BOTH, True,

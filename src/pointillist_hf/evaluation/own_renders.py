@@ -28,11 +28,13 @@ from ..pipeline_avatar import AvatarPipeline
 from ..rigs.flame_rig import FlameHeadRig
 from ..rigs.head_rig import HeadRig
 from .manifest import Item, Manifest, item_camera
+from .model_variants import load_variant, model_digest
 from .renders import SYSTEM_FILE
 
 logger = logging.getLogger(__name__)
 
 AVATARS = "avatars"  # beside the pictures, one .splat and one .json each
+PATHS = ("name", "model", "variant")
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ class PipelineRun:
     model: str
     seed: int = 0
     refine_steps: int | None = None  # None: the model's own
+    variant: str | None = None  # folder of what differs from the model, see `model_variants`
 
 
 def render_pipeline(
@@ -50,6 +53,7 @@ def render_pipeline(
     manifest: Manifest,
     folder: Path,
     *,
+    name: str = "AvatarPipeline",
     num_proc: int = 1,
     show_progress: bool = True,
 ) -> None:
@@ -60,6 +64,7 @@ def render_pipeline(
         benchmark: Its folder.
         manifest: Its manifest.
         folder: Of the renders.
+        name: Of the system.
         num_proc: Processes.
         show_progress: Whether to draw a bar.
 
@@ -67,23 +72,25 @@ def render_pipeline(
         ValueError: The folder holds renders of another run, or tracks are of another rig.
     """
     about = {
-        "name": "AvatarPipeline",
+        "name": name,
         "model": run.model,
+        "variant": run.variant,
+        "weights": model_digest(run.model, run.variant),
         "seed": run.seed,
         "refine_steps": run.refine_steps,
         "manifest": manifest.sha256,
     }
     _claim(folder, about)
     missing = [
-        name
-        for name in manifest.identities
-        if any(not _file(folder, item).is_file() for item in _items(manifest, name))
+        person
+        for person in manifest.identities
+        if any(not _file(folder, item).is_file() for item in _items(manifest, person))
     ]
     work = partial(_render_person, run=run, benchmark=benchmark, manifest=manifest, folder=folder)
     jobs = run_jobs(work, missing, num_proc=num_proc, unit="avatar", show_progress=show_progress)
-    for name, problem in jobs:
+    for person, problem in jobs:
         if problem:
-            logger.warning("No avatar of %s: %s", name, problem)
+            logger.warning("No avatar of %s: %s", person, problem)
     write_json_object({**about, **_measure(folder, manifest)}, folder / SYSTEM_FILE)
 
 
@@ -132,15 +139,15 @@ def _name_rig(words: Mapping[str, object]) -> str:
 
 
 @lru_cache(1)
-def _pipeline(model: str) -> AvatarPipeline:
-    return AvatarPipeline.from_pretrained(model)
+def _pipeline(model: str, variant: str | None) -> AvatarPipeline:
+    return load_variant(model, variant)
 
 
 def _render_person(
     name: str, run: PipelineRun, benchmark: Path, manifest: Manifest, folder: Path
 ) -> str:
     """Why there are no pictures of a person; empty if there are."""
-    pipe = _pipeline(run.model)
+    pipe = _pipeline(run.model, run.variant)
     check_rig(pipe.rig, manifest)
     start = time.perf_counter()
     try:
@@ -176,16 +183,18 @@ def _measure(folder: Path, manifest: Manifest) -> dict[str, float]:
 def _claim(folder: Path, about: dict[str, object]) -> None:
     """Marks a folder as that of a run, or refuses the folder of another one."""
     path = folder / SYSTEM_FILE
-    if path.is_file():
-        found = read_json_object(path)
-        other = [name for name in about if found.get(name) != about[name]]
-        if other:
-            raise ValueError(
-                f"{folder} holds renders of another run: `{other[0]}` was {found.get(other[0])!r}, "
-                f"and is {about[other[0]]!r}. Name another output folder, or remove it."
-            )
+    if not path.is_file():
+        write_json_object(about, path)
         return
-    write_json_object(about, path)
+    found = read_json_object(path)
+    # Weights that are known say more than the paths by which they were reached.
+    passed_over = PATHS if about["weights"] else ()
+    for name, value in about.items():
+        if name not in passed_over and found.get(name) != value:
+            raise ValueError(
+                f"{folder} holds renders of another run: `{name}` was {found.get(name)!r}, and is "
+                f"{value!r}. Name another output folder, or remove it."
+            )
 
 
 def _items(manifest: Manifest, identity: str) -> list[Item]:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.resources import files
@@ -35,7 +35,7 @@ def write_report(
     output: Path,
     benchmark: Path,
     manifest: Manifest,
-    renders: Sequence[RenderSet],
+    renders: Mapping[str, RenderSet],
     sections: Sequence[Section],
 ) -> None:
     """Writes index.html and the small pictures it shows.
@@ -44,7 +44,7 @@ def write_report(
         output: The folder.
         benchmark: Folder of the benchmark.
         manifest: Its manifest.
-        renders: Of the systems, in the order of columns.
+        renders: By the heading of their column.
         sections: What stands above the pictures.
     """
     parts = [f"<h2>{html.escape(s.title)}</h2>\n{to_html(s.text)}" for s in sections]
@@ -140,11 +140,11 @@ def _picture_table(
     output: Path,
     benchmark: Path,
     manifest: Manifest,
-    renders: Sequence[RenderSet],
+    renders: Mapping[str, RenderSet],
     items: Sequence[Item],
 ) -> str:
     truth = "target" if items[0].task == "self" else "driver"
-    titles = ["", "source", truth, *(one.system for one in renders)]
+    titles = ["", "source", truth, *renders]
     rows = ["<tr>" + "".join(f"<th>{html.escape(t)}</th>" for t in titles) + "</tr>"]
     for item in items:
         files = {
@@ -153,7 +153,7 @@ def _picture_table(
         }
         files |= {
             f"{number}-{item.item_id}": one.files.get(item.item_id)
-            for number, one in enumerate(renders)
+            for number, one in enumerate(renders.values())
         }
         cells = [f"<td>{html.escape(item.item_id)}</td>"]
         for name, file in files.items():
