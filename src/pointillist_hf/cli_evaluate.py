@@ -22,6 +22,7 @@ def evaluate_systems(
         Path | None, typer.Option(help="Folder of trained variants of --model, for Table 2.")
     ] = None,
     captures: Annotated[list[Path] | None, typer.Option(help="To make the benchmark of.")] = None,
+    dataset: Annotated[str, typer.Option(help="Their name in the results.")] = "captures",
     num_identities: Annotated[int, typer.Option(help="People of a new benchmark.")] = 25,
     num_timesteps: Annotated[int, typer.Option(help="Times of each, likewise.")] = 16,
     num_views: Annotated[int, typer.Option(help="Cameras of each time, likewise.")] = 4,
@@ -56,6 +57,7 @@ def evaluate_systems(
         pipeline=None if model is None else PipelineRun(model, seed, refine_steps),
         variants=variants,
         captures=captures or [],
+        dataset=dataset,
         drawn=BenchmarkConfig(num_identities, num_timesteps, num_views, image_size, seed=seed),
     )
     typer.echo((output / "results.md").read_text("utf-8"))

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import logging
 import platform
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -26,10 +27,12 @@ from .model_variants import find_variants
 from .own_renders import PipelineRun, render_pipeline
 from .renders import RenderSet, find_renders
 from .report_page import write_report
-from .report_text import build_sections
+from .report_text import build_column, build_sections
 from .scoring import SystemScores, real_features, score_systems
 from .summary import common_items, floor_of_fid, group_figures, summarise
 from .tables import SPEED
+
+logger = logging.getLogger(__name__)
 
 RESULTS_FILE, TABLES_FILE = "results.json", "results.md"
 PACKAGES = ("pointillist-hf", "torch", "numpy", "pillow", "transformers", "opencv-python-headless")
@@ -64,6 +67,7 @@ def run_benchmark(
     variants: Path | None = None,
     captures: Sequence[Path] = (),
     drawn: BenchmarkConfig | None = None,
+    dataset: str = "captures",
 ) -> dict[str, object]:
     """All of it: makes the benchmark if it is not there, runs pipelines, measures.
 
@@ -77,13 +81,17 @@ def run_benchmark(
             run in place of the pipeline.
         captures: To make the benchmark of.
         drawn: What a new benchmark draws.
+        dataset: What a new benchmark calls its data.
 
     Returns:
         What results.json holds.
     """
     folders = parse_renders(renders)
-    if captures and not (benchmark / MANIFEST_FILE).is_file():
-        make_benchmark(captures, benchmark, drawn, show_progress=config.show_progress)
+    if captures and (benchmark / MANIFEST_FILE).is_file():
+        logger.warning("%s is there already; `captures` are not looked at.", benchmark)
+    elif captures:
+        bar = config.show_progress
+        make_benchmark(captures, benchmark, drawn, dataset=dataset, show_progress=bar)
     manifest = read_manifest(benchmark)
     runs = _list_runs(pipeline, variants)
     rows = {row: [*named] for row, named in runs.items()} | {name: [name] for name in folders}
@@ -202,8 +210,8 @@ def evaluate_renders(
     text = "".join(f"## {section.title}\n\n{section.text}\n" for section in sections)
     write_json_object(results, output / RESULTS_FILE)
     write_atomically(output / TABLES_FILE, lambda unfinished: unfinished.write_text(text, "utf-8"))
-    shown = {row: next(one for one in sets if one.system == rows[row][0]) for row in rows}
-    write_report(output, benchmark, manifest, shown, sections)
+    columns = {row: build_column(scores[systems[0]]) for row, systems in rows.items()}
+    write_report(output, benchmark, manifest, columns, sections)
     return results
 
 

@@ -22,7 +22,6 @@ from ..data.rig_reference import describe_rig
 from ..data.work_pool import run_jobs
 from ..exporters.atomic_file import write_atomically
 from ..exporters.json_file import read_json_object, write_json_object
-from ..geometry.structures import RigParams
 from ..motion.vhap_params import read_params
 from ..pipeline_avatar import AvatarPipeline
 from ..rigs.flame_rig import FlameHeadRig
@@ -81,35 +80,67 @@ def render_pipeline(
         "manifest": manifest.sha256,
     }
     _claim(folder, about)
-    missing = [
-        person
-        for person in manifest.identities
-        if any(not _file(folder, item).is_file() for item in _items(manifest, person))
-    ]
+    missing = missing_people(folder, manifest)
     work = partial(_render_person, run=run, benchmark=benchmark, manifest=manifest, folder=folder)
     jobs = run_jobs(work, missing, num_proc=num_proc, unit="avatar", show_progress=show_progress)
     for person, problem in jobs:
         if problem:
             logger.warning("No avatar of %s: %s", person, problem)
-    write_json_object({**about, **_measure(folder, manifest)}, folder / SYSTEM_FILE)
+    describe_system(about, folder, manifest)
 
 
-def render_avatar(
-    avatar: Avatar, benchmark: Path, manifest: Manifest, identity: str, folder: Path
+def render_person(
+    avatar: Avatar,
+    seconds: float,
+    benchmark: Path,
+    manifest: Manifest,
+    identity: str,
+    folder: Path,
 ) -> None:
-    """Writes the pictures of a person that are missing, each at once."""
+    """Writes the pictures of a person, the avatar, and what both took.
+
+    The last is written last: a person without it was not finished, and is made again as a whole.
+
+    Args:
+        avatar: Of the person, on the rig of the benchmark's tracks.
+        seconds: That it took to make.
+        benchmark: Folder of the benchmark.
+        manifest: Its manifest.
+        identity: Of the person.
+        folder: Of the renders.
+    """
+    avatar.export(folder / AVATARS / f"{identity}.splat")
+    items = _items(manifest, identity)
     background = torch.tensor(manifest.background)
-    tracks: dict[str, RigParams] = {}
-    for item in _items(manifest, identity):
-        if _file(folder, item).is_file():
-            continue
-        if item.capture not in tracks:
-            tracks[item.capture] = read_params(benchmark / "tracks" / f"{item.capture}.npz")[0]
+    tracks = {
+        name: read_params(benchmark / "tracks" / f"{name}.npz")[0]
+        for name in {item.capture for item in items}
+    }
+    start = time.perf_counter()
+    for item in items:
         posed = avatar.animate(tracks[item.capture][item.timestep : item.timestep + 1])
         camera = item_camera(item, manifest.image_size)
         pixels = posed.render(camera, background=background)[0].clamp(0, 1)
         picture = Image.fromarray((255 * pixels).round().byte().numpy())
         write_atomically(_file(folder, item), partial(picture.save, format="PNG"))
+    rate = len(items) / (time.perf_counter() - start)
+    figures = {"seconds": seconds, "frames_per_second": rate}
+    write_json_object(figures, folder / AVATARS / f"{identity}.json")
+
+
+def missing_people(folder: Path, manifest: Manifest) -> list[str]:
+    """Whom a folder of `render_person` lacks pictures or figures of."""
+    return [
+        name
+        for name in manifest.identities
+        if not (folder / AVATARS / f"{name}.json").is_file()
+        or any(not _file(folder, item).is_file() for item in _items(manifest, name))
+    ]
+
+
+def describe_system(about: Mapping[str, object], folder: Path, manifest: Manifest) -> None:
+    """Writes system.json: what is said, and means of what `render_person` measured."""
+    write_json_object({**about, **_measure(folder, manifest)}, folder / SYSTEM_FILE)
 
 
 def check_rig(rig: HeadRig, manifest: Manifest) -> None:
@@ -156,13 +187,7 @@ def _render_person(
     except ValueError as error:  # no face, most of all
         return str(error)
     seconds = time.perf_counter() - start
-    result.avatar.export(folder / AVATARS / f"{name}.splat")
-    start, items = time.perf_counter(), _items(manifest, name)
-    count = sum(not _file(folder, item).is_file() for item in items)
-    render_avatar(result.avatar, benchmark, manifest, name, folder)
-    rate = count / (time.perf_counter() - start)
-    figures = {"seconds": seconds, "frames_per_second": rate}
-    write_json_object(figures, folder / AVATARS / f"{name}.json")
+    render_person(result.avatar, seconds, benchmark, manifest, name, folder)
     return ""
 
 

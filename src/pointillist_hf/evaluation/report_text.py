@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from .manifest import TASKS
 from .metric_catalogue import CATALOGUE, Metric, of_kinds
 from .renders import FAULTS, Fault
-from .report_page import Section
+from .report_page import Column, Section
+from .scoring import SystemScores
 from .tables import (
     TASK_TITLES,
     Figures,
@@ -19,6 +20,8 @@ from .tables import (
     paper_table,
 )
 
+# What a picture's caption says, the first two that were measured.
+CAPTIONS = ("lpips", "psnr", "akd", "akd_468", "likeness")
 COMPARISON_NOTE = (
     "Differences are taken person by person, with the interval over people; the last column is how "
     "often a coin would favour one of two equal systems for as many people (sign test)."
@@ -52,6 +55,18 @@ def build_sections(
     text = f"Figures are of the {shared} of {total} items that every system has.\n\n"
     sections.append(Section("Faults of the renders", text + fault_table(faults, FAULTS)))
     return sections
+
+
+def build_column(scores: SystemScores) -> Column:
+    """A system's pictures for the page, each with a figure or two of its own."""
+    items = scores.renders.files
+    found: dict[str, list[str]] = {item_id: [] for item_id in items}
+    for name in CAPTIONS:
+        metric = CATALOGUE[name]
+        for item_id, value in scores.values.get(name, {}).items():
+            words = "no face" if value is None else f"{value:.{metric.decimals}f} {metric.unit}"
+            found[item_id].append(f"{metric.title} {words}".strip())
+    return Column(items, {item_id: ", ".join(words[:2]) for item_id, words in found.items()})
 
 
 def _paper_notes(results: Mapping, figures: Figures) -> str:
