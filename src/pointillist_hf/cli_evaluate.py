@@ -47,7 +47,9 @@ def evaluate_systems(
     from .evaluation.instruments import InstrumentPaths
     from .evaluation.own_renders import PipelineRun
 
-    paths = InstrumentPaths((tracker or EMBEDDED_FOLDER) / "portrait_tracker", weights, recognition)
+    checkpoint = tracker or (EMBEDDED_FOLDER if EMBEDDED_FOLDER.is_dir() else None)
+    finder = None if checkpoint is None else checkpoint / "portrait_tracker"
+    paths = InstrumentPaths(finder, weights, recognition)
     shown = table if table is not None else 1 if variants is None else 2
     results = run_benchmark(
         benchmark,

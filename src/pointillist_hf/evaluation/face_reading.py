@@ -15,10 +15,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ..default_model import EMBEDDED_FOLDER
 from ..portraits.face_landmarks import settle_landmarks
 from ..portraits.face_search import search_faces
 from ..portraits.portrait import NUM_LANDMARKS
 from ..portraits.portrait_tracker import PortraitTracker
+from .metric_weights import MissingWeightsError
 
 NUM_REFINED = 478  # with MediaPipe's irises
 
@@ -32,6 +34,21 @@ class FaceReader:
 
     def __init__(self, tracker: PortraitTracker) -> None:
         self.tracker = tracker
+
+    @classmethod
+    def read(cls, tracker: str | Path | None = None) -> FaceReader:
+        """The reader by the tracker of a folder; None takes that of the checkout.
+
+        Raises:
+            MissingWeightsError: There is none.
+        """
+        folder = Path(tracker or EMBEDDED_FOLDER / "portrait_tracker")
+        if not folder.is_dir():
+            raise MissingWeightsError(
+                f"`tracker` must be a checkpoint's folder portrait_tracker, and {folder} is none.",
+                "a portrait tracker",
+            )
+        return cls(PortraitTracker.from_pretrained(folder))
 
     def __call__(self, picture: Image.Image | Tensor) -> Tensor:
         """Pixels and depth of the landmarks; NaN where there is no face. [468, 3]

@@ -171,7 +171,9 @@ def _name_rig(words: Mapping[str, object]) -> str:
 
 @lru_cache(1)
 def _pipeline(model: str, variant: str | None) -> AvatarPipeline:
-    return load_variant(model, variant)
+    pipe = load_variant(model, variant)
+    pipe.set_progress_bar_config(disable=True)  # there is one of all avatars
+    return pipe
 
 
 def _render_person(

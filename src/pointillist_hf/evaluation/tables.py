@@ -46,14 +46,14 @@ def paper_table(
     """
     columns = TABLE_1 if table == 1 else TABLE_2
     check_paper_columns(columns)
-    text = metric_table(figures, columns, speed=speed)
+    text = metric_table(figures, columns, speed=speed or {})
     if with_published:
         rows = PUBLISHED[table]
         cells = [
             [system, *(f"{rows[system][t][n]:.2f}" for t, names in columns.items() for n in names)]
             for system in rows
         ]
-        text += f"\n{HEADING}\n\n" + _lay_out(_headings(columns), cells)
+        text += f"\n{HEADING}\n\n" + _lay_out(_headings(columns, with_task=True), cells)
     return text
 
 
@@ -97,7 +97,8 @@ def metric_table(
         ]
         for system, tasks in figures.items()
     ]
-    return _lay_out([*_headings(columns), *(SPEED[name][1] for name in known)], cells)
+    titles = _headings(columns, with_task=speed is not None)
+    return _lay_out([*titles, *(SPEED[name][1] for name in known)], cells)
 
 
 def format_figure(figure: Mapping, metric: Metric) -> str:
@@ -168,11 +169,14 @@ def heading(task: str, metric: Metric, *, with_task: bool) -> str:
     return (f"{task} " if with_task else "") + f"{metric.title}{unit} {arrow}"
 
 
-def _headings(columns: Columns) -> list[str]:
-    many = len(columns) > 1
+def _headings(columns: Columns, *, with_task: bool) -> list[str]:
     return [
         "",
-        *(heading(t, CATALOGUE[n], with_task=many) for t, names in columns.items() for n in names),
+        *(
+            heading(t, CATALOGUE[n], with_task=with_task)
+            for t, names in columns.items()
+            for n in names
+        ),
     ]
 
 
