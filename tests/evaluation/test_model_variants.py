@@ -7,8 +7,10 @@ from dataclasses import replace
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from pointillist_hf import GaussianDecoder
+from pointillist_hf.cli import app
 from pointillist_hf.evaluation.benchmark_run import EvaluationConfig, run_benchmark
 from pointillist_hf.evaluation.manifest import read_manifest
 from pointillist_hf.evaluation.model_variants import find_variants, load_variant, model_digest
@@ -73,14 +75,11 @@ def test_a_pipeline_runs_over_a_benchmark(model, face_benchmark, tmp_path, tiny_
 
 
 def test_table_2_has_a_row_for_each_variant(model, variants, face_benchmark, tmp_path):
-    results = run_benchmark(
-        face_benchmark,
-        tmp_path / "out",
-        [],
-        QUIET,
-        pipeline=PipelineRun(str(model)),
-        variants=variants,
-    )
+    words = ["evaluate", face_benchmark, "-o", tmp_path / "out", "--model", model]
+    ended = CliRunner().invoke(app, [*map(str, words), "--variants", str(variants)])
+    assert ended.exit_code == 0, ended.output
+    assert "4 systems in " in ended.output
+    results = json.loads((tmp_path / "out/results.json").read_text())
     assert [*results["figures"]] == ["AR Position", "AvatarPointillist"]
     trained = [f"AR Position seed_{seed}" for seed in range(3)]
     assert [*results["systems"]] == [*trained, "AvatarPointillist"]
