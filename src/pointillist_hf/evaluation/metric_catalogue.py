@@ -44,11 +44,13 @@ _METRICS = (
     ),
     Metric(
         "akd", "AKD", "paper", "px", False, 2, BOTH, needs="landmarks of mediapipe (.npz)",
-        note="478 keypoints, at 512 x 512, of the faces found",
+        note="478 keypoints, at 512 x 512, of the faces found; in cross reenactment to the "
+        "driver's face",
     ),
     Metric(
         "apd", "APD", "paper", "1e-3 rad", False, 2, BOTH,
-        needs="6DRepNet360_Full-Rotation_300W_LP+Panoptic.pth", note="unit assumed",
+        needs="6DRepNet360_Full-Rotation_300W_LP+Panoptic.pth",
+        note="unit assumed; in cross reenactment to the driver's pose",
     ),
     Metric(
         "akd_468", "AKD-468", "standin", "px", False, 2, BOTH, needs="a portrait tracker",

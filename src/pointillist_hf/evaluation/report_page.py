@@ -23,9 +23,9 @@ PAGE_FILE, PICTURES = "index.html", "pictures"
 THUMBNAIL = 256  # pixels
 MAX_ROWS = 8  # of pictures, for each task
 EXPLANATIONS = {
-    "self": "Each system has seen the source alone, and shows the person in the pose, with the "
+    "self": "A system is shown the source, and makes a picture of the person in the pose, with the "
     "expression and by the camera of the target, another picture of the same person.",
-    "cross": "Each system has seen the source alone, and shows this person with the pose and "
+    "cross": "A system is shown the source, and makes a picture of this person with the pose and "
     "expression of the driver, who is somebody else.",
 }
 
@@ -126,8 +126,10 @@ def to_html(text: str) -> str:
 def _table(lines: Sequence[str]) -> str:
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     body = "".join(
-        "<tr>" + "".join(f"<td>{_inline(cell)}</td>" for cell in row) + "</tr>\n"
-        for row in rows[2:]
+        f"<tr><td>{html.escape(name)}</td>"
+        + "".join(f"<td>{_inline(cell)}</td>" for cell in cells)
+        + "</tr>\n"
+        for name, *cells in rows[2:]
     )
     return f'<div class="scroll"><table>{_head(rows[0])}\n{body}</table></div>'
 
@@ -158,9 +160,13 @@ def _inline(text: str) -> str:
     return number + _small(gap + rest)
 
 
-def _small(interval: str) -> str:
-    is_interval = interval.startswith(" [")
-    return f" <small>{interval[1:]}</small>" if is_interval else interval
+def _small(rest: str) -> str:
+    """What follows a number: its interval and what was missed, a line each."""
+    if not rest.startswith((" [", " (")):
+        return rest
+    interval, _, missed = rest.strip().partition("(")
+    lines = [interval.strip(), f"({missed}" if missed else ""]
+    return " ".join(f"<small>{line}</small>" for line in lines if line).join((" ", ""))
 
 
 def _describe(manifest: Manifest) -> str:

@@ -20,8 +20,8 @@ from .tables import (
     paper_table,
 )
 
-# What a picture's caption says, the first two that were measured.
-CAPTIONS = ("lpips", "psnr", "akd", "akd_468", "likeness")
+# What a picture's caption says: the first of each that was measured, and two at most.
+CAPTIONS = (("lpips", "psnr"), ("akd", "akd_468"), ("likeness",))
 COMPARISON_NOTE = (
     "Differences are taken person by person, with the interval over people; the last column is how "
     "often a coin would favour one of two equal systems for as many people (sign test)."
@@ -61,9 +61,9 @@ def build_column(scores: SystemScores) -> Column:
     """A system's pictures for the page, each with a figure or two of its own."""
     items = scores.renders.files
     found: dict[str, list[str]] = {item_id: [] for item_id in items}
-    for name in CAPTIONS:
-        metric = CATALOGUE[name]
-        for item_id, value in scores.values.get(name, {}).items():
+    for names in CAPTIONS:
+        metric = next((CATALOGUE[name] for name in names if scores.values.get(name)), None)
+        for item_id, value in scores.values[metric.name].items() if metric else ():
             words = "no face" if value is None else f"{value:.{metric.decimals}f} {metric.unit}"
             found[item_id].append(f"{metric.title} {words}".strip())
     return Column(items, {item_id: ", ".join(words[:2]) for item_id, words in found.items()})
