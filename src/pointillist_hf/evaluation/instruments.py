@@ -175,4 +175,6 @@ def _open_pose(paths: InstrumentPaths) -> tuple[HeadPoseNetwork, list[dict]]:
 
 def _open_recognition(paths: InstrumentPaths) -> tuple[FaceRecognitionNetwork, list[dict]]:
     file = RECOGNITION_FILE.find(paths.recognition or paths.weights)
-    return FaceRecognitionNetwork.read(file), [RECOGNITION_FILE.describe(file)]
+    # Its hash is compared already.
+    network = FaceRecognitionNetwork.read(file, checksum=None)
+    return network, [RECOGNITION_FILE.describe(file)]

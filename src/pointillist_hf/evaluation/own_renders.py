@@ -86,7 +86,8 @@ def render_pipeline(
     for person, problem in jobs:
         if problem:
             logger.warning("No avatar of %s: %s", person, problem)
-    describe_system(about, folder, manifest)
+    # Processes that work beside each other are slower each.
+    describe_system({**about, "num_proc": num_proc}, folder, manifest)
 
 
 def render_person(

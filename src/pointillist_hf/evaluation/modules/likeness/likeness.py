@@ -26,7 +26,7 @@ class Likeness(base.PictureMetric):
     def open(self) -> object:
         """What finds faces, and what recognises them."""
         file = face_recognition.RECOGNITION_FILE.find(self.given.get("weights"))
-        network = face_recognition.FaceRecognitionNetwork.read(file)
+        network = face_recognition.FaceRecognitionNetwork.read(file, checksum=None)
         return face_reading.FaceReader.read(self.given.get("tracker")), network
 
     def embed(self, image: object) -> object:
