@@ -13,7 +13,9 @@ from .default_model import EMBEDDED_FOLDER
 
 def evaluate_systems(
     benchmark: Annotated[Path, typer.Argument(help="Its folder; `--captures` makes it.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the results.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the results.")] = Path(
+        "outputs/evaluation"
+    ),
     renders: Annotated[
         list[str] | None, typer.Option(help="SYSTEM=FOLDER, renders of any system; repeat it.")
     ] = None,
@@ -43,10 +45,19 @@ def evaluate_systems(
 ) -> None:
     """Measure systems as the paper does; an interrupted run goes on."""
     from .evaluation.benchmark_choice import BenchmarkConfig
+    from .evaluation.benchmark_making import prepare_benchmark
     from .evaluation.benchmark_run import EvaluationConfig, run_benchmark
     from .evaluation.instruments import InstrumentPaths
     from .evaluation.own_renders import PipelineRun
 
+    drawn = BenchmarkConfig(num_identities, num_timesteps, num_views, image_size, seed=seed)
+    if captures and not renders and model is None and variants is None:
+        manifest = prepare_benchmark(benchmark, captures, drawn, dataset=dataset)
+        typer.echo(
+            f"{benchmark} has {len(manifest.items)} items. Render them with any system, and "
+            "measure it with --renders SYSTEM=FOLDER."
+        )
+        return
     checkpoint = tracker or (EMBEDDED_FOLDER if EMBEDDED_FOLDER.is_dir() else None)
     finder = None if checkpoint is None else checkpoint / "portrait_tracker"
     paths = InstrumentPaths(finder, weights, recognition)
@@ -60,7 +71,7 @@ def evaluate_systems(
         variants=variants,
         captures=captures or [],
         dataset=dataset,
-        drawn=BenchmarkConfig(num_identities, num_timesteps, num_views, image_size, seed=seed),
+        drawn=drawn,
     )
     typer.echo((output / "results.md").read_text("utf-8"))
     typer.echo(f"{len(results['systems'])} systems in {output / 'index.html'}")

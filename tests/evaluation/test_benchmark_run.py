@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image, ImageFilter
+from typer.testing import CliRunner
 
+from pointillist_hf.cli import app
 from pointillist_hf.evaluation import scoring
 from pointillist_hf.evaluation.benchmark_run import (
     EvaluationConfig,
@@ -207,3 +209,18 @@ def test_bad_arguments_are_refused(benchmark_folder, systems, tmp_path):
     target.unlink()
     with pytest.raises(FileNotFoundError, match="must hold targets/"):
         evaluate_renders(other, systems, tmp_path / "out")
+
+
+def test_the_command_makes_a_benchmark_for_others(capture_folders, tmp_path):
+    sizes = ["--num-identities", 2, "--num-timesteps", 2, "--num-views", 2, "--image-size", 64]
+    words = ["evaluate", tmp_path / "made", "--captures", capture_folders[0].parent, *sizes]
+    ended = CliRunner().invoke(app, [*map(str, words), "--dataset", "tiny people"])
+    assert ended.exit_code == 0, ended.output
+    assert "has 16 items" in ended.output and "--renders SYSTEM=FOLDER" in ended.output
+    made = read_manifest(tmp_path / "made")
+    assert made.dataset == "tiny people" and [p.name for p in tmp_path.iterdir()] == ["made"]
+    renders = write_renders(tmp_path / "made", tmp_path / "renders", 1)
+    words = [*words, "-o", tmp_path / "out", "--renders", f"blurred={renders}"]
+    ended = CliRunner().invoke(app, [*map(str, words), "--num-proc", "1"])
+    assert ended.exit_code == 0, ended.output
+    assert (tmp_path / "out/index.html").is_file() and read_manifest(tmp_path / "made") == made

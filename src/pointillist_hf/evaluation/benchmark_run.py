@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import logging
 import platform
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -16,11 +15,11 @@ from ..exporters.atomic_file import write_atomically
 from ..exporters.json_file import write_json_object
 from ..exporters.write_targets import resolve_folder
 from .benchmark_choice import BenchmarkConfig
-from .benchmark_making import make_benchmark
+from .benchmark_making import prepare_benchmark
 from .comparisons import compare_rows
 from .face_reading import check_landmarks, read_landmark_file
 from .instruments import InstrumentPaths, open_instruments
-from .manifest import MANIFEST_FILE, TASKS, Manifest, read_manifest
+from .manifest import TASKS, Manifest, read_manifest
 from .metric_catalogue import CATALOGUE
 from .metric_weights import file_sha256
 from .model_variants import find_variants
@@ -31,8 +30,6 @@ from .report_text import build_column, build_sections
 from .scoring import SystemScores, real_features, score_systems
 from .summary import common_items, floor_of_fid, group_figures, summarise
 from .tables import SPEED
-
-logger = logging.getLogger(__name__)
 
 RESULTS_FILE, TABLES_FILE = "results.json", "results.md"
 PACKAGES = ("pointillist-hf", "torch", "numpy", "pillow", "transformers", "opencv-python-headless")
@@ -87,18 +84,14 @@ def run_benchmark(
         What results.json holds.
     """
     folders = parse_renders(renders)
-    if captures and (benchmark / MANIFEST_FILE).is_file():
-        logger.warning("%s is there already; `captures` are not looked at.", benchmark)
-    elif captures:
-        bar = config.show_progress
-        make_benchmark(captures, benchmark, drawn, dataset=dataset, show_progress=bar)
-    manifest = read_manifest(benchmark)
+    bar = config.show_progress
+    manifest = prepare_benchmark(benchmark, captures, drawn, dataset=dataset, show_progress=bar)
     runs = _list_runs(pipeline, variants)
     rows = {row: [*named] for row, named in runs.items()} | {name: [name] for name in folders}
     if len(rows) < len(runs) + len(folders):
         raise ValueError("`renders` and `variants` must have different names.")
     own: dict[str, Path] = {}
-    pool = {"num_proc": config.num_proc, "show_progress": config.show_progress}
+    pool = {"num_proc": config.num_proc, "show_progress": bar}
     for name, run in (pair for named in runs.values() for pair in named.items()):
         own[name] = output / "renders" / name
         _check_names([name])
