@@ -25,8 +25,9 @@ from ..models.modeling_rig_regressor import RigRegressor
 from ..models.tokenization_points import PointTokenizer
 from ..portraits.image_processing_portrait import PortraitImageProcessor
 from .dataset import People, load_people
+from .frozen_features import FrozenFeatures, FrozenNetworks
 from .generator_checks import generator_checks
-from .loop import LoopConfig
+from .loop_config import LoopConfig
 from .recipes import (
     SIZES,
     build_conditioner_config,
@@ -36,7 +37,7 @@ from .recipes import (
     build_projected_decoder_config,
     build_regressor_config,
 )
-from .train_decoder import FrozenFeatures, train_decoder
+from .train_decoder import train_decoder
 from .train_generator import embed_geometry, train_generator
 from .train_projected_decoder import train_projected_decoder
 from .train_regressor import train_regressor
@@ -161,10 +162,16 @@ def _run_decoder(
     generator = _load(
         PointGeneratorForCausalLM, output / "point_generator", needed_stage="generator"
     )
-    features = FrozenFeatures(
-        conditioner, generator, people, processor, use_bfloat16=loop.mixed_precision == "bf16"
-    )
     config = build_decoder_config(size, people.tokenizer, generator.config)
+    features = FrozenFeatures(Path(loop.output_dir) / "features", people)
+    networks = FrozenNetworks(
+        conditioner,
+        generator,
+        processor,
+        use_bfloat16=loop.precision == "bf16",
+        keep_context=config.cross_attention_size is not None,
+    )
+    features.prepare(networks, show_progress=loop.show_progress)
     decoder = GaussianDecoder(config)
     return {"gaussian_decoder": train_decoder(decoder, features, people, loop)}
 
