@@ -38,7 +38,6 @@ INDEXING = {Tensor.__getitem__, Tensor.__setitem__}
 STRICT = {torch.cat, torch.stack, torch.concatenate}
 # What only memory of the CPU can give.
 ARRAYS = {Tensor.numpy, Tensor.__array__, torch.Tensor.data_ptr}
-GENERATORS = {torch.rand, torch.randn, torch.randint, torch.randperm, torch.multinomial}
 
 
 def is_on_cuda(tensor):
@@ -57,8 +56,32 @@ def tensors_in(value):
     return [tensor for item in value for tensor in tensors_in(item)]
 
 
+class PretendGenerator(torch.Generator):
+    """A random stream that says on which device it draws."""
+
+    def __new__(cls, device="cpu"):
+        stream = super().__new__(cls)
+        stream.place = CUDA if torch.device(device).type == "cuda" else CPU
+        return stream
+
+    def __init__(self, device="cpu"):
+        pass
+
+    @property
+    def device(self):
+        return self.place
+
+
 class PretendCuda(TorchFunctionMode):
     """Inside, the device is there."""
+
+    def __enter__(self):
+        self.kept, torch.Generator = torch.Generator, PretendGenerator
+        return super().__enter__()
+
+    def __exit__(self, *error):
+        torch.Generator = self.kept
+        return super().__exit__(*error)
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = dict(kwargs or {})
@@ -72,14 +95,17 @@ class PretendCuda(TorchFunctionMode):
             return func(*args, **kwargs)
         given = tensors_in([args, kwargs])
         there = [tensor for tensor in given if is_on_cuda(tensor)]
-        if func in ARRAYS and there:
+        if func in ARRAYS and there and not kwargs.get("force"):
             raise TypeError("can't convert cuda:0 device type tensor to numpy. Use Tensor.cpu()")
         self.check(func, args, given, there)
         args, kwargs, device = self.take_device(func, args, kwargs)
         if device is None:
             device = self.device_of(func, args, there)
-        if func in GENERATORS and device == CUDA and kwargs.get("generator") is not None:
-            raise RuntimeError("Expected a 'cuda' device type for generator but found 'cpu'")
+        stream = kwargs.get("generator")
+        if stream is not None and stream.device != device:
+            raise RuntimeError(
+                f"Expected a '{device}' device type for generator but found '{stream.device}'"
+            )
         out = func(*args, **kwargs)
         known = {id(tensor) for tensor in given}
         if (
