@@ -21,7 +21,7 @@ from transformers import (
 SIZES = {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 3}
 # As on the Hub: pretrained at 518 pixels; everybody resizes to 256 and crops 224.
 DINOV2 = {"patch_size": 14, "image_size": 518, "layerscale_value": 1.0}
-IMAGE_MEAN, IMAGE_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+IMAGE_MEAN, IMAGE_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 # LPIPS stands on the convolutions of AlexNet: (name, outputs, inputs, side).
 ALEXNET = ((0, 64, 3, 11), (3, 192, 64, 5), (6, 384, 192, 3), (8, 256, 384, 3), (10, 256, 256, 3))
 
@@ -40,7 +40,9 @@ def build_image_encoder(kind: str, seed: int = 0) -> PreTrainedModel:
     return DINOv3ViTModel(config).eval()
 
 
-def write_image_encoder(folder: Path, kind: str = "dinov2", *, std: tuple = tuple(IMAGE_STD)) -> None:
+def write_image_encoder(
+    folder: Path, kind: str = "dinov2", *, std: tuple = tuple(IMAGE_STD)
+) -> None:
     """A folder as the Hub has it: configuration, weights, and what pictures must be like."""
     build_image_encoder(kind).save_pretrained(folder)
     processor = {
@@ -52,7 +54,7 @@ def write_image_encoder(folder: Path, kind: str = "dinov2", *, std: tuple = tupl
         "do_normalize": True,
         "do_rescale": True,
         "rescale_factor": 1 / 255,
-        "image_mean": IMAGE_MEAN,
+        "image_mean": list(IMAGE_MEAN),
         "image_std": list(std),
     }
     (folder / "preprocessor_config.json").write_text(json.dumps(processor))

@@ -134,7 +134,7 @@ def test_portraits_must_divide_into_patches(dinov2):
     conditioner = build_conditioner(dinov2, "dinov2")
     with pytest.raises(ValueError, match="take 98 or 112"):
         conditioner(torch.zeros(1, 3, 111, 111), torch.zeros(1, 9, 6))
-    with pytest.raises(ValueError, match="`model_type` of dinov2, .* got 'vit'"):
+    with pytest.raises(ValueError, match=r"`model_type` of dinov2, .* got 'vit'"):
         AvatarConditionerConfig(image_config={"model_type": "vit"})
 
 

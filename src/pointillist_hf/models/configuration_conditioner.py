@@ -16,6 +16,7 @@ from transformers import (
 
 # What may look at the portrait; they differ in their registers, and in how they know places.
 ImageConfig = Dinov2Config | Dinov2WithRegistersConfig | DINOv3ViTConfig
+MICHELANGELO = "michelangelo"
 IMAGE_CONFIGS = {config.model_type: config for config in get_args(ImageConfig)}
 
 
@@ -32,6 +33,7 @@ class PointCloudEncoderConfig(PreTrainedConfig):
     num_frequencies: int = 8
     num_points: int = 4096  # samples of the rig that the conditioner draws
     initializer_range: float = 0.02
+    origin: str | None = None  # "michelangelo": weights of others, which may not be passed on
 
 
 @strict

@@ -14,6 +14,7 @@ from transformers import initialization as init
 
 from .attention_blocks import CrossBlock, SelfBlock, fourier_features
 from .configuration_conditioner import (
+    MICHELANGELO,
     AvatarConditionerConfig,
     PointCloudEncoderConfig,
     check_image_size,
@@ -59,6 +60,15 @@ class PointCloudEncoder(StrictLoading, PreTrainedModel):
         for block in self.blocks:
             latents = block(latents)
         return self.norm(latents)
+
+    def push_to_hub(self, *args: object, **kwargs: object) -> str:
+        """Publishes the encoder, unless its weights are of others.
+
+        Raises:
+            ValueError: They are Michelangelo's.
+        """
+        refuse_foreign_weights(self.config)
+        return super().push_to_hub(*args, **kwargs)
 
 
 class AvatarConditioner(StrictLoading, PreTrainedModel):
@@ -165,6 +175,16 @@ class AvatarConditioner(StrictLoading, PreTrainedModel):
         inside = {k: v for k, v in state.items() if k.split(".")[0] not in outside}
         super().save_pretrained(save_directory, state_dict=inside, **kwargs)
 
+    def push_to_hub(self, *args: object, **kwargs: object) -> str:
+        """Publishes the conditioner, unless weights of others are inside.
+
+        Raises:
+            ValueError: They are Michelangelo's.
+        """
+        if self.config.point_cloud_encoder_source is None:
+            refuse_foreign_weights(self.config.point_cloud_config)
+        return super().push_to_hub(*args, **kwargs)
+
     def train(self, mode: bool = True) -> Self:
         """Switches what is trained; frozen encoders stay as they are, without drop-outs."""
         super().train(mode)
@@ -217,6 +237,19 @@ class AvatarConditioner(StrictLoading, PreTrainedModel):
         return torch.cat([image_tokens, point_tokens], dim=1)
 
 
+def refuse_foreign_weights(config: PointCloudEncoderConfig) -> None:
+    """Refuses to publish an encoder that is not the publisher's.
+
+    Raises:
+        ValueError: Its weights are Michelangelo's.
+    """
+    if config.origin == MICHELANGELO:
+        raise ValueError(
+            "`push_to_hub` must not be called for Michelangelo's weights, which stand under "
+            "GPL-3.0 or unspecified terms: name them by `point_cloud_encoder_source` instead."
+        )
+
+
 def read_encoder(
     name: str, source: str | Path, config: object, **options: object
 ) -> tuple[PreTrainedModel, str]:
@@ -244,7 +277,9 @@ def read_encoder(
             source, dtype="auto", output_loading_info=True, **options
         )
     except (ValueError, KeyError) as error:
-        raise ValueError(f"`{name}` must be a whole model, and {source} is none: {error}") from error
+        raise ValueError(
+            f"`{name}` must be a whole model, and {source} is none: {error}"
+        ) from error
     # Heads for other tasks are left; nothing is ever masked here.
     missing = [n for n in info["missing_keys"] if not n.endswith("mask_token")]
     check_loading(encoder, {**info, "missing_keys": missing, "unexpected_keys": ()})
