@@ -23,7 +23,7 @@ from pointillist_hf.geometry.structures import Capture, RigParams
 from pointillist_hf.rigs.procedural_rig import ProceduralHeadRig
 
 # Names as NeRSemble's captures have them, and the seeds of our own people behind them.
-PEOPLE = {"074": 4, "104": 9, "253": 5, "306": 17}
+PEOPLE = {"074": 4, "104": 9, "253": 12, "306": 17}
 SEQUENCES = ("EXP-1", "EXP-2")
 TAIL = "v16_DS4_whiteBg_staticOffset_maskBelowLine"
 AZIMUTHS, ELEVATIONS = (0.0, 45.0, -45.0, 20.0, 180.0, 100.0), (3.0, 8.0, -6.0, -10.0, 5.0, 10.0)

@@ -108,7 +108,7 @@ def _refine(rig: ProceduralHeadRig, rng: np.random.Generator) -> tuple[np.ndarra
     """Old corners that each vertex is the mean of [V, 3], and faces [F, 3].
 
     Faces are split at their middle until there are enough vertices; what faces are lacking then
-    are the inner sides of some at the neck's end. Faces of landmarks stay as they are.
+    close the neck. Faces of landmarks stay as they are.
     """
     old = rig.faces.numpy()
     count = len(rig.v_template)
@@ -122,10 +122,23 @@ def _refine(rig: ProceduralHeadRig, rng: np.random.Generator) -> tuple[np.ndarra
         faces[face] = a, b, middle
         more += [(b, c, middle), (c, a, middle)]
     faces = np.concatenate([faces, np.array(more)])
-    heights = rig.v_template.numpy()[old].mean(1)[:, 1]
-    lowest = [face for face in np.argsort(heights) if face in free and face not in chosen]
-    inner = old[lowest[: NUM_FACES - len(faces)]][:, ::-1]
-    return corners, np.concatenate([faces, inner])
+    web = _web(old, rig.v_template.numpy(), NUM_FACES - len(faces))
+    return corners, np.concatenate([faces, web])
+
+
+def _web(faces: np.ndarray, vertices: np.ndarray, count: int) -> np.ndarray:
+    """Faces across the open end of the neck, from its edges to vertices on the other side."""
+    edges = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
+    inner = {(b, a) for a, b in edges.tolist()}
+    following = {a: b for a, b in edges.tolist() if (a, b) not in inner}
+    lowest = min(following, key=lambda vertex: vertices[vertex, 1])
+    loop = [lowest]
+    while following[loop[-1]] != lowest:
+        loop.append(following[loop[-1]])
+    size, web = len(loop), []
+    for step in range(2, size):
+        web += [(loop[(i + 1) % size], loop[i], loop[(i + step) % size]) for i in range(size)]
+    return np.array(web[:count])
 
 
 def _average(values: np.ndarray, corners: np.ndarray) -> np.ndarray:
