@@ -3,6 +3,8 @@
 
 The stages in order: regressor, generator, decoder. Each finds the components it needs in
 OUTPUT and saves its own there. Run the same command again to go on from the last checkpoint.
+With --image_encoder ID_OR_FOLDER (DINOv2, with registers or without, or DINOv3) the generator needs
+no regressor; --point_cloud_encoder FOLDER takes Michelangelo's, converted.
 --size tiny-depth gives the generator the depth head. --eval_steps and --sample_steps are for the
 generator: held-out nats per point, and pictures of points in OUTPUT/generator_run/samples.
 """
@@ -14,6 +16,7 @@ from dataclasses import dataclass, fields
 from transformers import HfArgumentParser
 
 from pointillist_hf.cli_errors import one_line_errors
+from pointillist_hf.training.encoders import Encoders
 from pointillist_hf.training.loop import LoopConfig
 from pointillist_hf.training.stages import STAGES, run_stage
 
@@ -26,6 +29,10 @@ class Arguments:
     data: str
     output: str
     size: str = "tiny"
+    image_encoder: str | None = None
+    image_size: int | None = None
+    save_image_encoder: bool = False
+    point_cloud_encoder: str | None = None
     max_steps: int = -1
     batch_size: int = -1
     learning_rate: float = -1.0
@@ -59,7 +66,13 @@ def train(arguments: Arguments) -> None:
         output_dir=f"{arguments.output}/{arguments.stage}_run",
         **{**STAGES[arguments.stage].settings, **given},
     )
-    run_stage(arguments.stage, arguments.data, arguments.output, arguments.size, config)
+    encoders = Encoders(
+        image=arguments.image_encoder,
+        point_cloud=arguments.point_cloud_encoder,
+        image_size=arguments.image_size,
+        are_inside=arguments.save_image_encoder,
+    )
+    run_stage(arguments.stage, arguments.data, arguments.output, arguments.size, config, encoders)
 
 
 if __name__ == "__main__":

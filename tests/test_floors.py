@@ -16,7 +16,7 @@ FLOORS = (
     {"geometry"},
     {"rigs", "rendering"},
     {"motion", "portraits", "models", "exporters"},
-    {"decoding", "publishing"},
+    {"decoding", "publishing", "pretrained"},
     {"avatar.py"},
     {"refinement"},
     {"pipeline_avatar.py", "pipeline_inputs.py", "pipeline_output.py", "pipeline_parts.py"}
@@ -71,7 +71,7 @@ HIDDEN = {
 }
 REFUSED_NAMES = {"print", "torch.load", "pickle", "cPickle", "dill", "joblib"}
 # Who may read pickles all the same: it builds nothing that they name.
-RESTRICTED_READERS = {"rigs/flame/restricted_pickle.py", "evaluation/torch_checkpoint.py"}
+RESTRICTED_READERS = {"rigs/flame/restricted_pickle.py", "pretrained/torch_checkpoint.py"}
 
 MAX_FILE_LINES, MAX_FUNCTION_LINES = 400, 80
 

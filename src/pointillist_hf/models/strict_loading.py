@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -78,6 +79,16 @@ def check_loading(model: nn.Module, info: Mapping[str, Collection]) -> None:
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         if tensor.is_floating_point() and not tensor.isfinite().all():
             raise ValueError(f"the weights `{name}` are not finite")
+
+
+def digest_weights(model: nn.Module) -> str:
+    """SHA-256 of the names and numbers of all weights, hexadecimal; of a type of float each."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        values = tensor.detach().cpu().contiguous()
+        digest.update(f"{name} {values.dtype} {tuple(values.shape)}".encode())
+        digest.update(values.flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def check_sizes(config: Mapping[str, object]) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from accelerate import PartialState
@@ -25,15 +26,14 @@ from ..models.modeling_rig_regressor import RigRegressor
 from ..models.tokenization_points import PointTokenizer
 from ..portraits.image_processing_portrait import PortraitImageProcessor
 from .dataset import People, load_people
+from .encoders import Encoders, build_conditioner, build_processor
 from .frozen_features import FrozenFeatures, FrozenNetworks
 from .generator_checks import generator_checks
 from .loop_config import LoopConfig
 from .recipes import (
     SIZES,
-    build_conditioner_config,
     build_decoder_config,
     build_generator_config,
-    build_image_processor,
     build_projected_decoder_config,
     build_regressor_config,
 )
@@ -42,6 +42,7 @@ from .train_generator import embed_geometry, train_generator
 from .train_projected_decoder import train_projected_decoder
 from .train_regressor import train_regressor
 
+OTHER_WAYS = {"regressor": "; or give an --image_encoder, such as facebook/dinov2-large"}
 # Trained models by the names of their folders.
 Components = dict[str, PreTrainedModel]
 
@@ -63,7 +64,12 @@ class Stage:
 
 
 def run_stage(
-    stage: str, data: str | Path, output: str | Path, size: str, loop: LoopConfig
+    stage: str,
+    data: str | Path,
+    output: str | Path,
+    size: str,
+    loop: LoopConfig,
+    encoders: Encoders | None = None,
 ) -> None:
     """Trains a stage and saves its components.
 
@@ -73,6 +79,8 @@ def run_stage(
         output: Folder of components, read and written.
         size: One of `recipes.SIZES`; the sizes of one run share all but the generator.
         loop: How long, how fast.
+        encoders: Pretrained ones that the generator's conditioner takes over; an image encoder
+            takes the place of the stage "regressor".
 
     Raises:
         FileNotFoundError: A component of an earlier stage is missing.
@@ -84,22 +92,33 @@ def run_stage(
     check_path_name("output", output)
     if size not in SIZES:
         raise ValueError(f"`size` must be one of {', '.join(SIZES)}, got {size!r}.")
+    encoders = encoders or Encoders()
+    if stage != "generator" and encoders != Encoders():
+        raise ValueError(
+            f"`encoders` must be given to the stage generator alone, got them for {stage}: the "
+            "stages after it find what it saved."
+        )
     # Asked of the launcher: accelerate's state would be fixed before the loop says on which device.
     if os.environ.get("RANK", "0") == "0":
         with own_folder(loop.output_dir):
-            _run_stage(stage, data, Path(output), size, loop)
+            _run_stage(stage, data, Path(output), size, loop, encoders)
     else:
-        _run_stage(stage, data, Path(output), size, loop)
+        _run_stage(stage, data, Path(output), size, loop, encoders)
 
 
-def _run_stage(stage: str, data: str | Path, output: Path, size: str, loop: LoopConfig) -> None:
+def _run_stage(
+    stage: str, data: str | Path, output: Path, size: str, loop: LoopConfig, encoders: Encoders
+) -> None:
     people = load_people(data, "train", show_progress=loop.show_progress)
     _check_tokenizer(people.tokenizer, output / "tokenizer")
-    processor = build_image_processor(size)
+    processor = _choose_processor(stage, output / "image_processor", size, encoders)
     set_seed(loop.seed)
     is_checked = stage == "generator" and (loop.eval_steps or loop.sample_steps)
     test = load_people(data, "test", show_progress=loop.show_progress) if is_checked else None
-    components = STAGES[stage].run(Splits(people, test), processor, output, size, loop)
+    run = STAGES[stage].run
+    if encoders != Encoders():
+        run = partial(run, encoders=encoders)
+    components = run(Splits(people, test), processor, output, size, loop)
     if not PartialState().is_main_process:
         return
     with file_errors(output):
@@ -123,6 +142,15 @@ def _check_tokenizer(tokenizer: PointTokenizer, folder: Path) -> None:
             )
 
 
+def _choose_processor(
+    stage: str, saved: Path, size: str, encoders: Encoders
+) -> PortraitImageProcessor:
+    """Who comes after the generator sees portraits as it did."""
+    if stage in ("decoder", "projected-decoder") and saved.is_dir():
+        return PortraitImageProcessor.from_pretrained(saved)
+    return build_processor(size, encoders)
+
+
 def _run_regressor(
     splits: Splits, processor: PortraitImageProcessor, output: Path, size: str, loop: LoopConfig
 ) -> Components:
@@ -131,10 +159,26 @@ def _run_regressor(
 
 
 def _run_generator(
-    splits: Splits, processor: PortraitImageProcessor, output: Path, size: str, loop: LoopConfig
+    splits: Splits,
+    processor: PortraitImageProcessor,
+    output: Path,
+    size: str,
+    loop: LoopConfig,
+    encoders: Encoders = Encoders(),  # noqa: B008  frozen
 ) -> Components:
     people = splits.train
-    conditioner = AvatarConditioner(build_conditioner_config(size, people.tokenizer))
+    conditioner = build_conditioner(size, people.tokenizer, encoders, processor.size)
+    if encoders.image is None:
+        _take_over_encoder(conditioner, output, size)
+    generator = PointGeneratorForCausalLM(build_generator_config(size, people.tokenizer))
+    embed_geometry(generator, people.tokenizer, people.rig)
+    checks = generator_checks(splits.test, people, processor, loop)
+    trained = train_generator(conditioner, generator, people, processor, loop, checks)
+    return dict(zip(("conditioner", "point_generator"), trained, strict=True))
+
+
+def _take_over_encoder(conditioner: AvatarConditioner, output: Path, size: str) -> None:
+    """Gives the conditioner the image encoder that was trained as part of the regressor."""
     regressor = _load(RigRegressor, output / "rig_regressor", needed_stage="regressor")
     for name in ("image_size", "hidden_size", "num_hidden_layers"):
         wanted = getattr(conditioner.config.image_config, name)
@@ -147,11 +191,6 @@ def _run_generator(
     conditioner.image_encoder.load_state_dict(regressor.image_encoder.state_dict())
     # As the paper keeps DINOv2: points would teach the encoder to forget colours.
     conditioner.image_encoder.requires_grad_(False)
-    generator = PointGeneratorForCausalLM(build_generator_config(size, people.tokenizer))
-    embed_geometry(generator, people.tokenizer, people.rig)
-    checks = generator_checks(splits.test, people, processor, loop)
-    trained = train_generator(conditioner, generator, people, processor, loop, checks)
-    return dict(zip(("conditioner", "point_generator"), trained, strict=True))
 
 
 def _run_decoder(
@@ -188,7 +227,7 @@ def _load(model: type[PreTrainedModel], folder: Path, *, needed_stage: str) -> P
     if not folder.is_dir():
         raise FileNotFoundError(
             f"This stage needs {folder}, and it does not exist. Train the {needed_stage} first: "
-            f"--stage {needed_stage} with the same --output."
+            f"--stage {needed_stage} with the same --output{OTHER_WAYS.get(needed_stage, '')}."
         )
     return model.from_pretrained(folder).requires_grad_(False)
 

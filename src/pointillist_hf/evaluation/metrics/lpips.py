@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from ...pretrained.torch_checkpoint import read_checkpoint
 from ..metric_weights import WeightsFile
-from ..torch_checkpoint import read_checkpoint
 from .pixels import check_pictures
 
 Trunk = Literal["alex", "vgg"]
