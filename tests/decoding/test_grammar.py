@@ -14,7 +14,7 @@ from pointillist_hf.decoding.sampling import SeededSampling
 from pointillist_hf.geometry.cameras import orbit_cameras
 from pointillist_hf.models.tokenization_points import TokenLayout
 
-ORDERS = ("xyzb", "yzxb")
+ORDERS = ("xyzb", "yzxb", "byzx")
 # The tiny vocabulary: bins 0, 1, 2, faces 3 and 4, then start, end, padding.
 BINS, FACES, START, END, PAD = (0, 1, 2), (3, 4), 5, 6, 7
 WIDE = TokenLayout(num_bins=64, num_faces=3466)

@@ -15,7 +15,7 @@ from pointillist_hf.models.tokenization_points import (
     quantize,
 )
 
-ORDERS = ("xyzb", "yzxb")
+ORDERS = ("xyzb", "yzxb", "byzx")
 LOGGER = "pointillist_hf.models.tokenization_points"
 
 
@@ -117,10 +117,15 @@ def test_every_slot_holds_its_kind(order):
 
 
 def test_orders_hold_the_same_points():
-    first, second = (build_tokenizer(token_order=order) for order in ORDERS)
-    points = random_points(first)
-    rows = [rows_of(t, t.encode_points(points)) for t in (first, second)]
-    assert rows[0] == rows[1]
+    tokenizers = [build_tokenizer(token_order=order) for order in ORDERS]
+    points = random_points(tokenizers[0])
+    first, second, third = (rows_of(t, t.encode_points(points)) for t in tokenizers)
+    assert first == second
+
+    def by_face(row):
+        return row["b"], row["y"], row["z"], row["x"]
+
+    assert third == sorted(first, key=by_face)
 
 
 def test_points_are_sorted_after_quantisation():
@@ -309,7 +314,7 @@ def test_vocabulary_names_every_id_once():
     [
         ({"num_bins": 1}, "`num_bins` must be a whole number, 2 to 65536, got 1"),
         ({"num_faces": 0}, "`num_faces` must be a whole number, 1 to"),
-        ({"token_order": "zyxb"}, "`token_order` must be 'xyzb' or 'yzxb', got 'zyxb'"),
+        ({"token_order": "zyxb"}, "`token_order` must be one of xyzb, yzxb, byzx, got 'zyxb'"),
         ({"outside": "keep"}, "`outside` must be 'clip' or 'drop', got 'keep'"),
         ({"cube_half_extent": 0.0}, "`cube_half_extent` must be a finite number, more than 0"),
         ({"cube_half_extent": float("nan")}, "`cube_half_extent` must be a finite number"),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every stage on a device that is not the CPU: nothing stays behind, and the losses are the same."""
+"""Every stage on a device that is not the CPU: nothing stays behind, the losses are the same."""
 
 import dataclasses
 import json

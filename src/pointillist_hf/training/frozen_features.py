@@ -28,10 +28,12 @@ from ..exporters.json_file import read_json_object, write_json_object
 from ..exporters.tensor_file import write_tensors
 from ..models.modeling_conditioner import AvatarConditioner
 from ..models.modeling_point_generator import PointGeneratorForCausalLM
+from ..models.slot_heads import FaceTable
 from ..models.tokenization_points import TOKENS_PER_POINT
 from ..portraits.image_processing_portrait import PortraitImageProcessor
-from .dataset import People, Person
+from .dataset import People
 from .portraits import portrait_pixels
+from .train_generator import embed_head
 
 logger = logging.getLogger(__name__)
 
@@ -60,13 +62,18 @@ class FrozenNetworks:
 
     @torch.no_grad()
     def __call__(
-        self, person: Person, rig_points: Tensor, portrait: int, device: torch.device
+        self, people: People, index: int, portrait: int, device: torch.device
     ) -> dict[str, Tensor]:
         """Token hidden states [N, 4, D] and conditioning tokens [M, D], bfloat16."""
+        person = people.persons[index]
         pixels = portrait_pixels(person.portraits[portrait : portrait + 1] / 255, self.processor)
+        num_samples = self.conditioner.config.point_cloud_config.num_points
+        rig_points = people.rig.sample_points(person.betas[None], num_samples)
         with torch.autocast(device.type, torch.bfloat16, enabled=self.use_bfloat16):
             context = self.conditioner(pixels.to(device), rig_points.to(device))
-            states = windowed_states(self.generator, person.input_ids[None].to(device), context)
+            faces = embed_head(self.generator, people, person.betas)
+            input_ids = person.input_ids[None].to(device)
+            states = windowed_states(self.generator, input_ids, context, faces)
         points = states[0, TOKENS_PER_POINT:-TOKENS_PER_POINT].unflatten(0, (-1, TOKENS_PER_POINT))
         found = {"states": points.bfloat16()}
         return {**found, "context": context[0].bfloat16()} if self.keep_context else found
@@ -89,7 +96,10 @@ class FrozenNetworks:
 
 
 def windowed_states(
-    generator: PointGeneratorForCausalLM, input_ids: Tensor, context: Tensor
+    generator: PointGeneratorForCausalLM,
+    input_ids: Tensor,
+    context: Tensor,
+    faces: FaceTable | None = None,
 ) -> Tensor:
     """Final hidden states of whole sequences under the sliding window. [B, L] -> [B, L, D]
 
@@ -99,7 +109,11 @@ def windowed_states(
     past, states = None, []
     for chunk in input_ids.split(max(generator.config.sliding_window // 2, 1), dim=1):
         output = generator.model(
-            input_ids=chunk, encoder_hidden_states=context, past_key_values=past, use_cache=True
+            input_ids=chunk,
+            encoder_hidden_states=context,
+            past_key_values=past,
+            use_cache=True,
+            face_anchors=faces,
         )
         past = output.past_key_values
         states.append(output.last_hidden_state)
@@ -235,9 +249,6 @@ class FrozenFeatures:
         tensors: dict[str, Tensor] = {}
         for row in range(first, min(first + self.rows_per_shard, self.num_rows)):
             index, number = divmod(row, self.portraits_per_person)
-            person = self.people.persons[index]
-            num_samples = networks.conditioner.config.point_cloud_config.num_points
-            points = self.people.rig.sample_points(person.betas[None], num_samples)
-            found = networks(person, points, self.portrait_of(index, number), device)
+            found = networks(self.people, index, self.portrait_of(index, number), device)
             tensors |= {f"{name}.{row}": value.cpu() for name, value in found.items()}
         write_tensors(tensors, self._path(shard))

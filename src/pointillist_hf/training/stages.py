@@ -25,7 +25,7 @@ from ..models.modeling_point_generator import PointGeneratorForCausalLM
 from ..models.modeling_rig_regressor import RigRegressor
 from ..models.tokenization_points import PointTokenizer
 from ..portraits.image_processing_portrait import PortraitImageProcessor
-from .dataset import People, load_people
+from .dataset import People, load_people, with_token_order
 from .encoders import Encoders, build_conditioner, build_processor
 from .frozen_features import FrozenFeatures, FrozenNetworks
 from .generator_checks import generator_checks
@@ -36,6 +36,7 @@ from .recipes import (
     build_generator_config,
     build_projected_decoder_config,
     build_regressor_config,
+    token_order_of,
 )
 from .train_decoder import train_decoder
 from .train_generator import embed_geometry, train_generator
@@ -109,12 +110,12 @@ def run_stage(
 def _run_stage(
     stage: str, data: str | Path, output: Path, size: str, loop: LoopConfig, encoders: Encoders
 ) -> None:
-    people = load_people(data, "train", show_progress=loop.show_progress)
+    people = _load_people(data, "train", size, loop)
     _check_tokenizer(people.tokenizer, output / "tokenizer")
     processor = _choose_processor(stage, output / "image_processor", size, encoders)
     set_seed(loop.seed)
     is_checked = stage == "generator" and (loop.eval_steps or loop.sample_steps)
-    test = load_people(data, "test", show_progress=loop.show_progress) if is_checked else None
+    test = _load_people(data, "test", size, loop) if is_checked else None
     run = STAGES[stage].run
     if encoders != Encoders():
         run = partial(run, encoders=encoders)
@@ -127,6 +128,13 @@ def _run_stage(
         processor.save_pretrained(output / "image_processor")
         for name, model in components.items():
             model.save_pretrained(output / name)
+
+
+def _load_people(data: str | Path, split: str, size: str, loop: LoopConfig) -> People:
+    """A split, its tokens in the order that the size wants."""
+    people = load_people(data, split, show_progress=loop.show_progress)
+    order = token_order_of(size, people.tokenizer)
+    return people if order == people.tokenizer.token_order else with_token_order(people, order)
 
 
 def _check_tokenizer(tokenizer: PointTokenizer, folder: Path) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from ..data.tokens.stored_pictures import StoredPictures
 from ..geometry.cameras import project_points
 from ..geometry.structures import Cameras, Gaussians, RigParams
 from ..models.modeling_gaussian_decoder import GaussianDecoder, PointSights
@@ -52,7 +53,7 @@ class Lesson:
     foreground: Tensor  # [H, W, 3] of the portrait
     features: Tensor  # [N, K]
     placements: list[Placement]  # one for each of V views of the person
-    images: Tensor  # [V, H, W, 4] uint8
+    images: Tensor | StoredPictures  # [V, H, W, 4] uint8
     cameras: Cameras  # V
 
     def of_views(self, views: Tensor) -> Lesson:

@@ -18,7 +18,7 @@ from numpy import ndarray
 from torch import Tensor, nn
 
 from ...models.modeling_point_generator import PointGeneratorForCausalLM
-from ...models.tokenization_points import SORT_KEY, TOKENS_PER_POINT, TokenLayout
+from ...models.tokenization_points import TOKENS_PER_POINT, TokenLayout
 from ..grammar import PointGrammar
 from ..sampling import SeededSampling
 from .arithmetic import LANES, pad
@@ -371,7 +371,7 @@ def build_rules(layout: TokenLayout, grammar: PointGrammar, sampling: SeededSamp
     return Rules(
         firsts=ranges[:, 0].copy(),
         counts=ranges[:, 1] - ranges[:, 0],
-        ranks=np.array([SORT_KEY.index(axis) for axis in layout.token_order]),
+        ranks=np.array([layout.sort_key.index(axis) for axis in layout.token_order]),
         is_sorted=grammar.level == "full",
         min_points=grammar.min_points,
         max_points=grammar.max_points,
