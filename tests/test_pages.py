@@ -123,8 +123,8 @@ def check_script(words, monkeypatch):
     with monkeypatch.context() as patch:
         read = HfArgumentParser.parse_args_into_dataclasses
 
-        def read_and_stop(parser):
-            read(parser)
+        def read_and_stop(parser, *args, **kwargs):
+            read(parser, *args, **kwargs)
             raise OptionsAreKnownError
 
         patch.setattr(HfArgumentParser, "parse_args_into_dataclasses", read_and_stop)

@@ -123,7 +123,7 @@ def test_the_device_is_like_a_real_one():
 def test_batches_move_as_a_whole(data, tiny_decoder):
     people = load_people(data, "train")
     person = people.persons[0]
-    batch = {"a": [person.view_params, (person.views, "name")], "b": person.view_cameras}
+    batch = {"a": [person.view_params, (person.views[:1], "name")], "b": person.view_cameras}
     with PretendCuda():
         moved = move(batch, torch.device("cuda"))
         record, (views, name) = moved["a"]

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
 from accelerate import PartialState
+from tqdm.auto import tqdm
 from transformers import PreTrainedModel, set_seed
 
 from ..exporters.folder_owner import own_folder
+from ..exporters.json_file import write_json_object
 from ..exporters.path_names import check_path_name
 from ..exporters.tensor_file import file_errors
 from ..models.modeling_conditioner import AvatarConditioner
@@ -30,6 +32,7 @@ from .encoders import Encoders, build_conditioner, build_processor
 from .frozen_features import FrozenFeatures, FrozenNetworks
 from .generator_checks import generator_checks
 from .loop_config import LoopConfig
+from .perceptual import open_perceptual
 from .recipes import (
     SIZES,
     build_decoder_config,
@@ -38,6 +41,7 @@ from .recipes import (
     build_regressor_config,
     token_order_of,
 )
+from .stage_settings import describe_run, format_run
 from .train_decoder import train_decoder
 from .train_generator import embed_geometry, train_generator
 from .train_projected_decoder import train_projected_decoder
@@ -56,12 +60,7 @@ class Splits:
     test: People | None = None
 
 
-@dataclass(frozen=True)
-class Stage:
-    """How a stage runs, and the loop settings it runs with unless told otherwise."""
-
-    run: Callable[[Splits, PortraitImageProcessor, Path, str, LoopConfig], Components]
-    settings: dict[str, float | int] = field(default_factory=dict)
+RunStage = Callable[[Splits, PortraitImageProcessor, Path, str, LoopConfig], Components]
 
 
 def run_stage(
@@ -116,9 +115,12 @@ def _run_stage(
     set_seed(loop.seed)
     is_checked = stage == "generator" and (loop.eval_steps or loop.sample_steps)
     test = _load_people(data, "test", size, loop) if is_checked else None
-    run = STAGES[stage].run
+    run = STAGES[stage]
     if encoders != Encoders():
         run = partial(run, encoders=encoders)
+    description = _describe(stage, data, people, size, loop, encoders)
+    if os.environ.get("RANK", "0") == "0" and loop.show_progress:
+        tqdm.write(format_run(description))
     components = run(Splits(people, test), processor, output, size, loop)
     if not PartialState().is_main_process:
         return
@@ -128,6 +130,31 @@ def _run_stage(
         processor.save_pretrained(output / "image_processor")
         for name, model in components.items():
             model.save_pretrained(output / name)
+    write_json_object(description, output / f"recipe-{stage}.json")
+
+
+def _describe(
+    stage: str,
+    data: str | Path,
+    people: People,
+    size: str,
+    loop: LoopConfig,
+    encoders: Encoders,
+) -> dict[str, object]:
+    """The run as it is printed before it starts, and written beside its result."""
+    tokenizer = people.tokenizer
+    facts = {
+        "data": str(data),
+        "people": len(people),
+        "points": sum(person.num_points for person in people.persons),
+        "tokenizer": {
+            name: getattr(tokenizer, name)
+            for name in ("num_bins", "num_faces", "token_order", "cube_center", "cube_half_extent")
+        },
+        "rig": type(people.rig).__name__,
+        "encoders": asdict(encoders) if stage == "generator" else None,
+    }
+    return describe_run(stage, size, loop, **facts)
 
 
 def _load_people(data: str | Path, split: str, size: str, loop: LoopConfig) -> People:
@@ -206,6 +233,7 @@ def _run_decoder(
 ) -> Components:
     people = splits.train
     conditioner = _load(AvatarConditioner, output / "conditioner", needed_stage="generator")
+    perceptual = open_perceptual(loop, conditioner.image_encoder)
     generator = _load(
         PointGeneratorForCausalLM, output / "point_generator", needed_stage="generator"
     )
@@ -219,8 +247,10 @@ def _run_decoder(
         keep_context=config.cross_attention_size is not None,
     )
     features.prepare(networks, show_progress=loop.show_progress)
+    del networks, generator  # the device has better use for its memory
     decoder = GaussianDecoder(config)
-    return {"gaussian_decoder": train_decoder(decoder, features, people, loop)}
+    trained = train_decoder(decoder, features, people, loop, perceptual=perceptual)
+    return {"gaussian_decoder": trained}
 
 
 def _run_projected_decoder(
@@ -228,7 +258,8 @@ def _run_projected_decoder(
 ) -> Components:
     people = splits.train
     decoder = GaussianDecoder(build_projected_decoder_config(people.tokenizer))
-    return {"gaussian_decoder": train_projected_decoder(decoder, people, loop)}
+    trained = train_projected_decoder(decoder, people, loop, perceptual=open_perceptual(loop))
+    return {"gaussian_decoder": trained}
 
 
 def _load(model: type[PreTrainedModel], folder: Path, *, needed_stage: str) -> PreTrainedModel:
@@ -240,18 +271,10 @@ def _load(model: type[PreTrainedModel], folder: Path, *, needed_stage: str) -> P
     return model.from_pretrained(folder).requires_grad_(False)
 
 
-# The embedded checkpoint's; its card says what came of them.
-STAGES = {
-    "regressor": Stage(
-        _run_regressor, {"max_steps": 2400, "batch_size": 32, "learning_rate": 6e-4}
-    ),
-    "generator": Stage(
-        _run_generator, {"max_steps": 3000, "batch_size": 16, "learning_rate": 1e-3}
-    ),
-    "decoder": Stage(_run_decoder, {"max_steps": 1450, "batch_size": 8, "learning_rate": 1e-3}),
+STAGES: dict[str, RunStage] = {
+    "regressor": _run_regressor,
+    "generator": _run_generator,
+    "decoder": _run_decoder,
     # In place of the decoder above, and without the other stages.
-    "projected-decoder": Stage(
-        _run_projected_decoder,
-        {"max_steps": 4000, "batch_size": 1, "learning_rate": 1.5e-3},
-    ),
+    "projected-decoder": _run_projected_decoder,
 }

@@ -19,7 +19,7 @@ from .device_moves import Companion
 from .frozen_features import FrozenFeatures
 from .loop import Batch, train
 from .loop_config import LoopConfig
-from .losses import LossWeights, PerceptualLoss, image_losses, offset_penalty
+from .losses import LossWeights, image_losses, offset_penalty
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class DecoderTraining(nn.Module):
         decoder: GaussianDecoder,
         rig: HeadRig,
         weights: LossWeights,
-        perceptual: PerceptualLoss | None = None,
+        perceptual: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.decoder, self.weights = decoder, weights
@@ -110,7 +110,7 @@ def train_decoder(
     *,
     views_per_person: int = 3,
     weights: LossWeights | None = None,
-    perceptual: PerceptualLoss | None = None,
+    perceptual: nn.Module | None = None,
 ) -> GaussianDecoder:
     """Trains the decoder on the views of a data set.
 
@@ -121,7 +121,7 @@ def train_decoder(
         config: Of the loop.
         views_per_person: Pictures per person and step.
         weights: Of Eq. 6.
-        perceptual: Any perceptual distance; None leaves the term out.
+        perceptual: The third term; None leaves it out.
     """
 
     def make_row(index: Tensor, generator: torch.Generator) -> Batch:

@@ -30,6 +30,7 @@ from ..rigs.head_rig import HeadRig
 from ..rigs.landmark_places import NUM_LANDMARKS
 from ..rigs.landmark_sources import IBUG
 from .dataset import People, Person
+from .device_moves import Companion
 from .loop import Batch, train
 from .loop_config import LoopConfig
 from .losses import LossWeights, image_losses
@@ -136,9 +137,17 @@ def _landmarks(rig: HeadRig, rig_params: RigParams, cameras: Cameras) -> Tensor:
 class ProjectedDecoderTraining(nn.Module):
     """The decoder with the picture terms of Eq. 6, one lesson at a time."""
 
-    def __init__(self, decoder: GaussianDecoder, weights: LossWeights) -> None:
+    def __init__(
+        self,
+        decoder: GaussianDecoder,
+        weights: LossWeights,
+        perceptual: nn.Module | None = None,
+    ) -> None:
         super().__init__()
         self.decoder, self.weights = decoder, weights
+        self.perceptual = None if perceptual is None else Companion(perceptual)
+        # What accelerate's FSDP shards, unless told otherwise.
+        self._no_split_modules = list(decoder._no_split_modules)
 
     def forward(
         self,
@@ -162,7 +171,9 @@ class ProjectedDecoderTraining(nn.Module):
             )
             target = lesson.images.float() / 255
             target = torch.cat([change_tone(target[..., :3], tone), target[..., 3:]], dim=-1)
-            losses = image_losses(rendered, composite(target, background), self.weights)
+            distance = None if self.perceptual is None else self.perceptual.on(background.device)
+            target = composite(target, background)
+            losses = image_losses(rendered, target, self.weights, distance)
         return {**losses, "offset": (1e3 * offsets).square().sum(-1).mean()}
 
 
@@ -212,6 +223,7 @@ def train_projected_decoder(
     *,
     views_per_lesson: int = 1,
     weights: LossWeights | None = None,
+    perceptual: nn.Module | None = None,
 ) -> GaussianDecoder:
     """Trains the decoder on the portraits and views of a data set.
 
@@ -221,6 +233,7 @@ def train_projected_decoder(
         config: Of the loop.
         views_per_lesson: Pictures that the splats of a portrait are compared with.
         weights: Of Eq. 6; `offset` is not used, offsets being held per squared millimetre.
+        perceptual: The third term; None leaves it out.
     """
     lessons = Lessons(people)
 
@@ -243,5 +256,5 @@ def train_projected_decoder(
             "tones": [row["tone"] for row in rows],
         }
 
-    training = ProjectedDecoderTraining(decoder, weights or LossWeights())
+    training = ProjectedDecoderTraining(decoder, weights or LossWeights(), perceptual)
     return train(training, make_row, collate, len(people), config).decoder
