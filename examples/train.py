@@ -5,9 +5,10 @@ The stages in order: regressor, generator, decoder. Each finds the components it
 OUTPUT and saves its own there. Run the same command again to go on from the last checkpoint.
 With --image_encoder ID_OR_FOLDER (DINOv2, with registers or without, or DINOv3) the generator needs
 no regressor; --point_cloud_encoder FOLDER takes Michelangelo's, converted.
---size tiny-depth gives the generator the depth head, --size paper trains with the paper's settings.
---eval_steps and --sample_steps are for the generator: held-out nats per point, and pictures of
-points in OUTPUT/generator_run/samples. --config FILE reads options from YAML or JSON; flags win.
+--size tiny-depth gives the generator the depth head, --size tiny-anchored one that reads the
+tracked head, --size paper trains with the paper's settings. --eval_steps and --sample_steps are for
+the generator: held-out nats per point, and pictures of points in OUTPUT/generator_run/samples.
+--config FILE reads options from YAML or JSON; flags win.
 """
 
 from __future__ import annotations

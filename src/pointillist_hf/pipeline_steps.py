@@ -144,17 +144,17 @@ class PipelineSteps:
     def generate_tokens(
         self,
         context: Tensor,
+        rig_params: RigParams | None = None,
         *,
         seeds: Sequence[int],
-        rig_params: RigParams | None = None,
         **sampling: object,
     ) -> PointGenerationOutput:
         """One token sequence per row of the context, with the hidden states of its tokens.
 
         Args:
             context: [B, M, D]
-            seeds: One per row.
             rig_params: B frames, whose heads a generator with anchored bindings looks at.
+            seeds: One per row.
             **sampling: Of `generate_points`; what is None or missing is the pipeline's.
         """
         for name in ("grammar", "temperature", "min_p", "max_points"):

@@ -26,13 +26,13 @@ def tiny_layout(order):
 
 def every_cloud(order, *, is_sorted, sizes=(0, 1, 2)):
     """All token sequences of clouds with so many points, by brute force."""
-    points = list(itertools.product(BINS, BINS, BINS, FACES))
+    points = list(itertools.product(*(FACES if name == "b" else BINS for name in order)))
+    sort_key = {"xyzb": "yzxb", "yzxb": "yzxb", "byzx": "byzx"}[order]
 
     def key(point):
         named = dict(zip(order, point, strict=True))
-        return named["y"], named["z"], named["x"], named["b"]
+        return [named[name] for name in sort_key]
 
-    # Tokens in the order of emission; the last is the binding in both orders.
     for size in sizes:
         for cloud in itertools.product(points, repeat=size):
             if not is_sorted or list(cloud) == sorted(cloud, key=key):

@@ -31,10 +31,16 @@ def random_points(tokenizer, count=200, seed=0, *, inside=1.0):
 
 
 def sorted_by_loop(points, tokenizer):
-    """Order of the points by the sort key of the paper, without tensors."""
+    """Order of the points by the sort key of the paper, or face by face, without tensors."""
     bins = quantize(tokenizer.normalize_coords(points.means), tokenizer.num_bins).tolist()
     bindings = points.bindings.tolist()
-    return sorted(range(len(bins)), key=lambda i: (bins[i][1], bins[i][2], bins[i][0], bindings[i]))
+
+    def key(i):
+        x, y, z = bins[i]
+        b = bindings[i]
+        return (b, y, z, x) if tokenizer.token_order == "byzx" else (y, z, x, b)
+
+    return sorted(range(len(bins)), key=key)
 
 
 def rows_of(tokenizer, ids):
@@ -150,8 +156,9 @@ def test_ties_keep_the_order_in_which_they_came():
 
 
 @pytest.mark.parametrize("num_bins", [2, 1024])
-def test_equal_clouds_in_any_order_give_equal_ids(num_bins):
-    tokenizer = build_tokenizer(num_bins)
+@pytest.mark.parametrize("order_of_tokens", ORDERS)
+def test_equal_clouds_in_any_order_give_equal_ids(num_bins, order_of_tokens):
+    tokenizer = build_tokenizer(num_bins, token_order=order_of_tokens)
     points = random_points(tokenizer)
     ids = tokenizer.encode_points(points)
     for _ in range(5):

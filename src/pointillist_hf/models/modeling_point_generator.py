@@ -171,11 +171,7 @@ class PointGeneratorModel(PointGeneratorPreTrainedModel):
                 past_key_values,
                 self.embed_faces(face_anchors),
             )
-            return PointGeneratorModelOutput(
-                last_hidden_state=hidden_states,
-                past_key_values=past_key_values,
-                anchoring=anchoring,
-            )
+            return PointGeneratorModelOutput(hidden_states, past_key_values, anchoring=anchoring)
         if isinstance(past_key_values, PointCache):
             raise ValueError(
                 "A `PointCache` counts tokens and cannot be used with `inputs_embeds`: give the "
@@ -200,9 +196,7 @@ class PointGeneratorModel(PointGeneratorPreTrainedModel):
             position_ids,
             past_key_values,
         )
-        return PointGeneratorModelOutput(
-            last_hidden_state=hidden_states, past_key_values=past_key_values
-        )
+        return PointGeneratorModelOutput(hidden_states, past_key_values)
 
     def embed_faces(self, face_anchors: Tensor | FaceTable | None) -> FaceTable | None:
         """The faces of B heads for `binding_head="anchored"`, None for "free". [B, F, 6]"""

@@ -141,8 +141,8 @@ def compare_heads(
     """Whether the generator looks at the head: held-out nats per point with several heads.
 
     Returns:
-        "nats_right_head", "nats_mean_head" and "nats_wrong_head", that of the next person, over
-        the same people.
+        "nats_right_head", "nats_mean_head" and "nats_wrong_head", that of the next person (of the
+        same one where there is no other), over the same people.
     """
     shown = people.persons[: min(count, NUM_COMPARED)]
     sums, num_points = dict.fromkeys(("right", "mean", "wrong"), 0.0), 0
