@@ -12,7 +12,7 @@ from torch import nn
 
 from pointillist_hf.data.tokens.synthetic import SyntheticDatasetConfig, build_synthetic_dataset
 from pointillist_hf.training.dataset import load_people
-from pointillist_hf.training.device_moves import Companion, Parts, map_tensors, move
+from pointillist_hf.training.device_moves import Companion, Parts, move
 from pointillist_hf.training.loop import LoopConfig
 from pointillist_hf.training.stages import run_stage
 from pointillist_hf.training.train_decoder import DecoderTraining
@@ -120,7 +120,7 @@ def test_the_device_is_like_a_real_one():
             torch.rand(2, device="cuda", generator=torch.Generator())
 
 
-def test_batches_move_as_a_whole(data, tiny_decoder):
+def test_batches_move_as_a_whole(data, tiny_decoder, monkeypatch):
     people = load_people(data, "train")
     person = people.persons[0]
     batch = {"a": [person.view_params, (person.views[:1], "name")], "b": person.view_cameras}
@@ -139,7 +139,12 @@ def test_batches_move_as_a_whole(data, tiny_decoder):
     # Checkpoints hold what is trained, and nothing of a licensed head.
     assert all(name.startswith("decoder.") for name in training.state_dict())
     pinned = []
-    parts = Parts([{"x": person.view_params}])
-    map_tensors(parts.parts, pinned.append)
-    assert len(pinned) == len(dataclasses.fields(person.view_params))
-    assert [list(part) for part in parts] == [["x"]]
+
+    def pin(tensor):
+        pinned.append(tensor)
+        return tensor
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", pin)
+    parts = Parts([{"x": person.view_params, "views": [person.views[:1]]}]).pin_memory()
+    assert len(pinned) == len(dataclasses.fields(person.view_params)) + 1
+    assert [list(part) for part in parts] == [["x", "views"]]

@@ -145,11 +145,13 @@ def train(
         for step, parts in enumerate(load_batches(batches, collate, config, first), start=first):
             means = compute_gradients(accelerator, model, parts)
             check_figure("loss", means["loss"], step)
-            norm = accelerator.clip_grad_norm_(inner.parameters(), config.max_grad_norm)
-            row = {"step": step, **means, "grad_norm": float(whole(norm))}
+            norm = float(
+                whole(accelerator.clip_grad_norm_(inner.parameters(), config.max_grad_norm))
+            )
             # In float16 a gradient that overflows is skipped, and the scale lowered.
             if accelerator.mixed_precision != "fp16":
-                check_figure("gradient", row["grad_norm"], step)
+                check_figure("gradient", norm, step)
+            row = {"step": step, **means, "grad_norm": norm}
             row["learning_rate"] = scheduler.get_last_lr()[0]
             optimizer.step()
             scheduler.step()
