@@ -14,7 +14,7 @@ from ..data.rig_reference import open_saved_rig, rig_hash
 from ..data.tokens.dataset import load_token_dataset, open_tokenizer, read_row
 from ..data.tokens.row_checks import check_data_set, check_row
 from ..data.tokens.rows import row_cameras, row_params
-from ..data.tokens.stored_pictures import StoredPictures, read_pictures
+from ..data.tokens.stored_pictures import StoredPictures, read_pictures, undecoded
 from ..geometry.structures import Cameras, RigParams
 from ..models.tokenization_points import (
     TOKENS_PER_POINT,
@@ -90,13 +90,27 @@ def load_people(
     rows = load_token_dataset(folder, split)
     tokenizer, rig = open_tokenizer(folder), open_saved_rig(Path(folder) / "rig")
     check_data_set(tokenizer, rig, folder)
-    known_hash, persons = rig_hash(rig), []
+    known_hash, pictures, persons = rig_hash(rig), undecoded(rows), []
     for number in tqdm(range(len(rows)), disable=not show_progress, desc=split):
         row = read_row(rows, number)
         check_row(row, tokenizer, rig, known_hash=known_hash)
-        persons.append(_read_person(row, read_pictures(rows, number), tokenizer))
+        persons.append(_read_person(row, read_pictures(pictures, number), tokenizer))
     people = People(persons=persons, tokenizer=tokenizer, rig=rig)
     return with_token_order(people, token_order or tokenizer.token_order)
+
+
+def check_views(people: People) -> None:
+    """Refuses people of whom there is nothing but a cloud and portraits.
+
+    Raises:
+        ValueError: Somebody has no view.
+    """
+    for person in people.persons:
+        if not len(person.views):
+            raise ValueError(
+                f"`data` must hold views for this stage, and {person.identity!r} has none; make a "
+                "data set with num_views of 1 or more. The generator alone learns without."
+            )
 
 
 def with_token_order(people: People, token_order: TokenOrder) -> People:

@@ -27,7 +27,7 @@ from ..models.modeling_point_generator import PointGeneratorForCausalLM
 from ..models.modeling_rig_regressor import RigRegressor
 from ..models.tokenization_points import PointTokenizer
 from ..portraits.image_processing_portrait import PortraitImageProcessor
-from .dataset import People, load_people, with_token_order
+from .dataset import People, check_views, load_people, with_token_order
 from .encoders import Encoders, build_conditioner, build_processor
 from .frozen_features import FrozenFeatures, FrozenNetworks
 from .generator_checks import generator_checks
@@ -110,6 +110,8 @@ def _run_stage(
     stage: str, data: str | Path, output: Path, size: str, loop: LoopConfig, encoders: Encoders
 ) -> None:
     people = _load_people(data, "train", size, loop)
+    if stage != "generator":
+        check_views(people)
     _check_tokenizer(people.tokenizer, output / "tokenizer")
     processor = _choose_processor(stage, output / "image_processor", size, encoders)
     set_seed(loop.seed)

@@ -17,7 +17,7 @@ from .identity import Identity, sample_identity
 from .subject import shape_basis
 
 CASTING_STREAM = 5
-LONG_STYLES, TIED_STYLES = ("long", "curly", "bob"), ("ponytail", "bun", "braids")
+LONG_STYLES, TIED_STYLES = ("long",), ("ponytail", "bun", "braids")
 
 RARITIES: dict[str, Callable[[Identity], bool]] = {
     "glasses": lambda identity: identity.glasses is not None,

@@ -13,6 +13,8 @@ from torch import Tensor
 
 from .rows import picture_tensor
 
+KINDS = ("portraits", "views")
+
 
 @dataclass(frozen=True, eq=False)
 class StoredPictures:
@@ -43,11 +45,18 @@ class StoredPictures:
             return (255 * picture_tensor(image)).round().to(torch.uint8)
 
 
-def read_pictures(rows: Dataset, number: int) -> dict[str, tuple[bytes, ...]]:
-    """The files of a row's `portraits` and `views`, as they are."""
-    # Arrow's own rows: a cast of the column would write a copy of the data set.
-    table = rows.select_columns(["portraits", "views"]).with_format("arrow")[number]
-    return {
-        name: tuple(file["bytes"] for file in table[name][0].as_py())
-        for name in ("portraits", "views")
-    }
+def undecoded(rows: Dataset) -> Dataset:
+    """The pictures of a data set for `read_pictures`."""
+    # Arrow's own rows: a cast of the columns would write a copy of the data set.
+    return rows.select_columns(list(KINDS)).with_format("arrow")
+
+
+def read_pictures(pictures: Dataset, number: int) -> dict[str, tuple[bytes, ...]]:
+    """The files of a row, as they are.
+
+    Args:
+        pictures: From `undecoded`.
+        number: Of the row.
+    """
+    table = pictures[number]
+    return {kind: tuple(file["bytes"] for file in table[kind][0].as_py()) for kind in KINDS}
