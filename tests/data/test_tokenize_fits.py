@@ -25,10 +25,10 @@ from pointillist_hf.data.fitting.fits import FIT_FILE, read_fit
 from pointillist_hf.data.fitting.runner import fit_capture, fit_captures
 from pointillist_hf.data.tokens.dataset import load_token_dataset
 from pointillist_hf.data.tokens.fit_row import TokenizeConfig
+from pointillist_hf.data.tokens.people_splits import choose_splits
 from pointillist_hf.data.tokens.publication import push_token_dataset
 from pointillist_hf.data.tokens.row_picture import draw_row
 from pointillist_hf.data.tokens.rows import FEATURES, row_cameras, row_params
-from pointillist_hf.data.tokens.people_splits import choose_splits
 from pointillist_hf.data.tokens.tokenize_fits import find_fits, tokenize_fits
 from pointillist_hf.exporters.ply import read_bound_ply, write_bound_ply
 from pointillist_hf.geometry.cameras import project_points

@@ -9,6 +9,7 @@ from ..geometry.structures import CanonicalPoints, Gaussians
 from ..models.modeling_gaussian_decoder import GaussianDecoder, PointSights
 from ..rigs.head_rig import HeadRig
 from .coloring import color_points, correct_colors
+from .coverage import correct_coverage
 from .face_kinds import find_face_kinds
 from .point_sights import see_points
 from .portrait_view import PortraitView
@@ -44,7 +45,8 @@ def dress_points(
         return cloud.to_gaussians(color_points(cloud, projected, view, rig)).to(device)
     sights = see_points(cloud, projected, view, rig)
     gaussians = decode_points(decoder, cloud.to(decoder.device), sights.to(decoder.device))
-    return correct_colors(gaussians.to("cpu"), cloud.bindings, projected, view, rig).to(device)
+    gaussians = correct_coverage(gaussians.to("cpu"), cloud.bindings, view, rig)
+    return correct_colors(gaussians, cloud.bindings, projected, view, rig).to(device)
 
 
 def project_cloud(cloud: SurfaceCloud, view: PortraitView, rig: HeadRig) -> ProjectedPoints:

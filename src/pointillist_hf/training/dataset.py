@@ -16,13 +16,7 @@ from ..data.tokens.row_checks import check_data_set, check_row
 from ..data.tokens.rows import row_cameras, row_params
 from ..data.tokens.stored_pictures import StoredPictures, read_pictures, undecoded
 from ..geometry.structures import Cameras, RigParams
-from ..models.tokenization_points import (
-    TOKENS_PER_POINT,
-    PointTokenizer,
-    TokenLayout,
-    TokenOrder,
-    point_order,
-)
+from ..models.tokenization_points import TOKENS_PER_POINT, PointTokenizer, TokenOrder
 from ..rigs.head_rig import HeadRig
 
 
@@ -114,11 +108,14 @@ def check_views(people: People) -> None:
 
 
 def with_token_order(people: People, token_order: TokenOrder) -> People:
-    """The same points, the tokens of each in another order, and they in that order's."""
+    """The same clouds as they read in another order of tokens.
+
+    They are decoded and encoded anew: a bin's centre falls into the same bin.
+    """
     old = people.tokenizer
     if token_order == old.token_order:
         return people
-    tokenizer = PointTokenizer(
+    new = PointTokenizer(
         num_bins=old.num_bins,
         num_faces=old.num_faces,
         token_order=token_order,
@@ -126,22 +123,13 @@ def with_token_order(people: People, token_order: TokenOrder) -> People:
         cube_half_extent=old.cube_half_extent,
         outside=old.outside,
     )
-    layout = tokenizer.layout
     persons = [
-        replace(person, stored_ids=_pack(_reorder(person.input_ids, old.layout, layout), tokenizer))
+        replace(
+            person, stored_ids=_pack(new.encode_points(old.decode_points(person.input_ids)), new)
+        )
         for person in people.persons
     ]
-    return replace(people, persons=persons, tokenizer=tokenizer)
-
-
-def _reorder(input_ids: Tensor, old: TokenLayout, new: TokenLayout) -> Tensor:
-    """A whole sequence in another layout of the same vocabulary. [L] -> [L]"""
-    blocks = input_ids.view(-1, TOKENS_PER_POINT)
-    columns = {axis: blocks[1:-1, old.slot_of(axis)] for axis in "xyzb"}
-    bins = torch.stack([columns[axis] for axis in "xyz"], dim=-1)
-    order = point_order(bins, columns["b"], new.sort_key)
-    points = torch.stack([columns[axis][order] for axis in new.token_order], dim=-1)
-    return torch.cat([blocks[:1], points, blocks[-1:]]).flatten()
+    return replace(people, persons=persons, tokenizer=new)
 
 
 def _pack(input_ids: Tensor, tokenizer: PointTokenizer) -> Tensor:

@@ -162,8 +162,7 @@ def _describe(
 def _load_people(data: str | Path, split: str, size: str, loop: LoopConfig) -> People:
     """A split, its tokens in the order that the size wants."""
     people = load_people(data, split, show_progress=loop.show_progress)
-    order = token_order_of(size, people.tokenizer)
-    return people if order == people.tokenizer.token_order else with_token_order(people, order)
+    return with_token_order(people, token_order_of(size, people.tokenizer))
 
 
 def _check_tokenizer(tokenizer: PointTokenizer, folder: Path) -> None:
