@@ -13,9 +13,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from made_up_flame import MadeUpFlame
+from PIL import Image
 
 from pointillist_hf.data.captures.writing import write_capture
-from pointillist_hf.data.population.photography import pose_subject, sample_motion
+from pointillist_hf.data.population.photography import pose_subject, sample_motion, take_portraits
 from pointillist_hf.data.population.scene import render_frame
 from pointillist_hf.data.population.subject import build_subject
 from pointillist_hf.geometry.cameras import orbit_cameras
@@ -50,6 +51,17 @@ def write_made_up_captures(folder: Path, flame: MadeUpFlame, *, size: int) -> li
             offset = OFFSET * torch.tensor(rng.normal(size=(NUM_VERTICES, 3))).float()
             write_capture(replace(capture, rig_params=tracked, static_offset=offset), path)
     return written
+
+
+def write_portraits(folder: Path, *, size: int) -> None:
+    """A photograph of each person, in a light that no capture has."""
+    rig = ProceduralHeadRig("full")
+    folder.mkdir(parents=True, exist_ok=True)
+    for person, seed in PEOPLE.items():
+        subject = build_subject(seed, resolution="full", density=HAIR_DENSITY)
+        pixels = take_portraits(subject, rig, 1, size=size, seed=1).images[0]
+        pixels = pixels[..., :3] * pixels[..., 3:] + 1 - pixels[..., 3:]
+        Image.fromarray(np.round(255 * pixels).astype(np.uint8)).save(folder / f"{person}.png")
 
 
 def _take(posed: list, name: str, size: int) -> Capture:

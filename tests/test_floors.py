@@ -25,7 +25,7 @@ FLOORS = (
     {"data"},
     {"training"},
     {"evaluation"},
-    {"cli.py", "cli_errors.py", "cli_evaluate.py", "cli_hub.py", "__init__.py"},
+    {"cli.py", "cli_convert.py", "cli_errors.py", "cli_evaluate.py", "cli_hub.py", "__init__.py"},
 )
 FILES_OF_ROOT = {name for names in FLOORS for name in names if name.endswith(".py")}
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
@@ -59,7 +59,7 @@ HOMES = {
     "pointillist_hf": {"evaluation/modules"},
     "accelerate": {"training"},
     "yaml": {"training"},
-    "typer": {"cli.py", "cli_evaluate.py", "cli_hub.py"},
+    "typer": {"cli.py", "cli_convert.py", "cli_evaluate.py", "cli_hub.py"},
 }
 # Who may import inside functions, and why.
 HIDDEN = {
@@ -67,6 +67,7 @@ HIDDEN = {
     "rendering/gsplat_backend.py": "gsplat is optional",
     "exporters/video.py": "imageio-ffmpeg is optional",
     "cli.py": "--help answers before torch is loaded",
+    "cli_convert.py": "likewise",
     "cli_evaluate.py": "likewise",
     "cli_hub.py": "likewise",
 }

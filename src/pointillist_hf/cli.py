@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 from typer.core import TyperGroup
 
+from .cli_convert import convert_flame_file, convert_michelangelo_file
 from .cli_errors import one_line_errors
 from .cli_evaluate import evaluate_systems
 from .cli_hub import push_folder, show_log, warm_up_kernels
@@ -122,6 +123,10 @@ def animate_avatar(
     frame_format: Annotated[
         str, typer.Option(help="Of the files in a folder: .png, .ply, .splat, .spz or .glb.")
     ] = ".png",
+    landmarks: Annotated[
+        Path | None,
+        typer.Option(help="FLAME's landmark_embedding_with_eyes.npy, for ARKit on FLAME."),
+    ] = None,
 ) -> None:
     """Move an avatar by a motion file: Live Link Face, MediaPipe, Audio2Expression, VHAP."""
     if output.suffix not in ("", ".gif", ".mp4"):
@@ -130,9 +135,12 @@ def animate_avatar(
     from .exporters.clips import check_clip
     from .geometry.cameras import orbit_cameras
     from .motion.motion_files import read_motion
+    from .rigs.flame_rig import take_landmarks
 
     check_clip(output, width=size, height=size, fps=fps, frame_format=frame_format)
     person = Avatar.from_pretrained(avatar)
+    if landmarks is not None:
+        take_landmarks(person.rig, landmarks)
     rig_params = read_motion(
         motion,
         person.rig,
@@ -234,21 +242,6 @@ def _describe_dataset(path: Path, split: str, row: int, picture: Path | None) ->
     if picture is not None:
         draw_row(person, path, picture)
         typer.echo(f"{typer.format_filename(picture)} written")
-
-
-@app.command("convert-flame")
-def convert_flame_file(
-    path: Annotated[Path, typer.Argument(help="FLAME's .pkl or .npz.")],
-    output: Annotated[Path, typer.Argument(help="The .safetensors file to write.")],
-    version: Annotated[
-        str | None, typer.Option(help="2020, 2023, 2023_no_jaw or 2023_open; default: by name.")
-    ] = None,
-) -> None:
-    """Convert a FLAME model, so that no pickle is read again. The licence stays FLAME's."""
-    from .rigs.flame.model_file import convert_flame
-
-    flame = convert_flame(path, output, version=version)
-    typer.echo(f"FLAME {flame.version} in {output}; SHA-256 of the original {flame.sha256}")
 
 
 @app.command("synthesize")
@@ -376,6 +369,8 @@ def _report_failures(failed: dict[str, str]) -> None:
         raise typer.Exit(1)
 
 
+app.command("convert-flame")(convert_flame_file)
+app.command("convert-michelangelo")(convert_michelangelo_file)
 app.command("evaluate")(evaluate_systems)
 app.command("push")(push_folder)
 app.command("warmup")(warm_up_kernels)

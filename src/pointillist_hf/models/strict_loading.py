@@ -84,13 +84,17 @@ def check_loading(model: nn.Module, info: Mapping[str, Collection]) -> None:
 
 
 def digest_weights(model: nn.Module) -> str:
-    """SHA-256 of the names and numbers of all weights, hexadecimal; of a type of float each."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
+    """SHA-256 of the numbers of all weights, whatever their names are. Hexadecimal.
+
+    Libraries rename the weights of a network from one version to the next.
+    """
+    digests = []
+    for tensor in model.state_dict().values():
         values = tensor.detach().cpu().contiguous()
-        digest.update(f"{name} {values.dtype} {tuple(values.shape)}".encode())
+        digest = hashlib.sha256(f"{values.dtype} {tuple(values.shape)}".encode())
         digest.update(values.flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()
+        digests.append(digest.hexdigest())
+    return hashlib.sha256("".join(sorted(digests)).encode()).hexdigest()
 
 
 def check_sizes(config: Mapping[str, object]) -> None:
