@@ -119,6 +119,17 @@ def test_another_encoder_in_its_place_is_refused(dinov2, tmp_path):
         AvatarConditioner.from_pretrained(tmp_path / "conditioner")
 
 
+def test_a_relative_folder_is_found_from_elsewhere(dinov2, tmp_path, monkeypatch):
+    monkeypatch.chdir(dinov2.parent)
+    conditioner = build_conditioner(dinov2.name, "dinov2")
+    assert conditioner.config.image_encoder_source == str(dinov2)
+    conditioner.save_pretrained(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert torch.equal(look(AvatarConditioner.from_pretrained(tmp_path)), look(conditioner))
+    with pytest.raises(FileNotFoundError, match="`image_encoder` was not found at me/dinov2"):
+        conditioner.attach_encoder("image_encoder", "me/dinov2")
+
+
 def test_a_damaged_encoder_is_refused(dinov2, tmp_path):
     broken = shutil.copytree(dinov2, tmp_path / "broken")
     weights = load_file(broken / "model.safetensors")

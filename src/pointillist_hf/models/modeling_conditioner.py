@@ -162,7 +162,9 @@ class AvatarConditioner(StrictLoading, PreTrainedModel):
                 f"have SHA-256 {wanted}; those of {source} have {digest}."
             )
         if getattr(self.config, f"{name}_source") is not None:
-            setattr(self.config, f"{name}_source", str(source))
+            # Folders are found again from wherever the next process starts.
+            place = Path(source).absolute() if Path(source).is_dir() else source
+            setattr(self.config, f"{name}_source", str(place))
             setattr(self.config, f"{name}_sha256", digest)
         setattr(self, name, encoder.to(self.embed_kinds.weight))
 
@@ -276,6 +278,10 @@ def read_encoder(
         encoder, info = kind.from_pretrained(
             source, dtype="auto", output_loading_info=True, **options
         )
+    except OSError as error:
+        raise FileNotFoundError(
+            f"`{name}` was not found at {source}: {' '.join(str(error).split())}"
+        ) from error
     except (ValueError, KeyError) as error:
         raise ValueError(
             f"`{name}` must be a whole model, and {source} is none: {error}"
