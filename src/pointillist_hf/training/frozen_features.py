@@ -135,7 +135,7 @@ class FrozenFeatures:
     ) -> None:
         self.folder, self.people = Path(folder), people
         self.portraits_per_person = portraits_per_person
-        self.lengths = [person.num_points for person in people.persons]
+        self.lengths = people.point_counts
         self.rows_per_shard = 1
 
     def portrait_of(self, index: int, number: int) -> int:

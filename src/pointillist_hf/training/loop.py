@@ -135,13 +135,9 @@ def train(
     average = WeightAverage(inner, config.ema_decay) if config.ema_decay else None
     first = begin_run(accelerator, config, average)
     log = StepLog(output_dir / "log.jsonl", first, accelerator)
-    bar = tqdm(
-        total=config.max_steps,
-        initial=first,
-        disable=not (config.show_progress and accelerator.is_main_process),
-    )
+    is_shown = config.show_progress and accelerator.is_main_process
     model.train()
-    with bar:
+    with tqdm(total=config.max_steps, initial=first, disable=not is_shown) as bar:
         for step, parts in enumerate(load_batches(batches, collate, config, first), start=first):
             means = compute_gradients(accelerator, model, parts)
             check_figure("loss", means["loss"], step)

@@ -81,9 +81,9 @@ def parse_run(words: Sequence[str]) -> tuple[StageArguments, LoopConfig]:
         words: Of the command, without the program.
 
     Raises:
-        SystemExit: The words are none that can be understood, or help was asked for.
+        SystemExit: A value is of another kind, or help was asked for.
         FileNotFoundError: There is no such file.
-        ValueError: The file or a value is wrong.
+        ValueError: The file or a value is wrong, or an option unknown.
     """
     finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     finder.add_argument("--config")

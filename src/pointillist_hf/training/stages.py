@@ -17,6 +17,8 @@ from accelerate import PartialState
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, set_seed
 
+from ..data.tokens.dataset import find_token_dataset, load_identities
+from ..data.tokens.people_splits import check_leakage, find_person
 from ..exporters.folder_owner import own_folder
 from ..exporters.json_file import write_json_object
 from ..exporters.path_names import check_path_name
@@ -75,7 +77,7 @@ def run_stage(
 
     Args:
         stage: One of `STAGES`.
-        data: Folder of a tokenised data set.
+        data: Folder of a tokenised data set, or its id on the Hub.
         output: Folder of components, read and written.
         size: One of `recipes.SIZES`; the sizes of one run share all but the generator.
         loop: How long, how fast.
@@ -85,7 +87,8 @@ def run_stage(
     Raises:
         FileNotFoundError: A component of an earlier stage is missing.
         BlockingIOError: Another process runs the stage there.
-        ValueError: There is no such stage or size, or `output` belongs to another data set or size.
+        ValueError: There is no such stage or size, `output` belongs to another data set or size,
+            or the data set's splits share people.
     """
     if stage not in STAGES:
         raise ValueError(f"`stage` must be one of {', '.join(STAGES)}, got {stage!r}.")
@@ -109,6 +112,7 @@ def run_stage(
 def _run_stage(
     stage: str, data: str | Path, output: Path, size: str, loop: LoopConfig, encoders: Encoders
 ) -> None:
+    _check_leakage(data)
     people = _load_people(data, "train", size, loop)
     if stage != "generator":
         check_views(people)
@@ -148,7 +152,7 @@ def _describe(
     facts = {
         "data": str(data),
         "people": len(people),
-        "points": sum(person.num_points for person in people.persons),
+        "points": sum(people.point_counts),
         "tokenizer": {
             name: getattr(tokenizer, name)
             for name in ("num_bins", "num_faces", "token_order", "cube_center", "cube_half_extent")
@@ -163,6 +167,13 @@ def _load_people(data: str | Path, split: str, size: str, loop: LoopConfig) -> P
     """A split, its tokens in the order that the size wants."""
     people = load_people(data, split, show_progress=loop.show_progress)
     return with_token_order(people, token_order_of(size, people.tokenizer))
+
+
+def _check_leakage(data: str | Path) -> None:
+    """Refuses a data set whose test split shows people that are trained on, by whatever name."""
+    folder = find_token_dataset(data)
+    trained, tested = (load_identities(folder, split) for split in ("train", "test"))
+    check_leakage(*([find_person(name) for name in names] for names in (trained, tested)))
 
 
 def _check_tokenizer(tokenizer: PointTokenizer, folder: Path) -> None:

@@ -84,13 +84,7 @@ def tokenize_fits(
     folders = find_fits(fits)
     check_path_name("output_dir", output_dir)
     digests = {name: _digest(folder) for name, folder in folders}
-    splits = choose_splits(
-        [name for name, _ in folders],
-        config.num_test,
-        test_people=config.test_people,
-        seed=config.test_seed,
-        pattern=config.person_pattern,
-    )
+    splits = _choose_splits([name for name, _ in folders], config)
     flame = {"flame_path": flame_path, "flame_version": flame_version}
     rig = _common_rig([folder for _, folder in folders], flame)
     card = _card(config, digests, rig)
@@ -130,6 +124,16 @@ def tokenize_fits(
         if not failed:
             shutil.rmtree(rows_dir)
         return failed
+
+
+def _choose_splits(names: Sequence[str], config: TokenizeConfig) -> dict[str, str]:
+    return choose_splits(
+        names,
+        config.num_test,
+        test_people=config.test_people,
+        seed=config.test_seed,
+        pattern=config.person_pattern,
+    )
 
 
 def _write_test_people(output_dir: Path, splits: dict[str, str], config: TokenizeConfig) -> None:
@@ -201,9 +205,19 @@ def _card(config: TokenizeConfig, digests: dict[str, str], rig: HeadRig) -> Data
         f"{type(rig).__name__}.",
         licence=config.licence,
         splits=("train", "test") if config.num_test or config.test_people else ("train",),
-        settings=asdict(config) | {"rig_hash": rig_hash(rig)},
+        settings=_settings(config) | {"rig_hash": rig_hash(rig)},
         content=hashlib.sha256(people.encode()).hexdigest()[:12],
     )
+
+
+def _settings(config: TokenizeConfig) -> dict[str, object]:
+    """All settings but those of the split that say nothing: cards stay as they were before them."""
+    unsaid = {"test_people": (), "test_seed": 0, "person_pattern": None}
+    return {
+        name: value
+        for name, value in asdict(config).items()
+        if name not in unsaid or value != unsaid[name]
+    }
 
 
 def _digest(folder: Path) -> str:
