@@ -32,9 +32,10 @@ step "making up FLAME, captures of four people, and weights"
 step "fitting Gaussians to the captures"
 hf fit "$DIR/inputs/captures" -o "$DIR/fits" --preset fast --num-steps 200 --num-proc "$PROCESSES"
 
-step "making tokens of the fits"
+step "making tokens of the fits, one of the people held out"
+echo 253 >"$DIR/held_out.txt"
 hf tokenize "$DIR/fits" -o "$DIR/data" --num-bins 256 --image-size 112 --min-opacity 0.3 \
-	--num-test 2 --num-proc "$PROCESSES"
+	--test-people "$DIR/held_out.txt" --num-proc "$PROCESSES"
 
 step "converting Michelangelo's encoder"
 [ -d "$DIR/michelangelo" ] ||

@@ -38,7 +38,6 @@ INDEXING = {Tensor.__getitem__, Tensor.__setitem__}
 STRICT = {torch.cat, torch.stack, torch.concatenate}
 # What only memory of the CPU can give.
 ARRAYS = {Tensor.numpy, Tensor.__array__, torch.Tensor.data_ptr}
-GENERATORS = {torch.rand, torch.randn, torch.randint, torch.randperm, torch.multinomial}
 
 
 def is_on_cuda(tensor):
@@ -57,36 +56,60 @@ def tensors_in(value):
     return [tensor for item in value for tensor in tensors_in(item)]
 
 
+class PretendGenerator(torch.Generator):
+    """A random stream that says on which device it draws."""
+
+    def __new__(cls, device="cpu"):
+        stream = super().__new__(cls)
+        stream.place = CUDA if torch.device(device).type == "cuda" else CPU
+        return stream
+
+    def __init__(self, device="cpu"):
+        pass
+
+    @property
+    def device(self):
+        return self.place
+
+
 class PretendCuda(TorchFunctionMode):
     """Inside, the device is there."""
+
+    def __enter__(self):
+        self.kept, torch.Generator = torch.Generator, PretendGenerator
+        return super().__enter__()
+
+    def __exit__(self, *error):
+        torch.Generator = self.kept
+        return super().__exit__(*error)
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = dict(kwargs or {})
         if func == Tensor.device.__get__:
-            return CUDA if is_on_cuda(args[0]) else CPU
+            return CUDA if is_on_cuda(args[0]) else func(*args)
         if func == Tensor.is_cuda.__get__:
             return is_on_cuda(args[0])
         if func == Tensor.is_cpu.__get__:
-            return not is_on_cuda(args[0])
+            return func(*args) and not is_on_cuda(args[0])
         if func is torch._C._nn._parse_to:
             return func(*args, **kwargs)
         given = tensors_in([args, kwargs])
         there = [tensor for tensor in given if is_on_cuda(tensor)]
-        if func in ARRAYS and there:
+        if func in ARRAYS and there and not kwargs.get("force"):
             raise TypeError("can't convert cuda:0 device type tensor to numpy. Use Tensor.cpu()")
         self.check(func, args, given, there)
         args, kwargs, device = self.take_device(func, args, kwargs)
         if device is None:
             device = self.device_of(func, args, there)
-        if func in GENERATORS and device == CUDA and kwargs.get("generator") is not None:
-            raise RuntimeError("Expected a 'cuda' device type for generator but found 'cpu'")
+        stream = kwargs.get("generator")
+        if stream is not None and stream.device.type != device.type:
+            raise RuntimeError(
+                f"Expected a '{device}' device type for generator but found '{stream.device}'"
+            )
         out = func(*args, **kwargs)
         known = {id(tensor) for tensor in given}
-        if (
-            func in MOVES
-            and tensors_in(out)[0] is args[0]
-            and is_on_cuda(args[0]) != (device == CUDA)
-        ):
+        has_moved = func in MOVES and is_on_cuda(args[0]) != (device.type == "cuda")
+        if has_moved and out is args[0]:
             out = args[0].clone()  # of another device is another tensor
             known = set()
         if func == Tensor.data.__set__:
@@ -99,7 +122,7 @@ class PretendCuda(TorchFunctionMode):
     @staticmethod
     def mark(tensor, device):
         tensor.__dict__.pop(MARK, None)
-        if device == CUDA:
+        if device.type == "cuda":
             tensor.__dict__[MARK] = True
 
     @staticmethod
@@ -125,27 +148,26 @@ class PretendCuda(TorchFunctionMode):
 
     @staticmethod
     def take_device(func, args, kwargs):
-        """The arguments without the device that they name, and that device."""
+        """The arguments with the CPU in the place of the device, and which one they name."""
         if func == Tensor.cpu:
             return args, kwargs, CPU
         if func == Tensor.cuda:
             return args[:1], {}, CUDA
-        device = kwargs.pop("device", None)
+        named = kwargs.get("device")
+        if named is not None:
+            kwargs["device"] = stand_in(named)
         if func == Tensor.to:
-            named = [a for a in args[1:] if isinstance(a, (str, torch.device))]
-            others = [a for a in args[1:] if isinstance(a, Tensor)]
-            if others:
-                device = CUDA if is_on_cuda(others[0]) else CPU
-            device = named[0] if named else device
-            kept = [CPU if isinstance(a, (str, torch.device)) else a for a in args[1:]]
-            args = (args[0], *kept)
-            if len(args) == 1 and not kwargs:
-                kwargs = {"device": CPU}
-            if device is None:
-                device = CUDA if is_on_cuda(args[0]) else CPU
-        if device is None:
-            return args, kwargs, None
-        return args, kwargs, CUDA if torch.device(device).type == "cuda" else CPU
+            like = [CUDA if is_on_cuda(a) else a.device for a in args[1:] if isinstance(a, Tensor)]
+            places = [a for a in args[1:] if isinstance(a, (str, torch.device))]
+            named = next(iter([*like, *places]), named)
+            named = named or (CUDA if is_on_cuda(args[0]) else CPU)
+            args = tuple(stand_in(a) if isinstance(a, (str, torch.device)) else a for a in args)
+        return args, kwargs, None if named is None else torch.device(named)
+
+
+def stand_in(device):
+    """The CPU for the device that is not there."""
+    return CPU if torch.device(device).type == "cuda" else device
 
 
 def install_gsplat(monkeypatch):

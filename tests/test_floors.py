@@ -58,6 +58,7 @@ HOMES = {
     # Scripts that evaluate copies elsewhere before it runs them.
     "pointillist_hf": {"evaluation/modules"},
     "accelerate": {"training"},
+    "yaml": {"training"},
     "typer": {"cli.py", "cli_convert.py", "cli_evaluate.py", "cli_hub.py"},
 }
 # Who may import inside functions, and why.

@@ -306,8 +306,15 @@ def tokenize_people(
     fits: Annotated[list[Path], typer.Argument(help="Fits, or folders of fits.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the data set.")],
     num_bins: Annotated[int, typer.Option(help="Bins per axis.")] = 1024,
-    token_order: Annotated[str, typer.Option(help="xyzb or yzxb.")] = "xyzb",
-    num_test: Annotated[int, typer.Option(help="People in the test split.")] = 0,
+    token_order: Annotated[str, typer.Option(help="xyzb, yzxb or byzx.")] = "xyzb",
+    num_test: Annotated[int, typer.Option(help="People to hold out for tests.")] = 0,
+    test_people: Annotated[
+        Path | None, typer.Option(help="File of their names instead, one a line.")
+    ] = None,
+    test_seed: Annotated[int, typer.Option(help="Of the draw of --num-test.")] = 0,
+    person_pattern: Annotated[
+        str | None, typer.Option(help="Of a fit's name; its group person is who it shows.")
+    ] = None,
     image_size: Annotated[int, typer.Option(help="Side of the pictures, pixels.")] = 256,
     min_opacity: Annotated[float, typer.Option(help="Of splats that become points.")] = 0.0,
     cube_half_extent: Annotated[
@@ -326,12 +333,16 @@ def tokenize_people(
 ) -> None:
     """Make a tokenised data set of fits; an interrupted run goes on."""
     from .data.tokens.fit_row import TokenizeConfig
+    from .data.tokens.people_splits import read_names
     from .data.tokens.tokenize_fits import tokenize_fits
 
     config = TokenizeConfig(
         num_bins=num_bins,
         token_order=token_order,
         num_test=num_test,
+        test_people=() if test_people is None else read_names(test_people),
+        test_seed=test_seed,
+        person_pattern=person_pattern,
         image_size=image_size,
         min_opacity=min_opacity,
         cube_half_extent=cube_half_extent,

@@ -69,6 +69,8 @@ class PipelineSteps:
     ) -> list[TrackedPortrait] | None:
         """The faces in the photographs, and the rig that lies on them; None without a tracker.
 
+        All of it on the CPU, where photographs are read, and where small solvers are quickest.
+
         Args:
             images: B photographs.
             rig_params: B frames, if somebody knows them; then only cameras are looked for.
@@ -77,13 +79,13 @@ class PipelineSteps:
         """
         if self.portrait_tracker is None:
             return None
-        portraits = self.portrait_tracker(images, face=face)
+        portraits, rig = self.portrait_tracker(images, face=face), self.rig.on_cpu()
         return [
             fit_portrait(
                 portrait,
-                self.rig,
-                None if rig_params is None else rig_params[i : i + 1],
-                None if cameras is None else cameras[i : i + 1],
+                rig,
+                None if rig_params is None else rig_params[i : i + 1].to("cpu"),
+                None if cameras is None else cameras[i : i + 1].to("cpu"),
             )
             for i, portrait in enumerate(portraits)
         ]
@@ -116,7 +118,7 @@ class PipelineSteps:
             )["pixel_values"]
         else:
             rig_params = join_params([one.rig_params for one in tracked])
-            roots = self.rig.joint_motion(rig_params).transforms[:, 0]
+            roots = self.rig.on_cpu().joint_motion(rig_params).transforms[:, 0]
             framed = [
                 self.image_processor.frame_head(one.portrait, root, one.cameras)
                 for one, root in zip(tracked, roots, strict=True)
@@ -140,18 +142,32 @@ class PipelineSteps:
         return [framed[i] for i in copies.tolist()]
 
     def generate_tokens(
-        self, context: Tensor, *, seeds: Sequence[int], **sampling: object
+        self,
+        context: Tensor,
+        rig_params: RigParams | None = None,
+        *,
+        seeds: Sequence[int],
+        **sampling: object,
     ) -> PointGenerationOutput:
         """One token sequence per row of the context, with the hidden states of its tokens.
 
         Args:
             context: [B, M, D]
+            rig_params: B frames, whose heads a generator with anchored bindings looks at.
             seeds: One per row.
             **sampling: Of `generate_points`; what is None or missing is the pipeline's.
         """
         for name in ("grammar", "temperature", "min_p", "max_points"):
             if sampling.get(name) is None:
                 sampling[name] = self.config[name]
+        if self.point_generator.config.binding_head == "anchored":
+            if rig_params is None:
+                raise ValueError(
+                    "`rig_params` must be given: the bindings of this generator are anchored on "
+                    "the tracked head. Take those of `encode_image`."
+                )
+            anchors = self.rig.face_anchors(rig_params.betas)
+            sampling["face_anchors"] = anchors.to(context.device)
         most = check_integer("max_points", sampling["max_points"], 1, MAX_POINTS)
         with self.progress_bar(total=len(context) * most) as bar:
             bar.unit = " points"

@@ -84,6 +84,9 @@ def test_nobody_is_ever_at_rest(road):
 def test_the_people_are_tokens_on_flame_with_teeth(road):
     people, others = (load_people(road / "data", split) for split in ("train", "test"))
     assert len(people) + len(others) == 2 * len(PEOPLE)
+    # Both sequences of a person are on one side.
+    assert {person.identity for person in others.persons} == {"253"}
+    assert {person.identity for person in people.persons} == {*PEOPLE} - {"253"}
     assert people.rig.num_faces == people.tokenizer.num_faces == 10_144
     assert all(person.num_points > 500 for person in people.persons)
 

@@ -4,12 +4,12 @@ import torch
 from transformers import Dinov2Config, Dinov2Model
 
 from pointillist_hf.training.losses import (
-    FeatureDistance,
     LossWeights,
     image_losses,
     offset_penalty,
     structural_similarity,
 )
+from pointillist_hf.training.perceptual import FeatureDistance
 
 
 def test_ssim_of_equal_images_is_one():

@@ -14,13 +14,13 @@ import torch
 from ..exporters.atomic_file import write_atomically
 from ..exporters.json_file import write_json_object
 from ..exporters.write_targets import resolve_folder
+from ..pretrained.weights_files import file_sha256
 from .benchmark_choice import BenchmarkConfig
 from .benchmark_making import make_benchmark
 from .face_reading import read_landmark_file
 from .instruments import InstrumentPaths, open_instruments
 from .manifest import MANIFEST_FILE, TASKS, Manifest, read_manifest
 from .metric_catalogue import CATALOGUE, of_kinds
-from .metric_weights import file_sha256
 from .own_renders import PipelineRun, render_pipeline
 from .renders import FAULTS, RenderSet, find_renders
 from .report_page import Section, write_report

@@ -9,6 +9,7 @@ from ..geometry.structures import CanonicalPoints, Gaussians
 from ..models.modeling_gaussian_decoder import GaussianDecoder, PointSights
 from ..rigs.head_rig import HeadRig
 from .coloring import color_points, correct_colors
+from .coverage import correct_coverage
 from .face_kinds import find_face_kinds
 from .point_sights import see_points
 from .portrait_view import PortraitView
@@ -24,7 +25,9 @@ def dress_points(
     rig: HeadRig,
     decoder: GaussianDecoder | None = None,
 ) -> Gaussians:
-    """The splats of a cloud that a photograph shows.
+    """The splats of a cloud that a photograph shows, on the device of the rig.
+
+    The decoder computes where it is, all else on the CPU, as in `complete_points`.
 
     Args:
         points: N canonical points; a `SurfaceCloud` has been completed.
@@ -32,15 +35,18 @@ def dress_points(
         rig: Of the bindings.
         decoder: With `image_inputs="projected"`; None takes discs in the photograph's colours.
     """
-    cloud = points
+    device, rig, view = rig.v_template.device, rig.on_cpu(), view.to("cpu")
+    cloud = points.to("cpu")
     if not isinstance(points, SurfaceCloud):
         rest = rig.canonical_vertices(view.rig_params.betas)[0]
         cloud = adopt_points(points, rig, rest, find_face_kinds(rig), density=1.0)
     projected = project_cloud(cloud, view, rig)
     if decoder is None:
-        return cloud.to_gaussians(color_points(cloud, projected, view, rig))
-    gaussians = decode_points(decoder, cloud, see_points(cloud, projected, view, rig))
-    return correct_colors(gaussians, cloud.bindings, projected, view, rig)
+        return cloud.to_gaussians(color_points(cloud, projected, view, rig)).to(device)
+    sights = see_points(cloud, projected, view, rig)
+    gaussians = decode_points(decoder, cloud.to(decoder.device), sights.to(decoder.device))
+    gaussians = correct_coverage(gaussians.to("cpu"), cloud.bindings, view, rig)
+    return correct_colors(gaussians, cloud.bindings, projected, view, rig).to(device)
 
 
 def project_cloud(cloud: SurfaceCloud, view: PortraitView, rig: HeadRig) -> ProjectedPoints:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 
 import torch
@@ -50,6 +51,10 @@ class HeadRig(ModelMixin, ConfigMixin):
         kwargs.pop("dtype", None)
         places = [arg for arg in args if not isinstance(arg, torch.dtype)]
         return super().to(*places, **kwargs) if places or kwargs else self
+
+    def on_cpu(self) -> HeadRig:
+        """The rig on the CPU: itself, or a copy."""
+        return self if self.v_template.device.type == "cpu" else copy.deepcopy(self).to("cpu")
 
     @property
     def num_faces(self) -> int:
@@ -130,6 +135,23 @@ class HeadRig(ModelMixin, ConfigMixin):
         a, b, c = corners.unbind(2)
         normals = normalize(torch.linalg.cross(b - a, c - a), dim=-1)
         return torch.cat([torch.einsum("pk,tpkc->tpc", barycentric, corners), normals], dim=-1)
+
+    @torch.no_grad()
+    def face_anchors(self, betas: Tensor) -> Tensor:
+        """Where the faces of the canonical heads lie: what anchored bindings are known by.
+
+        Args:
+            betas: [T, S]
+
+        Returns:
+            Centre in metres, then unit normal. [T, F, 6]
+        """
+        # Mixed precision would move centres by more than a bin.
+        with torch.autocast(self.v_template.device.type, enabled=False):
+            corners = self.canonical_vertices(betas.to(self.v_template))[:, self.faces]
+        a, b, c = corners.unbind(2)
+        normals = normalize(torch.linalg.cross(b - a, c - a), dim=-1)
+        return torch.cat([corners.mean(2), normals], dim=-1)
 
     def joint_motion(
         self, rig_params: RigParams, static_offset: Tensor | None = None

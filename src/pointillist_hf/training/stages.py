@@ -9,14 +9,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
 from accelerate import PartialState
+from tqdm.auto import tqdm
 from transformers import PreTrainedModel, set_seed
 
+from ..data.tokens.dataset import find_token_dataset, load_identities
+from ..data.tokens.people_splits import check_leakage, find_person
 from ..exporters.folder_owner import own_folder
+from ..exporters.json_file import write_json_object
 from ..exporters.path_names import check_path_name
 from ..exporters.tensor_file import file_errors
 from ..models.modeling_conditioner import AvatarConditioner
@@ -25,18 +29,22 @@ from ..models.modeling_point_generator import PointGeneratorForCausalLM
 from ..models.modeling_rig_regressor import RigRegressor
 from ..models.tokenization_points import PointTokenizer
 from ..portraits.image_processing_portrait import PortraitImageProcessor
-from .dataset import People, load_people
+from .dataset import People, check_views, load_people, with_token_order
 from .encoders import Encoders, build_conditioner, build_processor
+from .frozen_features import FrozenFeatures, FrozenNetworks
 from .generator_checks import generator_checks
-from .loop import LoopConfig
+from .loop_config import LoopConfig
+from .perceptual import open_perceptual
 from .recipes import (
     SIZES,
     build_decoder_config,
     build_generator_config,
     build_projected_decoder_config,
     build_regressor_config,
+    token_order_of,
 )
-from .train_decoder import FrozenFeatures, train_decoder
+from .stage_settings import describe_run, format_run
+from .train_decoder import train_decoder
 from .train_generator import embed_geometry, train_generator
 from .train_projected_decoder import train_projected_decoder
 from .train_regressor import train_regressor
@@ -54,12 +62,7 @@ class Splits:
     test: People | None = None
 
 
-@dataclass(frozen=True)
-class Stage:
-    """How a stage runs, and the loop settings it runs with unless told otherwise."""
-
-    run: Callable[[Splits, PortraitImageProcessor, Path, str, LoopConfig], Components]
-    settings: dict[str, float | int] = field(default_factory=dict)
+RunStage = Callable[[Splits, PortraitImageProcessor, Path, str, LoopConfig], Components]
 
 
 def run_stage(
@@ -74,7 +77,7 @@ def run_stage(
 
     Args:
         stage: One of `STAGES`.
-        data: Folder of a tokenised data set.
+        data: Folder of a tokenised data set, or its id on the Hub.
         output: Folder of components, read and written.
         size: One of `recipes.SIZES`; the sizes of one run share all but the generator.
         loop: How long, how fast.
@@ -84,7 +87,8 @@ def run_stage(
     Raises:
         FileNotFoundError: A component of an earlier stage is missing.
         BlockingIOError: Another process runs the stage there.
-        ValueError: There is no such stage or size, or `output` belongs to another data set or size.
+        ValueError: There is no such stage or size, `output` belongs to another data set or size,
+            or the data set's splits share people.
     """
     if stage not in STAGES:
         raise ValueError(f"`stage` must be one of {', '.join(STAGES)}, got {stage!r}.")
@@ -108,15 +112,21 @@ def run_stage(
 def _run_stage(
     stage: str, data: str | Path, output: Path, size: str, loop: LoopConfig, encoders: Encoders
 ) -> None:
-    people = load_people(data, "train", show_progress=loop.show_progress)
+    _check_leakage(data)
+    people = _load_people(data, "train", size, loop)
+    if stage != "generator":
+        check_views(people)
     _check_tokenizer(people.tokenizer, output / "tokenizer")
     processor = _choose_processor(stage, output / "image_processor", size, encoders)
     set_seed(loop.seed)
     is_checked = stage == "generator" and (loop.eval_steps or loop.sample_steps)
-    test = load_people(data, "test", show_progress=loop.show_progress) if is_checked else None
-    run = STAGES[stage].run
+    test = _load_people(data, "test", size, loop) if is_checked else None
+    run = STAGES[stage]
     if encoders != Encoders():
         run = partial(run, encoders=encoders)
+    description = _describe(stage, data, people, size, loop, encoders)
+    if os.environ.get("RANK", "0") == "0" and loop.show_progress:
+        tqdm.write(format_run(description))
     components = run(Splits(people, test), processor, output, size, loop)
     if not PartialState().is_main_process:
         return
@@ -126,6 +136,44 @@ def _run_stage(
         processor.save_pretrained(output / "image_processor")
         for name, model in components.items():
             model.save_pretrained(output / name)
+    write_json_object(description, output / f"recipe-{stage}.json")
+
+
+def _describe(
+    stage: str,
+    data: str | Path,
+    people: People,
+    size: str,
+    loop: LoopConfig,
+    encoders: Encoders,
+) -> dict[str, object]:
+    """The run as it is printed before it starts, and written beside its result."""
+    tokenizer = people.tokenizer
+    facts = {
+        "data": str(data),
+        "people": len(people),
+        "points": sum(people.point_counts),
+        "tokenizer": {
+            name: getattr(tokenizer, name)
+            for name in ("num_bins", "num_faces", "token_order", "cube_center", "cube_half_extent")
+        },
+        "rig": type(people.rig).__name__,
+        "encoders": asdict(encoders) if stage == "generator" else None,
+    }
+    return describe_run(stage, size, loop, **facts)
+
+
+def _load_people(data: str | Path, split: str, size: str, loop: LoopConfig) -> People:
+    """A split, its tokens in the order that the size wants."""
+    people = load_people(data, split, show_progress=loop.show_progress)
+    return with_token_order(people, token_order_of(size, people.tokenizer))
+
+
+def _check_leakage(data: str | Path) -> None:
+    """Refuses a data set whose test split shows people that are trained on, by whatever name."""
+    folder = find_token_dataset(data)
+    trained, tested = (load_identities(folder, split) for split in ("train", "test"))
+    check_leakage(*([find_person(name) for name in names] for names in (trained, tested)))
 
 
 def _check_tokenizer(tokenizer: PointTokenizer, folder: Path) -> None:
@@ -197,15 +245,24 @@ def _run_decoder(
 ) -> Components:
     people = splits.train
     conditioner = _load(AvatarConditioner, output / "conditioner", needed_stage="generator")
+    perceptual = open_perceptual(loop, conditioner.image_encoder)
     generator = _load(
         PointGeneratorForCausalLM, output / "point_generator", needed_stage="generator"
     )
-    features = FrozenFeatures(
-        conditioner, generator, people, processor, use_bfloat16=loop.mixed_precision == "bf16"
-    )
     config = build_decoder_config(size, people.tokenizer, generator.config)
+    features = FrozenFeatures(Path(loop.output_dir) / "features", people)
+    networks = FrozenNetworks(
+        conditioner,
+        generator,
+        processor,
+        use_bfloat16=loop.precision == "bf16",
+        keep_context=config.cross_attention_size is not None,
+    )
+    features.prepare(networks, show_progress=loop.show_progress)
+    del networks, generator  # the device has better use for its memory
     decoder = GaussianDecoder(config)
-    return {"gaussian_decoder": train_decoder(decoder, features, people, loop)}
+    trained = train_decoder(decoder, features, people, loop, perceptual=perceptual)
+    return {"gaussian_decoder": trained}
 
 
 def _run_projected_decoder(
@@ -213,7 +270,8 @@ def _run_projected_decoder(
 ) -> Components:
     people = splits.train
     decoder = GaussianDecoder(build_projected_decoder_config(people.tokenizer))
-    return {"gaussian_decoder": train_projected_decoder(decoder, people, loop)}
+    trained = train_projected_decoder(decoder, people, loop, perceptual=open_perceptual(loop))
+    return {"gaussian_decoder": trained}
 
 
 def _load(model: type[PreTrainedModel], folder: Path, *, needed_stage: str) -> PreTrainedModel:
@@ -225,18 +283,10 @@ def _load(model: type[PreTrainedModel], folder: Path, *, needed_stage: str) -> P
     return model.from_pretrained(folder).requires_grad_(False)
 
 
-# The embedded checkpoint's; its card says what came of them.
-STAGES = {
-    "regressor": Stage(
-        _run_regressor, {"max_steps": 2400, "batch_size": 32, "learning_rate": 6e-4}
-    ),
-    "generator": Stage(
-        _run_generator, {"max_steps": 3000, "batch_size": 16, "learning_rate": 1e-3}
-    ),
-    "decoder": Stage(_run_decoder, {"max_steps": 1450, "batch_size": 8, "learning_rate": 1e-3}),
+STAGES: dict[str, RunStage] = {
+    "regressor": _run_regressor,
+    "generator": _run_generator,
+    "decoder": _run_decoder,
     # In place of the decoder above, and without the other stages.
-    "projected-decoder": Stage(
-        _run_projected_decoder,
-        {"max_steps": 4000, "batch_size": 1, "learning_rate": 1.5e-3},
-    ),
+    "projected-decoder": _run_projected_decoder,
 }

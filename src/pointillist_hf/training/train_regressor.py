@@ -14,7 +14,8 @@ from ..models.modeling_rig_regressor import RigRegressor
 from ..portraits.image_processing_portrait import PortraitImageProcessor
 from ..rigs.head_rig import HeadRig
 from .dataset import People
-from .loop import Batch, LoopConfig, train
+from .loop import Batch, train
+from .loop_config import LoopConfig
 from .portraits import portrait_pixels
 from .view_synthesis import MILLIMETRES, RestViews, ViewSynthesis
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.functional import max_pool2d, normalize, relu
 
 from ...pretrained.torch_checkpoint import read_checkpoint
-from ..metric_weights import WeightsFile
+from ...pretrained.weights_files import WeightsFile
 
 POSE_FILE = WeightsFile(
     "apd",

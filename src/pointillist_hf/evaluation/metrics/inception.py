@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, max_pool2d, relu
 
 from ...pretrained.torch_checkpoint import read_checkpoint
-from ..metric_weights import WeightsFile
+from ...pretrained.weights_files import WeightsFile
 
 INCEPTION_FILE = WeightsFile(
     "fid", "pt_inception-2015-12-05-6726825d.pth", "the releases of pytorch-fid", "6726825d"
