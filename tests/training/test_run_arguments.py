@@ -134,7 +134,7 @@ def test_settings_that_cannot_be(tmp_path):
         build_loop("decoder", "tiny", "o", {"speed": 3})
     with pytest.raises(ValueError, match="`perceptual` must be one of 'none', 'features', 'lpips'"):
         LoopConfig("o", perceptual="eyes")
-    with pytest.raises(ValueError, match="arguments are not used by .*--max_stepss"):
+    with pytest.raises(ValueError, match=r"arguments are not used by .*--max_stepss"):
         parse_run([*WORDS, "--max_stepss", "3"])
 
 
