@@ -54,7 +54,7 @@ train --stage decoder --max_steps 120 --batch_size 2 --learning_rate 5e-3
 step "putting the pipeline together"
 "$PYTHON" examples/assemble.py --components "$DIR/run" --output "$DIR/pipeline" \
 	--landmarks "$DIR/inputs/flame/landmark_embedding_with_eyes.npy" --max_points 600 \
-	--complete_points False --dtype float32
+	--dtype float32
 
 for person in 104 306; do
 	step "making the avatar of $person from a photograph"
