@@ -24,7 +24,7 @@ CHECKPOINT ?= model_cards/pointillist-tiny
 PRECISION ?= bf16
 LAUNCH ?= OMP_NUM_THREADS=1 ACCELERATE_USE_CPU=true $(BIN)/accelerate launch --multi_gpu \
 	--num_processes 2 --num_machines 1 --mixed_precision $(PRECISION) --dynamo_backend no
-TRAIN = $(LAUNCH) examples/train.py --data $(DATA) --output $(RUN) --mixed_precision $(PRECISION)
+TRAIN = $(LAUNCH) examples/train.py --data $(DATA) --output $(RUN)
 
 # Models are read from disk; a test or demo that reaches for the network is at fault.
 export HF_HUB_OFFLINE = 1

@@ -16,7 +16,7 @@ FLOORS = (
     {"geometry"},
     {"rigs", "rendering"},
     {"motion", "portraits", "models", "exporters"},
-    {"decoding", "publishing"},
+    {"decoding", "publishing", "pretrained"},
     {"avatar.py"},
     {"refinement"},
     {"pipeline_avatar.py", "pipeline_inputs.py", "pipeline_output.py", "pipeline_parts.py"}
@@ -25,7 +25,7 @@ FLOORS = (
     {"data"},
     {"training"},
     {"evaluation"},
-    {"cli.py", "cli_errors.py", "cli_evaluate.py", "cli_hub.py", "__init__.py"},
+    {"cli.py", "cli_convert.py", "cli_errors.py", "cli_evaluate.py", "cli_hub.py", "__init__.py"},
 )
 FILES_OF_ROOT = {name for names in FLOORS for name in names if name.endswith(".py")}
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
@@ -58,7 +58,8 @@ HOMES = {
     # Scripts that evaluate copies elsewhere before it runs them.
     "pointillist_hf": {"evaluation/modules"},
     "accelerate": {"training"},
-    "typer": {"cli.py", "cli_evaluate.py", "cli_hub.py"},
+    "yaml": {"training"},
+    "typer": {"cli.py", "cli_convert.py", "cli_evaluate.py", "cli_hub.py"},
 }
 # Who may import inside functions, and why.
 HIDDEN = {
@@ -66,12 +67,13 @@ HIDDEN = {
     "rendering/gsplat_backend.py": "gsplat is optional",
     "exporters/video.py": "imageio-ffmpeg is optional",
     "cli.py": "--help answers before torch is loaded",
+    "cli_convert.py": "likewise",
     "cli_evaluate.py": "likewise",
     "cli_hub.py": "likewise",
 }
 REFUSED_NAMES = {"print", "torch.load", "pickle", "cPickle", "dill", "joblib"}
 # Who may read pickles all the same: it builds nothing that they name.
-RESTRICTED_READERS = {"rigs/flame/restricted_pickle.py", "evaluation/torch_checkpoint.py"}
+RESTRICTED_READERS = {"rigs/flame/restricted_pickle.py", "pretrained/torch_checkpoint.py"}
 
 MAX_FILE_LINES, MAX_FUNCTION_LINES = 400, 80
 

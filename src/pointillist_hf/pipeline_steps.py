@@ -69,6 +69,8 @@ class PipelineSteps:
     ) -> list[TrackedPortrait] | None:
         """The faces in the photographs, and the rig that lies on them; None without a tracker.
 
+        All of it on the CPU, where photographs are read, and where small solvers are quickest.
+
         Args:
             images: B photographs.
             rig_params: B frames, if somebody knows them; then only cameras are looked for.
@@ -77,13 +79,13 @@ class PipelineSteps:
         """
         if self.portrait_tracker is None:
             return None
-        portraits = self.portrait_tracker(images, face=face)
+        portraits, rig = self.portrait_tracker(images, face=face), self.rig.on_cpu()
         return [
             fit_portrait(
                 portrait,
-                self.rig,
-                None if rig_params is None else rig_params[i : i + 1],
-                None if cameras is None else cameras[i : i + 1],
+                rig,
+                None if rig_params is None else rig_params[i : i + 1].to("cpu"),
+                None if cameras is None else cameras[i : i + 1].to("cpu"),
             )
             for i, portrait in enumerate(portraits)
         ]
@@ -116,7 +118,7 @@ class PipelineSteps:
             )["pixel_values"]
         else:
             rig_params = join_params([one.rig_params for one in tracked])
-            roots = self.rig.joint_motion(rig_params).transforms[:, 0]
+            roots = self.rig.on_cpu().joint_motion(rig_params).transforms[:, 0]
             framed = [
                 self.image_processor.frame_head(one.portrait, root, one.cameras)
                 for one, root in zip(tracked, roots, strict=True)

@@ -35,13 +35,15 @@ def refine_avatar(
     """
     views = [_seen_as(avatar, view) for view in views]
     first = views[0]
-    points = CanonicalPoints(avatar.gaussians.means, avatar.bindings)
-    seen = project_onto_portrait(points, avatar.rig, first.rig_params, first.cameras, first.matte)
+    points = CanonicalPoints(avatar.gaussians.means, avatar.bindings).to("cpu")
+    seen = project_onto_portrait(
+        points, avatar.rig.on_cpu(), first.rig_params, first.cameras, first.matte
+    )
     with torch.enable_grad():
         gaussians = refine(
             avatar.gaussians,
             avatar.bindings,
-            seen.kinds,
+            seen.kinds.to(avatar.bindings.device),
             views,
             avatar.rig,
             num_steps=num_steps,
@@ -52,6 +54,7 @@ def refine_avatar(
 
 
 def _seen_as(avatar: Avatar, view: PortraitView) -> PortraitView:
-    """The photograph, taken for one of the avatar's identity."""
-    rig_params = replace(view.rig_params, betas=avatar.betas[None])
+    """The photograph, taken for one of the avatar's identity; on the CPU."""
+    view = view.to("cpu")
+    rig_params = replace(view.rig_params, betas=avatar.betas[None].to("cpu"))
     return replace(view, rig_params=rig_params)

@@ -30,7 +30,9 @@ def dress_points(
     rig: HeadRig,
     decoder: GaussianDecoder | None = None,
 ) -> Gaussians:
-    """The splats of a cloud that a photograph shows.
+    """The splats of a cloud that a photograph shows, on the device of the rig.
+
+    The decoder computes where it is, all else on the CPU, as in `complete_points`.
 
     Args:
         points: N canonical points; a `SurfaceCloud` has been completed.
@@ -38,17 +40,19 @@ def dress_points(
         rig: Of the bindings.
         decoder: With `image_inputs="projected"`; None takes discs in the photograph's colours.
     """
-    cloud = points
+    device, rig, view = rig.v_template.device, rig.on_cpu(), view.to("cpu")
+    cloud = points.to("cpu")
     if not isinstance(points, SurfaceCloud):
         rest = rig.canonical_vertices(view.rig_params.betas)[0]
         cloud = adopt_points(points, rig, rest, find_face_kinds(rig), density=1.0)
     projected = project_cloud(cloud, view, rig)
     if decoder is None:
-        return cloud.to_gaussians(color_points(cloud, projected, view, rig))
-    gaussians = decode_points(decoder, cloud, see_points(cloud, projected, view, rig))
-    gaussians = make_solid(gaussians, cloud.kinds)
+        return cloud.to_gaussians(color_points(cloud, projected, view, rig)).to(device)
+    sights = see_points(cloud, projected, view, rig)
+    gaussians = decode_points(decoder, cloud.to(decoder.device), sights.to(decoder.device))
+    gaussians = make_solid(gaussians.to("cpu"), cloud.kinds)
     gaussians = correct_coverage(gaussians, cloud.bindings, view, rig)
-    return correct_colors(gaussians, cloud.bindings, projected, view, rig)
+    return correct_colors(gaussians, cloud.bindings, projected, view, rig).to(device)
 
 
 def make_solid(gaussians: Gaussians, kinds: Tensor) -> Gaussians:

@@ -77,6 +77,8 @@ def refine(
 ) -> Gaussians:
     """The gaussians after some steps towards the photographs.
 
+    The steps are computed on the device of the gaussians, what they need to know on the CPU.
+
     An interrupt (Ctrl-C) ends the steps early and keeps what they have brought.
 
     Args:
@@ -102,10 +104,11 @@ def refine(
         return gaussians
     settings = settings or RefinementSettings()
     generator = torch.Generator().manual_seed(seed)
-    scenes = _build_scenes(gaussians, bindings, views, rig, generator)
+    device, rig_on_cpu = gaussians.means.device, rig.on_cpu()
+    scenes = _build_scenes(gaussians, bindings, views, rig_on_cpu, generator)
     trust = torch.stack([_weigh_points(gaussians, kinds, scene) for scene in scenes]).amax(0)
-    points = CanonicalPoints(gaussians.means, bindings)
-    blink = measure_blink(points, rig, views[0].rig_params.betas)
+    points = CanonicalPoints(gaussians.means, bindings).to("cpu")
+    blink = measure_blink(points, rig_on_cpu, views[0].rig_params.betas.to("cpu")).to(device)
     trust = trust * ~is_folded(blink)
     limits = _limit_offsets(kinds, blink, settings)
     change = _Change(gaussians, trust, limits, settings)
@@ -135,12 +138,12 @@ def _build_scenes(
     rig: HeadRig,
     generator: torch.Generator,
 ) -> list[_Scene]:
-    face_kinds = find_face_kinds(rig)
+    face_kinds, device = find_face_kinds(rig), gaussians.means.device
+    points = CanonicalPoints(gaussians.means, bindings).to("cpu")
     scenes = []
-    for view in views:
-        points = CanonicalPoints(gaussians.means, bindings)
-        placement = place_points(points, rig, view.rig_params)
-        target = build_target(view, classify_pixels(view, rig, face_kinds))
+    for view in (view.to("cpu") for view in views):
+        placement = place_points(points, rig, view.rig_params).to(device)
+        target = build_target(view, classify_pixels(view, rig, face_kinds)).to(device)
         anchors = build_anchors(placement.pose_gaussians(gaussians), view, rig, generator)
         scenes.append(_Scene(target, placement, anchors))
     return scenes
@@ -184,7 +187,8 @@ def _take_step(
     scene = scenes[step % len(scenes)]
     gaussians = change.apply()
     posed = scene.placement.pose_gaussians(gaussians)
-    loss = photograph_loss(posed, scene.target, torch.rand(3, generator=generator))
+    background = torch.rand(3, generator=generator).to(posed.means.device)
+    loss = photograph_loss(posed, scene.target, background)
     loss = loss + change.penalty()
     if settings.anchor_weight and step % settings.anchor_every == 0:
         index = step // settings.anchor_every % NUM_ANCHORS
