@@ -26,6 +26,8 @@ from pointillist_hf.geometry.cameras import orbit_cameras
 from pointillist_hf.models.tokenization_points import TOKENS_PER_POINT
 from pointillist_hf.motion.arkit import JAW_OPEN_ANGLE
 from pointillist_hf.motion.motion_files import read_motion
+from pointillist_hf.pretrained.lpips import LpipsNetwork
+from pointillist_hf.pretrained.torch_checkpoint import read_checkpoint
 from pointillist_hf.rigs.procedural_rig import ProceduralHeadRig
 from pointillist_hf.training.dataset import load_people
 from pointillist_hf.training.portraits import portrait_pixels
@@ -106,6 +108,13 @@ def test_encoders_of_others_are_not_in_the_pipeline(road):
     assert [path.name for path in (road / "pipeline" / "rig").iterdir()] == ["config.json"]
     pipe = AvatarPipeline.from_pretrained(road / "pipeline")
     assert type(pipe.conditioner.image_encoder).__name__ == "Dinov2Model"
+
+
+def test_a_made_up_trunk_is_no_lpips(road):
+    trunk = road / "inputs" / "alexnet-owt-7be5be79.pth"
+    assert {name.split(".")[0] for name in read_checkpoint(trunk)} == {"features"}
+    with pytest.raises(ValueError, match="must have a sha256 that begins with 7be5be79"):
+        LpipsNetwork.read("alex", trunk_path=trunk)
 
 
 def truth(name, camera):
