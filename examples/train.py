@@ -16,13 +16,17 @@ from __future__ import annotations
 import sys
 
 from pointillist_hf.cli_errors import one_line_errors
-from pointillist_hf.training.run_arguments import parse_run
+from pointillist_hf.training.run_arguments import add_run_file, parse_run
+from pointillist_hf.training.stage_settings import build_loop
 from pointillist_hf.training.stages import run_stage
 
 
 def main() -> None:
     with one_line_errors():
-        run, loop = parse_run(sys.argv[1:])
+        words = add_run_file(sys.argv[1:])
+    run, given = parse_run(words)
+    with one_line_errors():
+        loop = build_loop(run.stage, run.size, run.output, given)
         run_stage(run.stage, run.data, run.output, run.size, loop, run.encoders)
 
 

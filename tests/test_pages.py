@@ -9,11 +9,13 @@ import runpy
 import shutil
 import subprocess
 import sys
+from dataclasses import fields
 
 import numpy as np
 import pytest
 import torch
 import typer
+from accelerate.commands.launch import launch_command_parser
 from fake_flame import write_flame
 from page_blocks import (
     PAGES,
@@ -31,6 +33,7 @@ from typer.testing import CliRunner
 import pointillist_hf
 from pointillist_hf.cli import app
 from pointillist_hf.data.tokens.synthetic import SyntheticDatasetConfig
+from pointillist_hf.training.run_arguments import LoopArguments, StageArguments
 
 SOURCE = ROOT / "src" / "pointillist_hf"
 ROOMS = {path.parent.name for path in SOURCE.glob("*/__init__.py")}
@@ -156,6 +159,10 @@ def do_command(words, monkeypatch, *, is_run):
                 small = SMALL.get(name, "").split()
                 result = CliRunner().invoke(app, [name, *options, *small])
                 assert result.exit_code == 0, result.output
+        case ["accelerate", "launch", *rest] if rest[0].startswith("-"):
+            launch_command_parser().parse_args(rest)
+            script = next(i for i, word in enumerate(rest) if word.endswith(".py"))
+            do_command(["accelerate", "launch", *rest[script:]], monkeypatch, is_run=is_run)
         case ["python", script, *options] | ["accelerate", "launch", script, *options]:
             name = script.split("/")[-1]
             check_script([script, *options], monkeypatch)
@@ -292,6 +299,8 @@ def is_name(parts):
 def test_options_in_the_prose_exist(page):
     known = {option for c in COMMANDS.values() for p in c.params for option in p.opts}
     known |= {"--help", *(f"--{name}" for name in SyntheticDatasetConfig.__dataclass_fields__)}
+    run_options = [f.name for kind in (StageArguments, LoopArguments) for f in fields(kind)]
+    known |= {"--config", *(f"--{name}" for name in run_options)}
     for script in [*ROOT.glob("examples/*.py"), *ROOT.glob("benchmarks/*.py")]:
         known |= {f"--{name}" for name in re.findall(r"^    (\w+): ", script.read_text(), re.M)}
     for span in read_code_spans(page):

@@ -8,7 +8,7 @@ from page_blocks import ROOT
 
 from pointillist_hf.training.loop_config import LoopConfig
 from pointillist_hf.training.recipes import SIZES
-from pointillist_hf.training.run_arguments import parse_run, read_run_file
+from pointillist_hf.training.run_arguments import add_run_file, parse_run, read_run_file
 from pointillist_hf.training.stage_settings import (
     PAPER,
     build_loop,
@@ -17,6 +17,13 @@ from pointillist_hf.training.stage_settings import (
     format_run,
 )
 from pointillist_hf.training.stages import STAGES
+
+
+def read(words):
+    """The stage's arguments and all settings, as examples/train.py gets them."""
+    run, given = parse_run(add_run_file(words))
+    return run, build_loop(run.stage, run.size, run.output, given)
+
 
 WORDS = ["--stage", "generator", "--data", "d", "--output", "o"]
 
@@ -66,35 +73,35 @@ def test_flags_win_over_the_file_and_the_file_over_the_recipe(tmp_path):
         "# a run\nstage: generator\ndata: d\noutput: o\nsize: paper\nmax_steps: 7\n"
         "learning_rate: 2.0e-4\ngradient_checkpointing: false\ntracker: none\nlpips_weights:\n"
     )
-    run, loop = parse_run(["--config", str(file)])
+    run, loop = read(["--config", str(file)])
     assert (run.stage, run.data, run.output, run.size) == ("generator", "d", "o", "paper")
     assert (loop.max_steps, loop.learning_rate, loop.batch_size) == (7, 2e-4, 64)
     assert not loop.gradient_checkpointing
     assert build_loop("generator", "paper", "o", {}).gradient_checkpointing
-    run, loop = parse_run(["--config", str(file), "--max_steps", "9", "--size", "tiny"])
+    run, loop = read(["--config", str(file), "--max_steps", "9", "--size", "tiny"])
     assert (run.size, loop.max_steps, loop.batch_size) == ("tiny", 9, 16)
     same = tmp_path / "run.json"
     same.write_text(json.dumps({"stage": "generator", "data": "d", "output": "o", "max_steps": 7}))
-    assert parse_run(["--config", str(same)])[1].max_steps == 7
+    assert read(["--config", str(same)])[1].max_steps == 7
 
 
 def test_what_nobody_says_is_the_recipes_and_not_the_commands(monkeypatch):
     """A recipe with an average of weights keeps it."""
     own = {**PAPER.settings["generator"], "ema_decay": 0.999, "seed": 5, "mixed_precision": "bf16"}
     monkeypatch.setitem(PAPER.settings, "generator", own)
-    _, loop = parse_run([*WORDS, "--size", "paper"])
+    _, loop = read([*WORDS, "--size", "paper"])
     assert (loop.ema_decay, loop.seed, loop.precision) == (0.999, 5, "bf16")
-    _, loop = parse_run([*WORDS, "--size", "paper", "--ema_decay", "0.5"])
+    _, loop = read([*WORDS, "--size", "paper", "--ema_decay", "0.5"])
     assert loop.ema_decay == 0.5
 
 
 def test_the_launchers_precision_is_taken(monkeypatch):
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
-    _, loop = parse_run(WORDS)
+    _, loop = read(WORDS)
     assert loop.mixed_precision is None
     assert loop.precision == "bf16"
     assert describe_run("generator", "tiny", loop)["settings"]["mixed_precision"] == "bf16"
-    _, loop = parse_run([*WORDS, "--mixed_precision", "no"])
+    _, loop = read([*WORDS, "--mixed_precision", "no"])
     assert loop.precision == "no"
 
 
@@ -135,7 +142,7 @@ def test_settings_that_cannot_be(tmp_path):
     with pytest.raises(ValueError, match="`perceptual` must be one of 'none', 'features', 'lpips'"):
         LoopConfig("o", perceptual="eyes")
     with pytest.raises(ValueError, match=r"arguments are not used by .*--max_stepss"):
-        parse_run([*WORDS, "--max_stepss", "3"])
+        read([*WORDS, "--max_stepss", "3"])
 
 
 def test_the_example_is_this_command():

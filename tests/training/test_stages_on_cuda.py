@@ -81,6 +81,8 @@ def test_every_stage_trains_on_the_device(data, expected, tmp_path, on_cuda, mon
     for stage, rows in expected.items():
         for row, other in zip(rows, found[stage], strict=True):
             assert other == pytest.approx(row, rel=1e-4, abs=1e-6), stage
+    assert found["decoder"][0]["perceptual"] > 0
+    assert "validation_nats_per_point" in found["generator"][-1]
 
 
 def test_what_stays_behind_is_found(data, tmp_path, on_cuda, monkeypatch):

@@ -168,7 +168,7 @@ class FrozenFeatures:
         state.wait_for_everyone()
         missing = [shard for shard in range(self.num_shards) if not self._path(shard).exists()]
         if state.is_main_process:
-            self._announce(len(missing), networks)
+            self._announce(len(missing), networks, show_progress)
         for model in (networks.conditioner, networks.generator):
             model.eval().to(state.device)
         own = missing[state.process_index :: state.num_processes]
@@ -192,12 +192,11 @@ class FrozenFeatures:
         width = networks.generator.config.hidden_size
         values = TOKENS_PER_POINT * num_points * width
         if networks.keep_context:
-            images, clouds = (
-                networks.conditioner.config.image_config,
-                networks.conditioner.config.point_cloud_config,
-            )
-            patches = (images.image_size // images.patch_size) ** 2 + 1
-            values += (patches + clouds.num_latents) * networks.conditioner.config.hidden_size
+            config = networks.conditioner.config
+            patches = (config.image_size // config.image_config.patch_size) ** 2
+            others = 1 + getattr(config.image_config, "num_register_tokens", 0)
+            tokens = patches + others + config.point_cloud_config.num_latents
+            values += tokens * config.hidden_size
         return BYTES_PER_VALUE * values
 
     def _plan(self, networks: FrozenNetworks) -> None:
@@ -217,19 +216,17 @@ class FrozenFeatures:
             shutil.rmtree(self.folder)
         write_json_object(notes, path)
 
-    def _announce(self, num_missing: int, networks: FrozenNetworks) -> None:
+    def _announce(self, num_missing: int, networks: FrozenNetworks, is_shown: bool) -> None:
         total = self.portraits_per_person * sum(self.size(networks, n) for n in self.lengths)
         needed = total * num_missing // self.num_shards
         free = shutil.disk_usage(self.folder).free
-        logger.info(
-            "Features of %d portraits: %.1f GB in %s, of which %.1f GB are computed now; %.1f GB "
-            "are free.",
-            self.num_rows,
-            total / 1e9,
-            self.folder,
-            needed / 1e9,
-            free / 1e9,
+        text = (
+            f"Features of {self.num_rows} portraits: {total / 1e9:.1f} GB in {self.folder}, of "
+            f"which {needed / 1e9:.1f} GB are computed now; {free / 1e9:.1f} GB are free."
         )
+        logger.info(text)
+        if is_shown:
+            tqdm.write(text)
         if needed > free:
             raise OSError(
                 f"`output` must have room for the features of {self.num_rows} portraits: they take "

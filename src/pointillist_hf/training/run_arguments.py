@@ -21,7 +21,6 @@ from transformers import HfArgumentParser
 from ..exporters.json_file import MAX_SIZE
 from .encoders import Encoders
 from .loop_config import LoopConfig
-from .stage_settings import build_loop
 
 # What follows from the others, or is not for a command.
 HIDDEN = ("output_dir", "show_progress")
@@ -74,25 +73,34 @@ def _loop_arguments() -> type:
 LoopArguments = _loop_arguments()
 
 
-def parse_run(words: Sequence[str]) -> tuple[StageArguments, LoopConfig]:
-    """What a command and the file of its `--config` say.
-
-    Args:
-        words: Of the command, without the program.
+def add_run_file(words: Sequence[str]) -> list[str]:
+    """The words of a command, the file of its `--config` spelt out before the flags.
 
     Raises:
-        SystemExit: A value is of another kind, or help was asked for.
         FileNotFoundError: There is no such file.
-        ValueError: The file or a value is wrong, or an option unknown.
+        ValueError: It holds something else than options.
     """
     finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     finder.add_argument("--config")
     known, rest = finder.parse_known_args(list(words))
+    return rest if known.config is None else [*list_flags(read_run_file(known.config)), *rest]
+
+
+def parse_run(words: Sequence[str]) -> tuple[StageArguments, dict[str, object]]:
+    """What a command says: of the stage, and of the settings those that are given.
+
+    Args:
+        words: Of the command, without the program, after `add_run_file`.
+
+    Raises:
+        SystemExit: A value is of another kind, or help was asked for.
+        ValueError: There is no such option.
+    """
     parser = HfArgumentParser((StageArguments, LoopArguments))
     parser.add_argument("--config", help="file of these options, in YAML or JSON; flags win")
-    from_file = [] if known.config is None else list_flags(read_run_file(known.config))
-    stage, loop, _ = parser.parse_args_into_dataclasses([*from_file, *rest])
-    return stage, build_loop(stage.stage, stage.size, stage.output, dataclasses.asdict(loop))
+    stage, loop = parser.parse_args_into_dataclasses(list(words))[:2]
+    given = dataclasses.asdict(loop).items()
+    return stage, {name: value for name, value in given if value is not None}
 
 
 def read_run_file(path: str | Path) -> dict[str, object]:
