@@ -38,6 +38,7 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 LIMIT = 15 * 60  # seconds, on two cores that have nothing else to do
 JAW = 2
+STEPS = {"regressor": 40, "generator": 60, "decoder": 120}
 SHOWN = ("104", "306")  # both are trained on
 
 
@@ -93,10 +94,10 @@ def test_the_people_are_tokens_on_flame_with_teeth(road):
     assert all(person.num_points > 500 for person in people.persons)
 
 
-@pytest.mark.parametrize("stage", ["regressor", "generator", "decoder"])
-def test_losses_fall(road, stage):
+@pytest.mark.parametrize(("stage", "steps"), STEPS.items())
+def test_losses_fall(road, stage, steps):
     values = losses(road, stage)
-    assert len(values) >= 40
+    assert len(values) == steps  # two processes are one run, and one of them writes
     assert np.mean(values[-8:]) < 0.85 * np.mean(values[:8])
 
 
