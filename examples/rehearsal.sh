@@ -4,7 +4,8 @@
 #
 # FLAME, captures and the weights of others are made up (tests/rehearsal/make_inputs.py) with the
 # structure of the real ones. Who has the real ones walks the same road with larger numbers: every
-# step below is a command of docs/training.md. A step that was interrupted goes on.
+# step below is a command of docs/training.md. A step that was interrupted goes on. What the commands
+# say is in DIR/log.txt.
 set -euo pipefail
 
 DIR=${1:?"usage: bash examples/rehearsal.sh DIR"}
@@ -15,11 +16,11 @@ export OMP_NUM_THREADS=1 GOMP_SPINCOUNT=0 ACCELERATE_USE_CPU=true HF_HUB_OFFLINE
 export PYTHONPATH="tests${PYTHONPATH:+:$PYTHONPATH}" FLAME_MODEL="$DIR/inputs/flame"
 
 step() { echo "$(date +%T) $*"; }
-hf() { "$PYTHON" -m pointillist_hf.cli "$@"; }
+hf() { "$PYTHON" -m pointillist_hf.cli "$@" >&2; }
 train() {
 	"$PYTHON" -m accelerate.commands.launch --multi_gpu --num_processes "$PROCESSES" \
 		--num_machines 1 --mixed_precision no --dynamo_backend no \
-		examples/train.py --size nano --data "$DIR/data" --output "$DIR/run" "$@"
+		examples/train.py --size nano --data "$DIR/data" --output "$DIR/run" "$@" >&2
 }
 
 mkdir -p "$DIR"
@@ -54,7 +55,7 @@ train --stage decoder --max_steps 120 --batch_size 2 --learning_rate 5e-3
 step "putting the pipeline together"
 "$PYTHON" examples/assemble.py --components "$DIR/run" --output "$DIR/pipeline" \
 	--landmarks "$DIR/inputs/flame/landmark_embedding_with_eyes.npy" --max_points 600 \
-	--dtype float32
+	--dtype float32 >&2
 
 for person in 104 306; do
 	step "making the avatar of $person from a photograph"

@@ -31,7 +31,7 @@ def make_inputs(folder: Path) -> None:
     write_portraits(folder / "portraits", size=320)
     write_image_encoder(folder / "dinov2")
     write_michelangelo(folder / "shapevae-256.ckpt", **MICHELANGELO)
-    write_alexnet(folder / "alexnet.pth")
+    write_alexnet(folder / "alexnet-owt-7be5be79.pth")
     (folder / "face.csv").write_text(TAKE)
 
 

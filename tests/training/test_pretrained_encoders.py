@@ -119,6 +119,17 @@ def test_sizes_that_do_not_divide_are_refused_before_anything_is_read(place, tmp
         run(place, tmp_path, "generator")
 
 
+def test_one_folder_is_for_portraits_of_one_kind(place, components, tmp_path):
+    out = shutil.copytree(components, tmp_path / "out", ignore=shutil.ignore_patterns("*_run"))
+    with pytest.raises(ValueError, match=r"a conditioner that sees portraits with size 64, and"):
+        run(place, out, "regressor")
+    assert PortraitImageProcessor.from_pretrained(out / "image_processor").size == 64
+    (out / "conditioner").rename(out / "rig_regressor")
+    encoders = Encoders(image=str(place / "dinov3"), image_size=112)
+    with pytest.raises(ValueError, match=r"a rig_regressor that sees portraits with size 64"):
+        run(place, out, "generator", encoders)
+
+
 def test_encoders_that_do_not_fit_are_refused(place, tmp_path):
     moved = shutil.copytree(place / "dinov3", tmp_path / "dinov3")
     (moved / "preprocessor_config.json").write_text('{"image_mean": [0.5, 0.5, 0.5]}')

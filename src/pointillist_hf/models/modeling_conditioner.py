@@ -169,13 +169,23 @@ class AvatarConditioner(StrictLoading, PreTrainedModel):
         setattr(self, name, encoder.to(self.embed_kinds.weight))
 
     def save_pretrained(
-        self, save_directory: str | Path, *, state_dict: dict | None = None, **kwargs: object
+        self,
+        save_directory: str | Path,
+        *,
+        state_dict: dict | None = None,
+        max_shard_size: int | str = "50GB",
+        variant: str | None = None,
+        **kwargs: object,
     ) -> None:
-        """Writes the conditioner without those encoders that are read from elsewhere."""
+        """Writes the conditioner without those encoders that are read from elsewhere.
+
+        diffusers looks for the names of these arguments before it passes them.
+        """
         state = self.state_dict() if state_dict is None else state_dict
         outside = [n for n in ENCODERS if getattr(self.config, f"{n}_source") is not None]
         inside = {k: v for k, v in state.items() if k.split(".")[0] not in outside}
-        super().save_pretrained(save_directory, state_dict=inside, **kwargs)
+        options = {"max_shard_size": max_shard_size, "variant": variant, **kwargs}
+        super().save_pretrained(save_directory, state_dict=inside, **options)
 
     def push_to_hub(self, *args: object, **kwargs: object) -> str:
         """Publishes the conditioner, unless weights of others are inside.

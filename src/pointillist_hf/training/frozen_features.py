@@ -20,6 +20,7 @@ from pathlib import Path
 
 import torch
 from accelerate import PartialState
+from accelerate.utils import parse_flag_from_env
 from safetensors import safe_open
 from torch import Tensor
 from tqdm.auto import tqdm
@@ -155,7 +156,8 @@ class FrozenFeatures:
         Raises:
             OSError: They do not fit on the disk.
         """
-        state = PartialState()
+        # As the loop's accelerator will read it: the first state of a process stays.
+        state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))
         self._plan(networks)
         notes = {
             **networks.describe(),

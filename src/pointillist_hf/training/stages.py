@@ -117,7 +117,7 @@ def _run_stage(
     if stage != "generator":
         check_views(people)
     _check_tokenizer(people.tokenizer, output / "tokenizer")
-    processor = _choose_processor(stage, output / "image_processor", size, encoders)
+    processor = _choose_processor(stage, output, size, encoders)
     set_seed(loop.seed)
     is_checked = stage == "generator" and (loop.eval_steps or loop.sample_steps)
     test = _load_people(data, "test", size, loop) if is_checked else None
@@ -190,12 +190,36 @@ def _check_tokenizer(tokenizer: PointTokenizer, folder: Path) -> None:
 
 
 def _choose_processor(
-    stage: str, saved: Path, size: str, encoders: Encoders
+    stage: str, output: Path, size: str, encoders: Encoders
 ) -> PortraitImageProcessor:
-    """Who comes after the generator sees portraits as it did."""
+    """Who comes after the generator sees portraits as it did; so must who came before.
+
+    Raises:
+        ValueError: Regressor and generator would see portraits of different kinds.
+    """
+    saved = output / "image_processor"
     if stage in ("decoder", "projected-decoder") and saved.is_dir():
         return PortraitImageProcessor.from_pretrained(saved)
-    return build_processor(size, encoders)
+    processor = build_processor(size, encoders)
+    other = {"regressor": "conditioner", "generator": "rig_regressor"}.get(stage, "")
+    if encoders.image is None and stage == "generator":
+        return processor  # whose networks are compared later
+    if saved.is_dir() and (output / other).is_dir():
+        _compare_processors(processor, PortraitImageProcessor.from_pretrained(saved), other)
+    return processor
+
+
+def _compare_processors(
+    ours: PortraitImageProcessor, theirs: PortraitImageProcessor, part: str
+) -> None:
+    for name in ("size", "image_mean", "image_std"):
+        wanted, got = getattr(theirs, name), getattr(ours, name)
+        if wanted != got:
+            raise ValueError(
+                f"`output` holds a {part} that sees portraits with {name} {wanted}, and this stage "
+                f"would see them with {got}. One pipeline shows all its parts the same portraits: "
+                "use another `output`, or the same `size`, `image_size` and kind of encoder."
+            )
 
 
 def _run_regressor(
