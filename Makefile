@@ -54,7 +54,7 @@ demo: $(INSTALLED)  ## From a photograph to an avatar, in outputs/demo
 $(KERNELS): $(INSTALLED) tests/compile_kernels.py $(wildcard src/pointillist_hf/rendering/*.py \
 		src/pointillist_hf/rendering/cpu/*.py src/pointillist_hf/decoding/cpu/*.py)
 	$(BIN)/python tests/compile_kernels.py rendering flat & first=$$!; \
-		$(BIN)/python tests/compile_kernels.py depth && wait $$first
+		$(BIN)/python tests/compile_kernels.py depth anchored && wait $$first
 	touch $@
 
 test: $(INSTALLED) $(KERNELS)  ## Run the tests that are quick

@@ -190,7 +190,7 @@ class AvatarPipeline(PipelineSteps, HubPipeline):
             seed: One for all portraits, or one each. The same seed gives the same avatar; further
                 avatars of a portrait have the seeds after it.
             max_points: Most points of an avatar.
-            grammar: "types" or "full", see `PointGrammar`.
+            grammar: "types", "full", "faces" or "every_face", see `decoding.grammar.GrammarLevel`.
             temperature: Of the sampling.
             min_p: Of the sampling.
             engine: "auto", "reference", "compiled", "compiled-bfloat16" or "compiled-int8", see
