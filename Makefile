@@ -51,8 +51,9 @@ demo: $(INSTALLED)  ## From a photograph to an avatar, in outputs/demo
 	$(BIN)/python examples/demo.py --output outputs/demo
 
 # Kernels are compiled once, not by each process that finds numba's cache empty.
-$(KERNELS): $(INSTALLED) tests/compile_kernels.py $(wildcard src/pointillist_hf/rendering/*.py \
-		src/pointillist_hf/rendering/cpu/*.py src/pointillist_hf/decoding/cpu/*.py)
+$(KERNELS): $(INSTALLED) tests/compile_kernels.py $(wildcard src/pointillist_hf/kernels/*.py \
+		src/pointillist_hf/rendering/*.py src/pointillist_hf/rendering/cpu/*.py \
+		src/pointillist_hf/decoding/cpu/*.py)
 	$(BIN)/python tests/compile_kernels.py rendering flat & first=$$!; \
 		$(BIN)/python tests/compile_kernels.py depth && wait $$first
 	touch $@

@@ -13,7 +13,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "pointillist_hf"
 
 # A file imports from lower floors, and on its own floor from its own folder only.
 FLOORS = (
-    {"geometry"},
+    {"geometry", "kernels"},
     {"rigs", "rendering"},
     {"motion", "portraits", "models", "exporters"},
     {"decoding", "publishing"},
@@ -37,13 +37,13 @@ CLOSED = {
 HOMES = {
     "torch": {*FLOOR}
     - FLOORS[-1]
-    - {"registration.py", "lazy_registration.py", "default_model.py", "pipeline_hub.py"},
+    - {"registration.py", "lazy_registration.py", "default_model.py", "pipeline_hub.py", "kernels"},
     "numpy": {*FLOOR} - {"geometry", "publishing", "refinement", "training"} - FILES_OF_ROOT,
     "PIL": {"portraits", "exporters", "data", "evaluation"},
     "tqdm": {"exporters", "refinement", "data", "training", "evaluation"},
     # The kernels that draw, and those that decode tokens on the CPU. llvmlite comes with numba.
-    "numba": {"rendering", "decoding/cpu"},
-    "llvmlite": {"rendering/cpu", "decoding/cpu"},
+    "numba": {"kernels", "rendering", "decoding/cpu"},
+    "llvmlite": {"kernels", "decoding/cpu"},
     "gsplat": {"rendering"},
     "cv2": {"portraits"},
     "imageio_ffmpeg": {"exporters"},

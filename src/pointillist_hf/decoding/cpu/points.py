@@ -7,13 +7,12 @@ the work is told in `layers`.
 
 from __future__ import annotations
 
-from numba import njit
-
-from ...rendering.cpu.compilation import compile_kernel
-from .arithmetic import U, is_given_up, share_rows, wait
-from .depth import SLOTS, emit_slot, feed_point, share_point
+from ...kernels.compilation import compile_kernel, compile_part
+from .arithmetic import START, U, is_given_up, share_rows, wait
+from .depth import emit_slot, feed_point, share_point
 from .layers import SET, multiply, normalize, round_states, transform
 from .records import (
+    SLOTS,
     DepthScratch,
     DepthSizes,
     Memory,
@@ -27,7 +26,7 @@ from .records import (
 from .sampling import Draws, Rules, choose
 
 
-@njit(inline="always")
+@compile_part(is_inlined=True)
 def _look_for_live(worker: Worker, rows: Rows) -> Worker:
     """The worker with the rows that have not ended."""
     count = 0
@@ -47,7 +46,7 @@ def _look_for_live(worker: Worker, rows: Rows) -> Worker:
     )
 
 
-@njit
+@compile_part(is_inlined=True)
 def _score(
     worker: Worker, weights: Weights, D: int, rules: Rules, scratch: Scratch, slot: int
 ) -> None:
@@ -62,7 +61,7 @@ def _score(
         multiply(worker, weights, head, worker.own, D, scratch.logits, places, SET)
 
 
-@njit
+@compile_part(is_inlined=True)
 def _draw(
     worker: Worker, weights: Weights, D: int, sampling: tuple, scratch: Scratch, rows: Rows,
     place: tuple,
@@ -104,7 +103,7 @@ def decode_tokens(
         wait(scratch.barrier, me.num_threads)
         transform(me, weights, sizes, memory, scratch, rows, step, position)
         for b in me.live:
-            normalize(scratch.hidden, weights.final_norm, 0, me.own, sizes.D, sizes.eps, b)
+            normalize(scratch.hidden, weights.final_norm, START, me.own, sizes.D, sizes.eps, b)
             if b % me.num_threads == me.thread:
                 for k in range(D):
                     rows.states[b, step, k] = me.own[U(b) * D + k]
@@ -135,7 +134,7 @@ def decode_points(
         wait(scratch.barrier, me.num_threads)
         transform(me, weights, sizes, memory, scratch, rows, step, position)
         for b in me.live:
-            normalize(scratch.hidden, weights.final_norm, 0, me.own, sizes.D, sizes.eps, b)
+            normalize(scratch.hidden, weights.final_norm, START, me.own, sizes.D, sizes.eps, b)
         share_point(me, weights, sizes, small, kept)
         wait(scratch.barrier, me.num_threads)
         for slot in range(SLOTS):
