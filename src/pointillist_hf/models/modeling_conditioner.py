@@ -8,12 +8,13 @@ from torch import Tensor, nn
 from transformers import Dinov2Model, PreTrainedModel
 from transformers import initialization as init
 
+from ..guarded_push import GuardedPush
 from .attention_blocks import CrossBlock, SelfBlock, fourier_features
 from .configuration_conditioner import AvatarConditionerConfig, PointCloudEncoderConfig
 from .strict_loading import StrictLoading
 
 
-class PointCloudEncoder(StrictLoading, PreTrainedModel):
+class PointCloudEncoder(GuardedPush, StrictLoading, PreTrainedModel):
     """Surface samples with normals -> a fixed number of tokens, in Michelangelo's architecture."""
 
     config_class = PointCloudEncoderConfig
@@ -48,7 +49,7 @@ class PointCloudEncoder(StrictLoading, PreTrainedModel):
         return self.norm(latents)
 
 
-class AvatarConditioner(StrictLoading, PreTrainedModel):
+class AvatarConditioner(GuardedPush, StrictLoading, PreTrainedModel):
     """DINOv2 tokens of the portrait and tokens of the tracked head, side by side.
 
     Both are projected to one width and marked with a learned embedding of their kind.

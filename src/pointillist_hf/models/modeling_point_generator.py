@@ -24,6 +24,7 @@ from transformers.utils import can_return_tuple
 from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
+from ..guarded_push import GuardedPush
 from .configuration_point_generator import PointGeneratorConfig
 from .depth_point_head import DepthPointHead, PointCache, PointWindow
 from .point_generator_layers import (
@@ -37,7 +38,7 @@ from .strict_loading import StrictLoading
 from .tokenization_points import TOKENS_PER_POINT
 
 
-class PointGeneratorPreTrainedModel(StrictLoading, PreTrainedModel):
+class PointGeneratorPreTrainedModel(GuardedPush, StrictLoading, PreTrainedModel):
     """What the generator tells transformers about itself."""
 
     config_class = PointGeneratorConfig
