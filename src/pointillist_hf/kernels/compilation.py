@@ -84,7 +84,7 @@ def compile_kernel(
 def compile_part(
     *, fastmath: Collection[str] = (), is_inlined: bool = False
 ) -> Callable[[Callable], Callable]:
-    """Decorator: a function that kernels call, and Python cannot.
+    """Decorator: a function that kernels call. Called from Python, it crashes the interpreter.
 
     Args:
         fastmath: As for kernels; an inlined function has those of its caller.
