@@ -3,8 +3,9 @@
 
 The stages in order: regressor, generator, decoder. Each finds the components it needs in
 OUTPUT and saves its own there. Run the same command again to go on from the last checkpoint.
---size tiny-depth gives the generator the depth head. --eval_steps and --sample_steps are for the
-generator: held-out nats per point, and pictures of points in OUTPUT/generator_run/samples.
+--size tiny-depth gives the generator the depth head, --size tiny-anchored also reads the tracked
+head. --eval_steps and --sample_steps are for the generator: held-out nats per point, and pictures
+of points in OUTPUT/generator_run/samples.
 """
 
 from __future__ import annotations

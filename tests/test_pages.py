@@ -44,7 +44,7 @@ SMALL = {
     "fit": "--num-steps 3 --num-proc 1",
     "tokenize": "--image-size 48",
     "make_dataset.py": "--num_train 4 --num_test 2 --num_proc 1 --num_skin_points 60 "
-    "--hair_budget 40 --num_portraits 1 --num_views 2 --image_size 56",
+    "--hair_budget 40 --num_portraits 1 --num_views 2 --image_size 56 --own_every_face False",
     "rig_gallery.py": "--num_people 1 --num_dressed 1 --size 24 --resolution low",
     "train.py": "--size nano-depth --max_steps 2 --batch_size 2",
 }

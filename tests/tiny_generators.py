@@ -37,7 +37,7 @@ WIDE_DEPTH = {
 }
 HEADS = {"flat": {}, "depth": WIDE_DEPTH}
 each_head = pytest.mark.parametrize("head", HEADS)
-each_order = pytest.mark.parametrize("order", ["xyzb", "yzxb"])
+each_order = pytest.mark.parametrize("order", ["xyzb", "yzxb", "byzx"])
 
 
 def build_config(**changes):

@@ -316,7 +316,7 @@ def tokenize_people(
     fits: Annotated[list[Path], typer.Argument(help="Fits, or folders of fits.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the data set.")],
     num_bins: Annotated[int, typer.Option(help="Bins per axis.")] = 1024,
-    token_order: Annotated[str, typer.Option(help="xyzb or yzxb.")] = "xyzb",
+    token_order: Annotated[str, typer.Option(help="xyzb, yzxb or byzx.")] = "xyzb",
     num_test: Annotated[int, typer.Option(help="People in the test split.")] = 0,
     image_size: Annotated[int, typer.Option(help="Side of the pictures, pixels.")] = 256,
     min_opacity: Annotated[float, typer.Option(help="Of splats that become points.")] = 0.0,

@@ -54,7 +54,10 @@ def compile_drawing(pipe: HubPipeline) -> None:
 def _decode(pipe: HubPipeline) -> None:
     generator = pipe.point_generator
     context = torch.zeros(1, 1, generator.config.cross_attention_size, dtype=generator.dtype)
-    generate_points(generator, context, seeds=[0], max_points=1, grammar=pipe.config.grammar)
+    options = {"grammar": pipe.config.grammar, "max_points": 1}
+    if generator.config.binding_head == "anchored":
+        options["face_anchors"] = pipe.rig.face_anchors(pipe.rig.neutral().betas)
+    generate_points(generator, context, seeds=[0], **options)
 
 
 @torch.no_grad()

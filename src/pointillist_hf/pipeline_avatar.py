@@ -225,7 +225,7 @@ class AvatarPipeline(PipelineSteps, HubPipeline):
             views = self.frame_portraits(tracked, copies)
         rig_params, context = rig_params[copies], context[copies]
         with _timed(timings, "generate_tokens"):
-            generated = self.generate_tokens(context, seeds=seeds, **sampling)
+            generated = self.generate_tokens(context, rig_params, seeds=seeds, **sampling)
         with _timed(timings, "decode_points"):
             clouds = self.decode_points(generated.input_ids, rig_params, views)
         with _timed(timings, "decode_gaussians"):

@@ -105,9 +105,11 @@ def _pairs(pipe: DiffusionPipeline) -> list[tuple[tuple[str, object], tuple[str,
         (of("point_generator", name), (f"tokenizer.{name}", getattr(tokenizer, name)))
         for name in ("num_bins", "num_faces", "token_order")
     ]
+    is_anchored = getattr(configs["point_generator"], "binding_head", "free") == "anchored"
+    in_cubes = ("conditioner", "gaussian_decoder", *(["point_generator"] if is_anchored else []))
     cubes = [
         (of(part, name), (f"tokenizer.{name}", getattr(tokenizer, name)))
-        for part in ("conditioner", "gaussian_decoder")
+        for part in in_cubes
         for name in ("cube_center", "cube_half_extent")
     ]
     width, states = of("conditioner", "hidden_size"), of("point_generator", "hidden_size")

@@ -140,18 +140,32 @@ class PipelineSteps:
         return [framed[i] for i in copies.tolist()]
 
     def generate_tokens(
-        self, context: Tensor, *, seeds: Sequence[int], **sampling: object
+        self,
+        context: Tensor,
+        rig_params: RigParams | None = None,
+        *,
+        seeds: Sequence[int],
+        **sampling: object,
     ) -> PointGenerationOutput:
         """One token sequence per row of the context, with the hidden states of its tokens.
 
         Args:
             context: [B, M, D]
+            rig_params: B frames, whose heads a generator with anchored bindings looks at.
             seeds: One per row.
             **sampling: Of `generate_points`; what is None or missing is the pipeline's.
         """
         for name in ("grammar", "temperature", "min_p", "max_points"):
             if sampling.get(name) is None:
                 sampling[name] = self.config[name]
+        if self.point_generator.config.binding_head == "anchored":
+            if rig_params is None:
+                raise ValueError(
+                    "`rig_params` must be given: the bindings of this generator are anchored on "
+                    "the tracked head. Take those of `encode_image`."
+                )
+            anchors = self.rig.face_anchors(rig_params.betas)
+            sampling["face_anchors"] = anchors.to(context.device)
         most = check_integer("max_points", sampling["max_points"], 1, MAX_POINTS)
         with self.progress_bar(total=len(context) * most) as bar:
             bar.unit = " points"

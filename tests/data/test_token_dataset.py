@@ -86,7 +86,7 @@ def test_a_missing_split_is_refused(tmp_path):
         load_token_dataset(tmp_path, "train")
 
 
-@pytest.mark.parametrize("name", ["num_train", "num_views", "identities_per_shard"])
+@pytest.mark.parametrize("name", ["num_train", "num_portraits", "identities_per_shard"])
 def test_counts_below_one_are_refused(name):
     with pytest.raises(ValueError, match=name):
         SyntheticDatasetConfig(**{name: 0})
@@ -117,3 +117,11 @@ def test_two_folders_of_one_name_are_two_data_sets(tmp_path):
         folder = build_synthetic_dataset(tmp_path / str(size) / "data", config, show_progress=False)
         sizes[size] = load_token_dataset(folder, "train")[0]["views"][0].size
     assert sizes == {16: (16, 16), 24: (24, 24)}
+
+
+def test_clouds_and_portraits_alone(tmp_path):
+    config = dataclasses.replace(CONFIG, num_train=1, num_test=0, num_views=0, num_portraits=2)
+    folder = build_synthetic_dataset(tmp_path / "data", config, show_progress=False)
+    row = load_token_dataset(folder, "train")[0]
+    assert row["views"] == [] and len(row["portraits"]) == 2
+    assert len(row_params(row, "view")) == len(row_cameras(row, "view")) == 0

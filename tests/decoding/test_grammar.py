@@ -14,7 +14,7 @@ from pointillist_hf.decoding.sampling import SeededSampling
 from pointillist_hf.geometry.cameras import orbit_cameras
 from pointillist_hf.models.tokenization_points import TokenLayout
 
-ORDERS = ("xyzb", "yzxb")
+ORDERS = ("xyzb", "yzxb", "byzx")
 # The tiny vocabulary: bins 0, 1, 2, faces 3 and 4, then start, end, padding.
 BINS, FACES, START, END, PAD = (0, 1, 2), (3, 4), 5, 6, 7
 WIDE = TokenLayout(num_bins=64, num_faces=3466)
@@ -26,13 +26,13 @@ def tiny_layout(order):
 
 def every_cloud(order, *, is_sorted, sizes=(0, 1, 2)):
     """All token sequences of clouds with so many points, by brute force."""
-    points = list(itertools.product(BINS, BINS, BINS, FACES))
+    points = list(itertools.product(*(FACES if name == "b" else BINS for name in order)))
+    sort_key = {"xyzb": "yzxb", "yzxb": "yzxb", "byzx": "byzx"}[order]
 
     def key(point):
         named = dict(zip(order, point, strict=True))
-        return named["y"], named["z"], named["x"], named["b"]
+        return [named[name] for name in sort_key]
 
-    # Tokens in the order of emission; the last is the binding in both orders.
     for size in sizes:
         for cloud in itertools.product(points, repeat=size):
             if not is_sorted or list(cloud) == sorted(cloud, key=key):

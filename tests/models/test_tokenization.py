@@ -15,7 +15,7 @@ from pointillist_hf.models.tokenization_points import (
     quantize,
 )
 
-ORDERS = ("xyzb", "yzxb")
+ORDERS = ("xyzb", "yzxb", "byzx")
 LOGGER = "pointillist_hf.models.tokenization_points"
 
 
@@ -31,10 +31,16 @@ def random_points(tokenizer, count=200, seed=0, *, inside=1.0):
 
 
 def sorted_by_loop(points, tokenizer):
-    """Order of the points by the sort key of the paper, without tensors."""
+    """Order of the points by the sort key of the paper, or face by face, without tensors."""
     bins = quantize(tokenizer.normalize_coords(points.means), tokenizer.num_bins).tolist()
     bindings = points.bindings.tolist()
-    return sorted(range(len(bins)), key=lambda i: (bins[i][1], bins[i][2], bins[i][0], bindings[i]))
+
+    def key(i):
+        x, y, z = bins[i]
+        b = bindings[i]
+        return (b, y, z, x) if tokenizer.token_order == "byzx" else (y, z, x, b)
+
+    return sorted(range(len(bins)), key=key)
 
 
 def rows_of(tokenizer, ids):
@@ -117,10 +123,15 @@ def test_every_slot_holds_its_kind(order):
 
 
 def test_orders_hold_the_same_points():
-    first, second = (build_tokenizer(token_order=order) for order in ORDERS)
-    points = random_points(first)
-    rows = [rows_of(t, t.encode_points(points)) for t in (first, second)]
-    assert rows[0] == rows[1]
+    tokenizers = [build_tokenizer(token_order=order) for order in ORDERS]
+    points = random_points(tokenizers[0])
+    first, second, third = (rows_of(t, t.encode_points(points)) for t in tokenizers)
+    assert first == second
+
+    def by_face(row):
+        return row["b"], row["y"], row["z"], row["x"]
+
+    assert third == sorted(first, key=by_face)
 
 
 def test_points_are_sorted_after_quantisation():
@@ -145,8 +156,9 @@ def test_ties_keep_the_order_in_which_they_came():
 
 
 @pytest.mark.parametrize("num_bins", [2, 1024])
-def test_equal_clouds_in_any_order_give_equal_ids(num_bins):
-    tokenizer = build_tokenizer(num_bins)
+@pytest.mark.parametrize("order_of_tokens", ORDERS)
+def test_equal_clouds_in_any_order_give_equal_ids(num_bins, order_of_tokens):
+    tokenizer = build_tokenizer(num_bins, token_order=order_of_tokens)
     points = random_points(tokenizer)
     ids = tokenizer.encode_points(points)
     for _ in range(5):
@@ -309,7 +321,7 @@ def test_vocabulary_names_every_id_once():
     [
         ({"num_bins": 1}, "`num_bins` must be a whole number, 2 to 65536, got 1"),
         ({"num_faces": 0}, "`num_faces` must be a whole number, 1 to"),
-        ({"token_order": "zyxb"}, "`token_order` must be 'xyzb' or 'yzxb', got 'zyxb'"),
+        ({"token_order": "zyxb"}, "`token_order` must be one of xyzb, yzxb, byzx, got 'zyxb'"),
         ({"outside": "keep"}, "`outside` must be 'clip' or 'drop', got 'keep'"),
         ({"cube_half_extent": 0.0}, "`cube_half_extent` must be a finite number, more than 0"),
         ({"cube_half_extent": float("nan")}, "`cube_half_extent` must be a finite number"),

@@ -21,7 +21,14 @@ from .cpu.decoder import CompiledDecoder, build_rules
 from .cpu.weights import WeightFormat, find_obstacle
 from .grammar import GrammarLevel, PointGrammar
 from .graph_decoder import GraphDecoder
-from .options import OWN_OPTIONS, check_context, check_count, check_options, list_seeds
+from .options import (
+    OWN_OPTIONS,
+    check_anchors,
+    check_context,
+    check_count,
+    check_options,
+    list_seeds,
+)
 from .sampling import SeededSampling
 from .streamers import StopOnEvent, stop_on_interrupt
 
@@ -92,7 +99,8 @@ def generate_points(
         temperature: Of the sampling; 0 is greedy.
         min_p: Cuts off tokens less likely than this share of the likeliest one.
         **kwargs: `streamer`, for instance a `PointStreamer`; `stop`, a `threading.Event` that
-            ends the generation when it is set; `encoder_attention_mask` [B, M]; and what
+            ends the generation when it is set; `encoder_attention_mask` [B, M]; `face_anchors`
+            [B, F, 6] of `HeadRig.face_anchors`, for anchored bindings alone; and what
             `generate` knows of caches, for instance `cache_implementation` and `use_cache`, which
             wants the reference engine.
 
@@ -102,9 +110,10 @@ def generate_points(
     """
     check_options(kwargs)
     check_context(model, encoder_hidden_states, kwargs.get("encoder_attention_mask"))
+    check_anchors(model, kwargs.get("face_anchors"), len(encoder_hidden_states))
     num_return_sequences = check_count(num_return_sequences)
     kwargs["encoder_hidden_states"] = encoder_hidden_states
-    for name in ("encoder_hidden_states", "encoder_attention_mask"):
+    for name in ("encoder_hidden_states", "encoder_attention_mask", "face_anchors"):
         if kwargs.get(name) is not None:
             kwargs[name] = kwargs[name].repeat_interleave(num_return_sequences, dim=0)
     batch, device = len(kwargs["encoder_hidden_states"]), encoder_hidden_states.device
@@ -159,8 +168,10 @@ def choose_engine(
     states = options.get("encoder_hidden_states")
     device = model.device if states is None else states.device
     obstacle = None
+    if model.config.binding_head != "free":
+        obstacle = f"the `binding_head` is {model.config.binding_head!r}, not 'free'"
     # Nobody has run the graphs yet: on GPUs they must be asked for by name.
-    if engine != "compiled" or device.type != "cuda":
+    if obstacle is None and (engine != "compiled" or device.type != "cuda"):
         obstacle = find_obstacle(model)
         if obstacle is None and device.type != "cpu":
             obstacle = f"the conditioning is on {device}, not on the CPU"
@@ -191,6 +202,9 @@ def _generate_by_reference(
     use_cache = kwargs.get("use_cache") is not False
     if "cache_implementation" not in kwargs and use_cache:
         kwargs.setdefault("past_key_values", RingCache(model.config))
+    if kwargs.get("face_anchors") is not None:
+        # Once, not for every token.
+        kwargs["face_anchors"] = model.model.embed_faces(kwargs["face_anchors"])
     output = model.generate(
         prompt,
         attention_mask=torch.ones_like(prompt),

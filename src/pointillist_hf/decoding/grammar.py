@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import LogitsProcessor
 
 from ..geometry.number_checks import check_integer
-from ..models.tokenization_points import SORT_KEY, TOKENS_PER_POINT, TokenLayout
+from ..models.tokenization_points import TOKENS_PER_POINT, TokenLayout
 
 MAX_POINTS = 2**22  # of a cloud; forty times the densest fits
 
@@ -96,8 +96,9 @@ class PointGrammar(LogitsProcessor):
             # A value still to come may be as large as its slot allows.
             given = input_ids[:, start + s] - firsts[s] if s < slot else None
             current[name] = torch.full_like(previous[name], tops[s]) if given is None else given
-        position = SORT_KEY.index(layout.token_order[slot])
-        before, name, after = SORT_KEY[:position], SORT_KEY[position], SORT_KEY[position + 1 :]
+        key = layout.sort_key
+        position = key.index(layout.token_order[slot])
+        before, name, after = key[:position], key[position], key[position + 1 :]
         above = _compare(previous, current, before) > 0
         repeats = _compare(previous, current, after) >= 0  # the same value again can be completed
         lowest = previous[name] + (~repeats).long()

@@ -13,7 +13,9 @@ from ..models.modeling_point_generator import PointGeneratorForCausalLM
 
 MAX_CLOUDS = 4096  # of one call
 # Further arguments that every engine knows.
-OWN_OPTIONS = frozenset({"encoder_hidden_states", "encoder_attention_mask", "streamer", "stop"})
+OWN_OPTIONS = frozenset(
+    {"encoder_hidden_states", "encoder_attention_mask", "face_anchors", "streamer", "stop"}
+)
 # Those of transformers' `generate` that change how it computes, not what it draws.
 REFERENCE_OPTIONS = frozenset(
     {"use_cache", "cache_implementation", "cache_config", "past_key_values", "compile_config",
@@ -65,6 +67,21 @@ def check_context(model: PointGeneratorForCausalLM, states: Tensor, mask: object
     check_finite("encoder_hidden_states", states)
     if mask is not None:
         check_shape("encoder_attention_mask", mask, states.shape[:2])
+
+
+def check_anchors(model: PointGeneratorForCausalLM, anchors: Tensor | None, batch: int) -> None:
+    """Refuses heads for a generator that knows none, and others than it knows."""
+    config = model.config
+    if (anchors is None) == (config.binding_head == "free"):
+        if anchors is not None:
+            check_shape("face_anchors", anchors, (batch, config.num_faces, 6))
+            check_finite("face_anchors", anchors)
+        return
+    given = "none" if anchors is None else "some"
+    raise ValueError(
+        "`face_anchors` must be given with `binding_head='anchored'` and with no other, got "
+        f"{given} for {config.binding_head!r}: take `rig.face_anchors(betas)`."
+    )
 
 
 def list_seeds(seeds: Sequence[int] | None, count: int) -> list[int]:

@@ -105,10 +105,9 @@ def identify_people(
         avatars += [avatar.render(camera, background=backdrop)[0] for avatar in made.avatars]
         counts += [len(pipe.tokenizer.decode_points(ids)) for ids in made.input_ids]
     images = torch.stack(avatars)
-    true_counts = [
-        len(sample_cloud(p, num_skin_points=config.num_skin_points, hair_budget=config.hair_budget))
-        for p in people
-    ]
+    names = ("num_skin_points", "hair_budget", "own_every_face")
+    points = {name: getattr(config, name) for name in names}
+    true_counts = [len(sample_cloud(person, **points)) for person in people]
     shown = [_resized(portrait, size) for portrait in portraits]
     return Identification(
         nearest=pairwise_errors(images, truth).argmin(1),

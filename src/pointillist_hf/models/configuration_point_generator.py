@@ -8,7 +8,7 @@ from typing import Literal
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
-from .tokenization_points import TokenLayout
+from .tokenization_points import TokenLayout, TokenOrder
 
 
 @strict
@@ -21,7 +21,7 @@ class PointGeneratorConfig(PreTrainedConfig):
     # vocabulary, see TokenLayout
     num_bins: int = 1024
     num_faces: int = 10144
-    token_order: Literal["xyzb", "yzxb"] = "xyzb"
+    token_order: TokenOrder = "xyzb"
 
     # transformer; the paper does not give its sizes, these are Meshtron's 0.5B
     hidden_size: int = 1024
@@ -50,6 +50,17 @@ class PointGeneratorConfig(PreTrainedConfig):
     depth_num_attention_heads: int | None = None
     depth_intermediate_size: int | None = None
 
+    # Paper: "free", a learned embedding per face, the same on every head. "anchored": a face is
+    # known by where it lies on this head, and with the binding first coordinates are counted from
+    # there.
+    binding_head: Literal["free", "anchored"] = "free"
+    anchor_hidden_size: int = 128
+    # Logits of their own for so many bins, and so many faces, on either side of the anchor.
+    anchor_reach: int = 32
+    # The tokenizer's cube, metres; only anchored bindings ask for it.
+    cube_center: list[float] | None = None
+    cube_half_extent: float = 0.30
+
     initializer_range: float = 0.02
     tie_word_embeddings: bool = False
     use_cache: bool = True
@@ -66,6 +77,8 @@ class PointGeneratorConfig(PreTrainedConfig):
             for name in ("hidden_size", "num_attention_heads", "intermediate_size"):
                 if getattr(self, f"depth_{name}") is None:
                     setattr(self, f"depth_{name}", getattr(self, name))
+        if self.binding_head == "anchored" and self.cube_center is None:
+            self.cube_center = [0.0, -0.03, -0.04]
         self.layer_types = ["sliding_attention"] * self.num_hidden_layers
         layout = self.layout
         self.bos_token_id, self.eos_token_id = layout.bos_token_id, layout.eos_token_id
@@ -101,6 +114,25 @@ class PointGeneratorConfig(PreTrainedConfig):
             )
         if self.point_head == "depth":
             self._validate_depth()
+        if self.binding_head == "anchored":
+            self._validate_anchors()
+
+    def _validate_anchors(self) -> None:
+        if self.point_head != "depth":
+            raise ValueError(
+                "`point_head` must be 'depth' with `binding_head='anchored'`, "
+                f"got {self.point_head!r}: the flat one knows no points."
+            )
+        if self.anchor_reach < 1 or self.anchor_hidden_size < 1:
+            raise ValueError(
+                "`anchor_reach` and `anchor_hidden_size` must be at least 1, got "
+                f"{self.anchor_reach} and {self.anchor_hidden_size}."
+            )
+        if len(self.cube_center) != len("xyz") or not self.cube_half_extent > 0:
+            raise ValueError(
+                "`cube_center` must be three numbers and `cube_half_extent` positive, got "
+                f"{self.cube_center} and {self.cube_half_extent}. Take the tokenizer's."
+            )
 
     def _validate_depth(self) -> None:
         if self.loss_head != "typed":

@@ -205,21 +205,30 @@ class DepthPointHead(nn.Module):
         """In place of the state after the point before the first. [B, 1, D]"""
         return self.embed_start.weight.expand(batch, 1, -1)
 
-    def forward(self, point_states: Tensor, embeddings: Tensor, num_steps: int) -> Tensor:
+    def forward(
+        self,
+        point_states: Tensor,
+        embeddings: Tensor,
+        num_steps: int,
+        rests: Tensor | None = None,
+    ) -> Tensor:
         """States from which the slots of each point are predicted.
 
         Args:
             point_states: Of the large transformer, after the point before. [B, P, D]
             embeddings: Of the points' tokens; the last of each point is not looked at. [B, 4 P, D]
             num_steps: S, how many slots are wanted.
+            rests: Added to the inputs of all slots but the first, see `FaceAnchors.rests`.
+                [B, P, depth D]
 
         Returns:
             [B, P, S, D]
         """
         tokens = self.token_norm(embeddings).unflatten(1, (-1, TOKENS_PER_POINT))
         shared = self.state_proj(point_states)
+        later = shared if rests is None else shared + rests
         steps = [shared] + [
-            shared + project(tokens[:, :, slot])
+            later + project(tokens[:, :, slot])
             for slot, project in enumerate(self.token_projs[: num_steps - 1])
         ]
         hidden_states = torch.stack(steps, dim=2).flatten(0, 1).to(embeddings.dtype)  # [B P, S, D]

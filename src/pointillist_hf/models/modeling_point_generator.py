@@ -5,66 +5,43 @@ A decoder-only transformer over point tokens. Each layer looks at the portrait a
 (cross-attention), then at the tokens so far within the window (self-attention), then transforms.
 What differs from the textbook: x, y and z share their embeddings, so a slot embedding tells them
 apart; positions are only relative (rotary), because a window may start anywhere in a cloud.
-`point_head="depth"` departs from the paper, see `depth_point_head`.
+`point_head="depth"` and `binding_head="anchored"` depart from the paper, see `depth_point_head`
+and `slot_heads`.
 """
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from transformers import GenerationMixin, PreTrainedModel
-from transformers import initialization as init
+from transformers import GenerationMixin
 from transformers.cache_utils import Cache, DynamicCache, EncoderDecoderCache
 from transformers.masking_utils import create_bidirectional_mask, create_sliding_window_causal_mask
-from transformers.modeling_outputs import (
-    BaseModelOutputWithPastAndCrossAttentions,
-    CausalLMOutputWithCrossAttentions,
-)
+from transformers.modeling_outputs import CausalLMOutputWithCrossAttentions
 from transformers.utils import can_return_tuple
 from transformers.utils.generic import merge_with_config_defaults
-from transformers.utils.output_capturing import OutputRecorder, capture_outputs
+from transformers.utils.output_capturing import capture_outputs
 
-from ..guarded_push import GuardedPush
 from .configuration_point_generator import PointGeneratorConfig
 from .depth_point_head import DepthPointHead, PointCache, PointWindow
 from .point_generator_layers import (
-    PointGeneratorCrossAttention,
     PointGeneratorLayer,
-    PointGeneratorSelfAttention,
+    PointGeneratorPreTrainedModel,
+    count_on,
+    rotary_embedding,
 )
 from .ring_cache import RingCache
-from .slot_heads import IGNORED, full_losses, typed_logits, typed_losses
-from .strict_loading import StrictLoading
+from .slot_heads import (
+    IGNORED,
+    Anchoring,
+    FaceAnchors,
+    FaceTable,
+    PointGeneratorModelOutput,
+    embed_heads,
+    full_losses,
+    typed_logits,
+    typed_losses,
+)
 from .tokenization_points import TOKENS_PER_POINT
-
-
-class PointGeneratorPreTrainedModel(GuardedPush, StrictLoading, PreTrainedModel):
-    """What the generator tells transformers about itself."""
-
-    config_class = PointGeneratorConfig
-    base_model_prefix = "model"
-    supports_gradient_checkpointing = True
-    _no_split_modules = ["PointGeneratorLayer", "DepthLayer"]  # noqa: RUF012
-    _skip_keys_device_placement = ["past_key_values"]  # noqa: RUF012
-    _supports_sdpa = True
-    _supports_flash_attn = True
-    _supports_flex_attn = True
-    _supports_attention_backend = True
-    _can_compile_fullgraph = True
-    _keys_to_ignore_on_load_unexpected = [r"^lm_head\."]  # noqa: RUF012  where it is not used
-    _can_record_outputs = {  # noqa: RUF012
-        "hidden_states": PointGeneratorLayer,
-        "attentions": OutputRecorder(PointGeneratorSelfAttention, index=1, layer_name="self_attn"),
-        "cross_attentions": OutputRecorder(
-            PointGeneratorCrossAttention, index=1, layer_name="cross_attn"
-        ),
-    }
-
-    @torch.no_grad()
-    def _init_weights(self, module: nn.Module) -> None:
-        super()._init_weights(module)
-        if isinstance(module, nn.RMSNorm):
-            init.ones_(module.weight)
 
 
 class PointGeneratorModel(PointGeneratorPreTrainedModel):
@@ -81,17 +58,10 @@ class PointGeneratorModel(PointGeneratorPreTrainedModel):
         self.norm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
         if config.point_head == "depth":
             self.depth_head = DepthPointHead(config)
+        self.face_anchors = FaceAnchors(config) if config.binding_head == "anchored" else None
         # What the layers count in: tokens, or points.
         self.window_config = config if config.point_head == "flat" else PointWindow(config)
         self.post_init()
-
-    def rotary_embedding(self, position_ids: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Cosines and sines of the rotary angles. [B or 1, L] -> [B or 1, 1, L, head_dim / 2]"""
-        half = self.config.head_dim // 2
-        # Angles stay in float32: bfloat16 cannot tell position 10,000 from 10,001.
-        exponents = torch.arange(half, device=position_ids.device, dtype=torch.float32) / half
-        angles = position_ids[:, None, :, None].float() * self.config.rope_theta**-exponents
-        return angles.cos().to(dtype), angles.sin().to(dtype)
 
     def self_mask(
         self,
@@ -129,7 +99,7 @@ class PointGeneratorModel(PointGeneratorPreTrainedModel):
         past_key_values: EncoderDecoderCache | None,
     ) -> Tensor:
         """The layers and the last norm, over tokens or points. [B, L, D] -> [B, L, D]"""
-        position_embeddings = self.rotary_embedding(position_ids, inputs_embeds.dtype)
+        position_embeddings = rotary_embedding(position_ids, self.config, inputs_embeds.dtype)
         self_mask = self.self_mask(inputs_embeds, attention_mask, past_key_values, position_ids)
         cross_mask = create_bidirectional_mask(
             config=self.config,
@@ -161,8 +131,9 @@ class PointGeneratorModel(PointGeneratorPreTrainedModel):
         past_key_values: Cache | None = None,
         inputs_embeds: Tensor | None = None,
         use_cache: bool | None = None,
+        face_anchors: Tensor | FaceTable | None = None,
         **kwargs: object,
-    ) -> BaseModelOutputWithPastAndCrossAttentions:
+    ) -> PointGeneratorModelOutput:
         """Final hidden states of the tokens: what is known once the token is, for the next one.
 
         With `point_head="depth"` these are the states of the small transformer, at the width of
@@ -180,6 +151,8 @@ class PointGeneratorModel(PointGeneratorPreTrainedModel):
                 those of points, from `DepthPointHead.join_tokens`: the states of the large
                 transformer are returned, and positions and masks are theirs. [B, L, D]
             use_cache: Whether to return `past_key_values`.
+            face_anchors: Of `HeadRig.face_anchors`, with `binding_head="anchored"` [B, F, 6]; or
+                what `embed_faces` made of them, where one head is asked about often.
             **kwargs: `output_hidden_states`, `output_attentions` and the like.
         """
         if encoder_hidden_states is None:
@@ -189,17 +162,16 @@ class PointGeneratorModel(PointGeneratorPreTrainedModel):
         if self.config.point_head == "depth" and input_ids is not None:
             if use_cache or past_key_values is not None:
                 past_key_values = PointCache.around(past_key_values, self.window_config)
-            hidden_states = self.forward_points(
+            hidden_states, anchoring = self.forward_points(
                 input_ids,
                 encoder_hidden_states,
                 attention_mask,
                 encoder_attention_mask,
                 position_ids,
                 past_key_values,
+                self.embed_faces(face_anchors),
             )
-            return BaseModelOutputWithPastAndCrossAttentions(
-                last_hidden_state=hidden_states, past_key_values=past_key_values
-            )
+            return PointGeneratorModelOutput(hidden_states, past_key_values, anchoring=anchoring)
         if isinstance(past_key_values, PointCache):
             raise ValueError(
                 "A `PointCache` counts tokens and cannot be used with `inputs_embeds`: give the "
@@ -213,7 +185,7 @@ class PointGeneratorModel(PointGeneratorPreTrainedModel):
             # Built without the config, which would truncate the conditioning to the window.
             past_key_values = EncoderDecoderCache(past_key_values, DynamicCache())
         if position_ids is None:
-            position_ids = _count_on(inputs_embeds, past_key_values)
+            position_ids = count_on(inputs_embeds, past_key_values)
         if self.config.point_head == "flat":
             inputs_embeds = inputs_embeds + self.embed_slots(position_ids % TOKENS_PER_POINT)
         hidden_states = self.transform(
@@ -224,9 +196,12 @@ class PointGeneratorModel(PointGeneratorPreTrainedModel):
             position_ids,
             past_key_values,
         )
-        return BaseModelOutputWithPastAndCrossAttentions(
-            last_hidden_state=hidden_states, past_key_values=past_key_values
-        )
+        return PointGeneratorModelOutput(hidden_states, past_key_values)
+
+    def embed_faces(self, face_anchors: Tensor | FaceTable | None) -> FaceTable | None:
+        """The faces of B heads for `binding_head="anchored"`, None for "free". [B, F, 6]"""
+        rows = slice(self.config.layout.binding_offset, self.config.layout.bos_token_id)
+        return embed_heads(self.face_anchors, face_anchors, self.embed_tokens.weight[rows])
 
     def forward_points(
         self,
@@ -236,7 +211,8 @@ class PointGeneratorModel(PointGeneratorPreTrainedModel):
         encoder_attention_mask: Tensor | None,
         position_ids: Tensor | None,
         past: PointCache | None,
-    ) -> Tensor:
+        faces: FaceTable | None = None,
+    ) -> tuple[Tensor, Anchoring | None]:
         """What `forward` answers with the depth head. [B, L] -> [B, L, D]
 
         The layers run over the points that the tokens complete. The state after token t is the one
@@ -252,7 +228,9 @@ class PointGeneratorModel(PointGeneratorPreTrainedModel):
             input_ids = torch.cat([past.pending_ids, input_ids], dim=1)
         length = input_ids.shape[1]
         num_points, num_pending = divmod(length, TOKENS_PER_POINT)
-        embeddings = self.embed_tokens(input_ids)
+        embeddings, bindings = self.embed_tokens(input_ids), None
+        if faces is not None:
+            embeddings, bindings = self.face_anchors.embed_bindings(embeddings, input_ids, faces)
         states = self.depth_head.initial_state(batch).to(embeddings.dtype)
         if past is not None and past.point_state is not None:
             states = past.point_state
@@ -260,7 +238,7 @@ class PointGeneratorModel(PointGeneratorPreTrainedModel):
             points = self.depth_head.join_tokens(embeddings[:, : length - num_pending])
             if position_ids is None:
                 cache = None if past is None else past.self_attention_cache
-                point_ids = _count_on(points, cache)
+                point_ids = count_on(points, cache)
             else:
                 # A point is where its last token is, and that one is among the new ones.
                 last = TOKENS_PER_POINT - 1 - (length - num_new)
@@ -283,18 +261,18 @@ class PointGeneratorModel(PointGeneratorPreTrainedModel):
         first, start = divmod(length - num_new + 1, TOKENS_PER_POINT)
         missing = TOKENS_PER_POINT * (num_points + 1) - length
         embeddings = nn.functional.pad(embeddings, (0, 0, 0, missing))
+        anchoring = None
+        if faces is not None:
+            anchoring = Anchoring.of_points(self.face_anchors, faces, bindings, num_points + 1)
         hidden_states = self.depth_head(
             states[:, first:],
             embeddings[:, TOKENS_PER_POINT * first :],
             num_steps=TOKENS_PER_POINT if first < num_points else num_pending + 1,
+            rests=None if anchoring is None else anchoring.rests(first),
         )
-        return hidden_states.flatten(1, 2)[:, start : start + num_new]
-
-
-def _count_on(inputs: Tensor, past: Cache | None) -> Tensor:
-    """Positions that follow those in the cache. [B, L, ...] -> [1, L]"""
-    seen = 0 if past is None else past.get_seq_length()
-    return (torch.arange(inputs.shape[1], device=inputs.device) + seen)[None]
+        if anchoring is not None:
+            anchoring = anchoring[length - num_new : length]
+        return hidden_states.flatten(1, 2)[:, start : start + num_new], anchoring
 
 
 class PointGeneratorForCausalLM(PointGeneratorPreTrainedModel, GenerationMixin):
@@ -320,6 +298,7 @@ class PointGeneratorForCausalLM(PointGeneratorPreTrainedModel, GenerationMixin):
         inputs_embeds: Tensor | None = None,
         labels: Tensor | None = None,
         use_cache: bool | None = None,
+        face_anchors: Tensor | FaceTable | None = None,
         logits_to_keep: int | Tensor = 0,
         **kwargs: object,
     ) -> CausalLMOutputWithCrossAttentions:
@@ -346,6 +325,7 @@ class PointGeneratorForCausalLM(PointGeneratorPreTrainedModel, GenerationMixin):
             past_key_values=past_key_values,
             inputs_embeds=inputs_embeds,
             use_cache=use_cache,
+            face_anchors=face_anchors,
             **kwargs,
         )
         states, past = outputs.last_hidden_state, outputs.past_key_values
@@ -355,9 +335,9 @@ class PointGeneratorForCausalLM(PointGeneratorPreTrainedModel, GenerationMixin):
             hidden_states = (*hidden_states[:-1], states)
         if labels is None or self.config.loss_head == "full":
             seen = states.shape[1] if past is None else past.get_seq_length()
-            logits = self.next_token_logits(states, seen, logits_to_keep)
+            logits = self.next_token_logits(states, seen, logits_to_keep, outputs.anchoring)
         if labels is not None:
-            losses = self.token_losses(states, labels, logits)
+            losses = self.token_losses(states, labels, logits, outputs.anchoring)
             loss = losses.sum() / (labels[:, 1:] != IGNORED).sum()
         return CausalLMOutputWithCrossAttentions(
             loss=loss,
@@ -369,19 +349,29 @@ class PointGeneratorForCausalLM(PointGeneratorPreTrainedModel, GenerationMixin):
         )
 
     def next_token_logits(
-        self, last_hidden_state: Tensor, seen: int, logits_to_keep: int | Tensor
+        self,
+        last_hidden_state: Tensor,
+        seen: int,
+        logits_to_keep: int | Tensor,
+        anchoring: Anchoring | None = None,
     ) -> Tensor:
         """Logits at some positions, the last being that of token number `seen`. -> [B, K, V]"""
         last_only = isinstance(logits_to_keep, int)
         states = last_hidden_state[:, -logits_to_keep:] if last_only else last_hidden_state
+        if anchoring is not None:
+            anchoring = anchoring[-states.shape[1] :]
         if self.config.point_head == "flat":
             return self.lm_head(states if last_only else states[:, logits_to_keep])
         slot = seen % TOKENS_PER_POINT
-        logits = typed_logits(states, self.lm_head.weight, self.config.layout, slot)
+        logits = typed_logits(states, self.lm_head.weight, self.config.layout, slot, anchoring)
         return logits if last_only else logits[:, logits_to_keep]
 
     def token_losses(
-        self, last_hidden_state: Tensor, labels: Tensor, logits: Tensor | None = None
+        self,
+        last_hidden_state: Tensor,
+        labels: Tensor,
+        logits: Tensor | None = None,
+        anchoring: Anchoring | None = None,
     ) -> Tensor:
         """Negative log-likelihood of every label, under the configured `loss_head`.
 
@@ -389,11 +379,13 @@ class PointGeneratorForCausalLM(PointGeneratorPreTrainedModel, GenerationMixin):
             last_hidden_state: Of sequences that start at a point. [B, L, D]
             labels: Aligned with the tokens; -100 is skipped. [B, L]
             logits: Of all tokens, if they are known; only `loss_head="full"` looks at them.
+            anchoring: As the model returned it, with anchored bindings.
 
         Returns:
             Nats, aligned with the labels, zero where there is none. [B, L]
         """
         if self.config.loss_head == "typed":
             weight = self.lm_head.weight
-            return typed_losses(last_hidden_state, labels, weight, self.config.layout)
+            layout = self.config.layout
+            return typed_losses(last_hidden_state, labels, weight, layout, anchoring)
         return full_losses(self.lm_head(last_hidden_state) if logits is None else logits, labels)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A layer of the point generator (paper Sec. 4.1 and Fig. 3): attention, feed-forward, residuals.
+"""A layer of the point generator (paper Sec. 4.1 and Fig. 3), and what its models have in common.
 
 Pre-norm, RMSNorm, no biases. Keys and values go through transformers' caches, so that generation
 sees each conditioning token once and each earlier token for as long as it is in the window.
@@ -11,18 +11,41 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers import initialization as init
 from transformers.activations import ACT2FN
-from transformers.cache_utils import EncoderDecoderCache
+from transformers.cache_utils import Cache, EncoderDecoderCache
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.utils.output_capturing import OutputRecorder
 
+from ..guarded_push import GuardedPush
 from .configuration_point_generator import PointGeneratorConfig
+from .slot_heads import FaceAnchors, OffsetLogits
+from .strict_loading import StrictLoading
 
 
 def rotate_pairs(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotary position embedding: channel i turns together with channel i + half."""
     first, second = x.chunk(2, dim=-1)
     return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
+
+
+def rotary_embedding(
+    position_ids: Tensor, config: PointGeneratorConfig, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """Cosines and sines of the rotary angles. [B or 1, L] -> [B or 1, 1, L, head_dim / 2]"""
+    half = config.head_dim // 2
+    # Angles stay in float32: bfloat16 cannot tell position 10,000 from 10,001.
+    exponents = torch.arange(half, device=position_ids.device, dtype=torch.float32) / half
+    angles = position_ids[:, None, :, None].float() * config.rope_theta**-exponents
+    return angles.cos().to(dtype), angles.sin().to(dtype)
+
+
+def count_on(inputs: Tensor, past: Cache | None) -> Tensor:
+    """Positions that follow those in the cache. [B, L, ...] -> [1, L]"""
+    seen = 0 if past is None else past.get_seq_length()
+    return (torch.arange(inputs.shape[1], device=inputs.device) + seen)[None]
 
 
 def eager_attention(
@@ -180,3 +203,36 @@ class PointGeneratorLayer(GradientCheckpointingLayer):
         )
         hidden_states = hidden_states + recalled
         return hidden_states + self.mlp(self.mlp_norm(hidden_states))
+
+
+class PointGeneratorPreTrainedModel(GuardedPush, StrictLoading, PreTrainedModel):
+    """What the generator tells transformers about itself."""
+
+    config_class = PointGeneratorConfig
+    base_model_prefix = "model"
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["PointGeneratorLayer", "DepthLayer"]  # noqa: RUF012
+    _skip_keys_device_placement = ["past_key_values"]  # noqa: RUF012
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    _can_compile_fullgraph = True
+    _keys_to_ignore_on_load_unexpected = [r"^lm_head\."]  # noqa: RUF012  where it is not used
+    _can_record_outputs = {  # noqa: RUF012
+        "hidden_states": PointGeneratorLayer,
+        "attentions": OutputRecorder(PointGeneratorSelfAttention, index=1, layer_name="self_attn"),
+        "cross_attentions": OutputRecorder(
+            PointGeneratorCrossAttention, index=1, layer_name="cross_attn"
+        ),
+    }
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, nn.RMSNorm):
+            init.ones_(module.weight)
+        elif isinstance(module, OffsetLogits):
+            init.zeros_(module.weight)
+        elif isinstance(module, FaceAnchors):
+            init.constant_(module.scale, self.config.initializer_range)

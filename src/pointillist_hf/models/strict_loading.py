@@ -28,6 +28,7 @@ LIMITS = {
     "num_betas": 2**12, "num_expressions": 2**12, "cross_attention_size": 2**16,
     "generator_hidden_size": 2**16, "depth_hidden_size": 2**16, "depth_num_hidden_layers": 1024,
     "depth_num_attention_heads": 1024, "depth_intermediate_size": 2**18, "sliding_window": 2**24,
+    "anchor_hidden_size": 2**16, "anchor_reach": 2**16,
 }  # fmt: skip
 # Likewise of numbers that need not be whole: least and largest value.
 RANGES = {
@@ -35,6 +36,7 @@ RANGES = {
     "attention_dropout": (0, 1), "attention_probs_dropout_prob": (0, 1),
     "hidden_dropout_prob": (0, 1), "drop_path_rate": (0, 1), "layerscale_value": (-1e3, 1e3),
     "max_angle": (1e-3, math.pi), "max_offset": (0, 1), "max_scale": (0, 10), "bin_size": (0, 10),
+    "cube_half_extent": (0, 100),
 }  # fmt: skip
 # What transformers, safetensors and json raise of a folder that is no whole model.
 DAMAGE = (

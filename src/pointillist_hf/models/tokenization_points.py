@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -29,8 +29,11 @@ MAX_HALF_EXTENT = 100.0  # metres
 TokenOrder = Literal[
     "xyzb",  # the paper's order of emission
     "yzxb",  # the order of the sort key, so that the key grows from token to token
+    # Face by face: the binding says where to look, and the coordinates follow. Sorted by the same
+    # key: sorted by y, a point whose face lies too low would be pushed off it, and all after it.
+    "byzx",
 ]
-SORT_KEY = "yzxb"
+TOKEN_ORDERS = get_args(TokenOrder)
 
 
 @dataclass(frozen=True)
@@ -44,8 +47,15 @@ class TokenLayout:
     def __post_init__(self) -> None:
         check_integer("num_bins", self.num_bins, 2, MAX_BINS)
         check_integer("num_faces", self.num_faces, 1, MAX_FACES)
-        if self.token_order not in ("xyzb", "yzxb"):
-            raise ValueError(f"`token_order` must be 'xyzb' or 'yzxb', got {self.token_order!r}.")
+        if self.token_order not in TOKEN_ORDERS:
+            raise ValueError(
+                f"`token_order` must be one of {', '.join(TOKEN_ORDERS)}, got {self.token_order!r}."
+            )
+
+    @property
+    def sort_key(self) -> str:
+        """What the points of a cloud are sorted by, the most important first."""
+        return "byzx" if self.token_order == "byzx" else "yzxb"
 
     @property
     def binding_offset(self) -> int:
@@ -99,7 +109,7 @@ def dequantize(bins: Tensor, num_bins: int) -> Tensor:
     return (bins.float() + 0.5) / num_bins * 2 - 1
 
 
-def point_order(bins: Tensor, bindings: Tensor) -> Tensor:
+def point_order(bins: Tensor, bindings: Tensor, sort_key: str = "yzxb") -> Tensor:
     """Order of quantised points: by y, then z, then x, then binding, then as they came.
 
     The sort follows the quantisation, because points sorted before it leave the order again when
@@ -108,12 +118,13 @@ def point_order(bins: Tensor, bindings: Tensor) -> Tensor:
     Args:
         bins: x, y, z bins. [N, 3]
         bindings: [N]
+        sort_key: Another order of these four, see `TokenLayout.sort_key`.
 
     Returns:
         Indices that sort the points. [N]
     """
-    x, y, z = bins.unbind(-1)
-    keys = [key.cpu().numpy() for key in (bindings, x, z, y)]
+    columns = dict(zip("xyzb", (*bins.unbind(-1), bindings), strict=True))
+    keys = [columns[name].cpu().numpy() for name in reversed(sort_key)]
     return torch.from_numpy(np.lexsort(keys)).to(bins.device)
 
 
@@ -212,7 +223,7 @@ class PointTokenizer(GuardedPush, PreTrainedTokenizer):
         """
         points = self._check_points(points)
         bins = quantize(self.normalize_coords(points.means), self.num_bins)
-        order = point_order(bins, points.bindings)
+        order = point_order(bins, points.bindings, self.layout.sort_key)
         columns = dict(zip("xyz", bins[order].unbind(-1), strict=True))
         columns["b"] = points.bindings[order] + self.layout.binding_offset
         body = torch.stack([columns[name] for name in self.token_order], dim=-1).flatten()

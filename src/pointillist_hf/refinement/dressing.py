@@ -9,6 +9,7 @@ from ..geometry.structures import CanonicalPoints, Gaussians
 from ..models.modeling_gaussian_decoder import GaussianDecoder, PointSights
 from ..rigs.head_rig import HeadRig
 from .coloring import color_points, correct_colors
+from .coverage import correct_coverage
 from .face_kinds import find_face_kinds
 from .point_sights import see_points
 from .portrait_view import PortraitView
@@ -40,6 +41,7 @@ def dress_points(
     if decoder is None:
         return cloud.to_gaussians(color_points(cloud, projected, view, rig))
     gaussians = decode_points(decoder, cloud, see_points(cloud, projected, view, rig))
+    gaussians = correct_coverage(gaussians, cloud.bindings, view, rig)
     return correct_colors(gaussians, cloud.bindings, projected, view, rig)
 
 

@@ -132,6 +132,23 @@ class HeadRig(GuardedPush, ModelMixin, ConfigMixin):
         normals = normalize(torch.linalg.cross(b - a, c - a), dim=-1)
         return torch.cat([torch.einsum("pk,tpkc->tpc", barycentric, corners), normals], dim=-1)
 
+    @torch.no_grad()
+    def face_anchors(self, betas: Tensor) -> Tensor:
+        """Where the faces of the canonical heads lie: what anchored bindings are known by.
+
+        Args:
+            betas: [T, S]
+
+        Returns:
+            Centre in metres, then unit normal. [T, F, 6]
+        """
+        # Mixed precision would move centres by more than a bin.
+        with torch.autocast(self.v_template.device.type, enabled=False):
+            corners = self.canonical_vertices(betas.to(self.v_template))[:, self.faces]
+        a, b, c = corners.unbind(2)
+        normals = normalize(torch.linalg.cross(b - a, c - a), dim=-1)
+        return torch.cat([corners.mean(2), normals], dim=-1)
+
     def joint_motion(
         self, rig_params: RigParams, static_offset: Tensor | None = None
     ) -> JointMotion:

@@ -15,7 +15,7 @@ from ..exporters.images import write_contact_sheet
 from ..geometry.cameras import orbit_cameras
 from ..geometry.structures import CanonicalPoints, Gaussians
 from ..models.modeling_point_generator import PointGeneratorForCausalLM
-from ..models.slot_heads import IGNORED
+from ..models.slot_heads import IGNORED, FaceTable
 from ..portraits.image_processing_portrait import PortraitImageProcessor
 from ..rendering import rasterize
 from ..rigs.head_rig import HeadRig
@@ -27,6 +27,7 @@ from .windows import cut_window, scoring_windows
 WINDOWS_AT_ONCE = 8
 NUM_SAMPLES, PICTURE_SIZE, POINT_RADIUS = 4, 160, 0.004
 VIEWS = [0.0, 60.0]
+NUM_COMPARED = 4  # people whose clouds are scored with other heads too
 
 
 def generator_checks(
@@ -63,7 +64,10 @@ def generator_checks(
 
 @torch.no_grad()
 def cloud_losses(
-    generator: PointGeneratorForCausalLM, input_ids: Tensor, context: Tensor
+    generator: PointGeneratorForCausalLM,
+    input_ids: Tensor,
+    context: Tensor,
+    faces: FaceTable | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Nats of each token of a whole cloud, scored once, and the labels they are of.
 
@@ -71,6 +75,7 @@ def cloud_losses(
         generator: Sees windows of its own size, half a window apart.
         input_ids: A whole sequence. [L]
         context: Conditioning tokens. [1, M, D]
+        faces: Of the head, with anchored bindings.
 
     Returns:
         Nats [L] and labels [L], -100 where the grammar leaves nothing to predict.
@@ -86,10 +91,16 @@ def cloud_losses(
         ids, labels = (torch.stack(column).to(context.device) for column in zip(*rows, strict=True))
         for row, (start, first) in zip(labels, part, strict=True):
             row[: first - start] = IGNORED
-        states = generator.model(
-            input_ids=ids, encoder_hidden_states=context.expand(len(ids), -1, -1), use_cache=False
-        ).last_hidden_state
-        losses = generator.token_losses(states, labels).double().cpu()
+        output = generator.model(
+            input_ids=ids,
+            encoder_hidden_states=context.expand(len(ids), -1, -1),
+            use_cache=False,
+            face_anchors=None if faces is None else faces.expand(len(ids)),
+        )
+        losses = generator.token_losses(
+            output.last_hidden_state, labels, anchoring=output.anchoring
+        )
+        losses = losses.double().cpu()
         for row, (start, _) in zip(losses, part, strict=True):
             place = slice(start, start + window)
             nats[place] += row[: len(nats[place])]
@@ -109,8 +120,8 @@ def validate_generator(
     sums = dict.fromkeys((*layout.token_order, "end"), 0.0)
     num_points, num_clouds = 0, min(count, len(people))
     for index, person in enumerate(people.persons[:num_clouds]):
-        context = encode_person(training, people, index, processor)
-        nats, labels = cloud_losses(training.generator, person.input_ids, context)
+        conditioning = encode_person(training, people, index, processor)
+        nats, labels = cloud_losses(training.generator, person.input_ids, *conditioning)
         for kind, chosen in label_kinds(labels, layout).items():
             if kind:
                 sums[kind] += float(nats[chosen].sum())
@@ -123,13 +134,39 @@ def validate_generator(
     }
 
 
+def compare_heads(
+    training: GeneratorTraining, people: People, processor: PortraitImageProcessor, count: int
+) -> dict[str, float]:
+    """Whether the generator looks at the head: held-out nats per point with several heads.
+
+    Returns:
+        "nats_right_head", "nats_mean_head" and "nats_wrong_head", that of the next person (of the
+        same one where there is no other), over the same people.
+    """
+    shown = people.persons[: min(count, NUM_COMPARED)]
+    sums, num_points = dict.fromkeys(("right", "mean", "wrong"), 0.0), 0
+    for index, person in enumerate(shown):
+        own, other = person.betas, people.persons[(index + 1) % len(people)].betas
+        for kind, betas in {"right": own, "mean": torch.zeros_like(own), "wrong": other}.items():
+            conditioning = encode_person(training, people, index, processor, betas)
+            nats, labels = cloud_losses(training.generator, person.input_ids, *conditioning)
+            ends = labels == people.tokenizer.eos_token_id
+            sums[kind] += float(nats[~ends].sum())
+        num_points += person.num_points
+    return {f"nats_{kind}_head": total / num_points for kind, total in sums.items()}
+
+
 def draw_samples(
     training: GeneratorTraining, people: People, processor: PortraitImageProcessor, max_points: int
 ) -> Tensor:
     """Clouds of the first people, true and sampled, seen from two sides. [4 K, H, W, 3]"""
-    shown = people.persons[:NUM_SAMPLES]
-    contexts = [encode_person(training, people, i, processor) for i in range(len(shown))]
-    output = generate_points(training.generator, torch.cat(contexts), max_points=max_points)
+    shown, generator = people.persons[:NUM_SAMPLES], training.generator
+    contexts = [encode_person(training, people, i, processor)[0] for i in range(len(shown))]
+    options = {}
+    if generator.config.binding_head == "anchored":
+        betas = torch.stack([person.betas for person in shown])
+        options["face_anchors"] = people.rig.face_anchors(betas).to(generator.device)
+    output = generate_points(generator, torch.cat(contexts), max_points=max_points, **options)
     pictures = []
     for person, sampled in zip(shown, output.input_ids.cpu(), strict=True):
         for ids in (person.input_ids, sampled):
@@ -141,6 +178,8 @@ def _log_likelihood(
     model: nn.Module, done: int, *, people: People, processor: PortraitImageProcessor, count: int
 ) -> dict[str, float]:
     figures = validate_generator(model, people, processor, count)
+    if model.generator.config.binding_head == "anchored":
+        figures |= compare_heads(model, people, processor, count)
     return {f"validation_{name}": value for name, value in figures.items()}
 
 

@@ -11,7 +11,7 @@ from ..models.configuration_conditioner import AvatarConditionerConfig
 from ..models.configuration_gaussian_decoder import GaussianDecoderConfig
 from ..models.configuration_point_generator import PointGeneratorConfig
 from ..models.configuration_rig_regressor import RigRegressorConfig
-from ..models.tokenization_points import PointTokenizer
+from ..models.tokenization_points import PointTokenizer, TokenOrder
 from ..portraits.image_processing_portrait import PortraitImageProcessor
 from ..refinement.point_sights import NUM_SIGHT_FEATURES
 from ..rigs.head_rig import HeadRig
@@ -112,6 +112,15 @@ SIZES["tiny-depth"] = replace(
         "depth_intermediate_size": 256,
     },
 )
+# The generator reads the tracked head, and its windows are 512 points.
+ANCHORED = {"binding_head": "anchored", "token_order": "byzx"}
+SIZES["nano-anchored"] = replace(
+    SIZES["nano-depth"], generator={**SIZES["nano-depth"].generator, **ANCHORED}
+)
+SIZES["tiny-anchored"] = replace(
+    SIZES["tiny-depth"],
+    generator={**SIZES["tiny-depth"].generator, **ANCHORED, "sliding_window": 2048},
+)
 SIZES["paper-depth"] = replace(
     SIZES["paper"], generator={"point_head": "depth", "loss_head": "typed", "num_hidden_layers": 21}
 )
@@ -146,13 +155,21 @@ def build_conditioner_config(size: str, tokenizer: PointTokenizer) -> AvatarCond
 def build_generator_config(size: str, tokenizer: PointTokenizer) -> PointGeneratorConfig:
     """Of `PointGeneratorForCausalLM`."""
     sizes = SIZES[size]
+    settings = dict(sizes.generator)
+    if settings.get("binding_head") == "anchored":
+        settings["cube_center"] = list(tokenizer.cube_center)
+        settings["cube_half_extent"] = tokenizer.cube_half_extent
     return PointGeneratorConfig(
         num_bins=tokenizer.num_bins,
         num_faces=tokenizer.num_faces,
-        token_order=tokenizer.token_order,
         cross_attention_size=sizes.conditioner_size,
-        **sizes.generator,
+        **{"token_order": tokenizer.token_order, **settings},
     )
+
+
+def token_order_of(size: str, tokenizer: PointTokenizer) -> TokenOrder:
+    """The order that a size wants, or else the tokenizer's own."""
+    return SIZES[size].generator.get("token_order", tokenizer.token_order)
 
 
 def build_decoder_config(

@@ -24,7 +24,7 @@ from ..models.modeling_point_generator import PointGeneratorForCausalLM
 from ..models.modeling_rig_regressor import RigRegressor
 from ..models.tokenization_points import PointTokenizer
 from ..portraits.image_processing_portrait import PortraitImageProcessor
-from .dataset import People, load_people
+from .dataset import People, check_views, load_people, with_token_order
 from .generator_checks import generator_checks
 from .loop import LoopConfig
 from .recipes import (
@@ -35,6 +35,7 @@ from .recipes import (
     build_image_processor,
     build_projected_decoder_config,
     build_regressor_config,
+    token_order_of,
 )
 from .train_decoder import FrozenFeatures, train_decoder
 from .train_generator import embed_geometry, train_generator
@@ -92,12 +93,14 @@ def run_stage(
 
 
 def _run_stage(stage: str, data: str | Path, output: Path, size: str, loop: LoopConfig) -> None:
-    people = load_people(data, "train", show_progress=loop.show_progress)
+    people = _load_people(data, "train", size, loop)
+    if stage != "generator":
+        check_views(people)
     _check_tokenizer(people.tokenizer, output / "tokenizer")
     processor = build_image_processor(size)
     set_seed(loop.seed)
     is_checked = stage == "generator" and (loop.eval_steps or loop.sample_steps)
-    test = load_people(data, "test", show_progress=loop.show_progress) if is_checked else None
+    test = _load_people(data, "test", size, loop) if is_checked else None
     components = STAGES[stage].run(Splits(people, test), processor, output, size, loop)
     if not PartialState().is_main_process:
         return
@@ -107,6 +110,12 @@ def _run_stage(stage: str, data: str | Path, output: Path, size: str, loop: Loop
         processor.save_pretrained(output / "image_processor")
         for name, model in components.items():
             model.save_pretrained(output / name)
+
+
+def _load_people(data: str | Path, split: str, size: str, loop: LoopConfig) -> People:
+    """A split, its tokens in the order that the size wants."""
+    people = load_people(data, split, show_progress=loop.show_progress)
+    return with_token_order(people, token_order_of(size, people.tokenizer))
 
 
 def _check_tokenizer(tokenizer: PointTokenizer, folder: Path) -> None:

@@ -11,6 +11,7 @@ from ..geometry.structures import Cameras, Gaussians, RigParams
 from ..models.modeling_conditioner import AvatarConditioner
 from ..models.modeling_gaussian_decoder import GaussianDecoder, GaussianDecoderOutput
 from ..models.modeling_point_generator import PointGeneratorForCausalLM
+from ..models.slot_heads import FaceTable
 from ..models.tokenization_points import TOKENS_PER_POINT
 from ..portraits.image_processing_portrait import PortraitImageProcessor
 from ..rendering import rasterize
@@ -19,6 +20,7 @@ from .dataset import People, Person
 from .loop import Batch, LoopConfig, train
 from .losses import LossWeights, PerceptualLoss, image_losses, offset_penalty
 from .portraits import portrait_pixels
+from .train_generator import embed_head
 
 
 class FrozenFeatures:
@@ -60,13 +62,18 @@ class FrozenFeatures:
         samples = self.people.rig.sample_points(person.betas[None], num_samples)
         with torch.autocast(device.type, torch.bfloat16, enabled=self.use_bfloat16):
             context = self.conditioner(pixels.to(device), samples.to(device))
-            states = windowed_states(self.generator, person.input_ids[None].to(device), context)
+            faces = embed_head(self.generator, self.people, person.betas)
+            input_ids = person.input_ids[None].to(device)
+            states = windowed_states(self.generator, input_ids, context, faces)
         points = states[0, TOKENS_PER_POINT:-TOKENS_PER_POINT].unflatten(0, (-1, TOKENS_PER_POINT))
         return points.bfloat16().cpu(), context[0].bfloat16().cpu()
 
 
 def windowed_states(
-    generator: PointGeneratorForCausalLM, input_ids: Tensor, context: Tensor
+    generator: PointGeneratorForCausalLM,
+    input_ids: Tensor,
+    context: Tensor,
+    faces: FaceTable | None = None,
 ) -> Tensor:
     """Final hidden states of whole sequences under the sliding window. [B, L] -> [B, L, D]
 
@@ -76,7 +83,11 @@ def windowed_states(
     past, states = None, []
     for chunk in input_ids.split(max(generator.config.sliding_window // 2, 1), dim=1):
         output = generator.model(
-            input_ids=chunk, encoder_hidden_states=context, past_key_values=past, use_cache=True
+            input_ids=chunk,
+            encoder_hidden_states=context,
+            past_key_values=past,
+            use_cache=True,
+            face_anchors=faces,
         )
         past = output.past_key_values
         states.append(output.last_hidden_state)

@@ -10,14 +10,16 @@ from torch import Tensor, nn
 
 from ..models.modeling_conditioner import AvatarConditioner
 from ..models.modeling_point_generator import PointGeneratorForCausalLM
-from ..models.slot_heads import IGNORED
+from ..models.slot_heads import IGNORED, FaceTable
 from ..models.tokenization_points import TOKENS_PER_POINT, PointTokenizer, TokenLayout
 from ..portraits.image_processing_portrait import PortraitImageProcessor
 from ..rigs.head_rig import HeadRig
-from .dataset import People, Person
+from .dataset import People
 from .loop import Batch, LoopConfig, Loss, Periodic, train
 from .portraits import portrait_pixels
 from .windows import cut_window, window_start, window_starts
+
+NAME_SHARE = 0.3  # of the deviation that the rows of faces begin with when they are only names
 
 
 class GeneratorTraining(nn.Module):
@@ -38,7 +40,12 @@ class GeneratorTraining(nn.Module):
         self._no_split_modules = list(generator._no_split_modules)
 
     def forward(
-        self, pixel_values: Tensor, rig_points: Tensor, input_ids: Tensor, labels: Tensor
+        self,
+        pixel_values: Tensor,
+        rig_points: Tensor,
+        input_ids: Tensor,
+        labels: Tensor,
+        face_anchors: Tensor | None = None,
     ) -> dict[str, Loss]:
         """Negative log-likelihoods in nats, as sums and numbers of tokens.
 
@@ -46,10 +53,15 @@ class GeneratorTraining(nn.Module):
         "loss_end" over the ends of clouds.
         """
         context = self.conditioner(pixel_values, rig_points)
-        states = self.generator.model(
-            input_ids=input_ids, encoder_hidden_states=context, use_cache=False
-        ).last_hidden_state
-        nats = self.generator.token_losses(states, labels)
+        output = self.generator.model(
+            input_ids=input_ids,
+            encoder_hidden_states=context,
+            use_cache=False,
+            face_anchors=face_anchors,
+        )
+        nats = self.generator.token_losses(
+            output.last_hidden_state, labels, anchoring=output.anchoring
+        )
         return {
             f"loss_{kind}" if kind else "loss": ((nats * chosen).sum(), chosen.sum())
             for kind, chosen in label_kinds(labels, self.generator.config.layout).items()
@@ -85,6 +97,7 @@ def train_generator(
         periodic: Gets a `GeneratorTraining`.
     """
     layout, window = people.tokenizer.layout, generator.config.sliding_window
+    is_anchored = generator.config.binding_head == "anchored"
     if config.window_step:
         window_starts(window, window, config.window_step)  # refuses it here, not in a worker
 
@@ -93,11 +106,13 @@ def train_generator(
         which = torch.randint(len(person.portraits), (1,), generator=generator)
         start = window_start(len(person.input_ids), window, generator, config.window_step)
         input_ids, labels = cut_window(person.input_ids, start, window, layout)
+        anchors = people.rig.face_anchors(person.betas[None]) if is_anchored else None
         return {
             "pixel_values": portrait_pixels(person.portraits[which] / 255, processor, generator),
-            "rig_points": _rig_points(person, people, conditioner),
+            "rig_points": _rig_points(person.betas, people, conditioner),
             "input_ids": input_ids[None],
             "labels": labels[None],
+            **({} if anchors is None else {"face_anchors": anchors}),
         }
 
     def collate(rows: list[Batch]) -> Batch:
@@ -109,18 +124,42 @@ def train_generator(
 
 
 def encode_person(
-    training: GeneratorTraining, people: People, index: int, processor: PortraitImageProcessor
-) -> Tensor:
-    """Conditioning tokens of a person's first portrait as it is. [1, M, D]"""
+    training: GeneratorTraining,
+    people: People,
+    index: int,
+    processor: PortraitImageProcessor,
+    betas: Tensor | None = None,
+) -> tuple[Tensor, FaceTable | None]:
+    """Conditioning tokens of a person's first portrait as it is [1, M, D], and the faces.
+
+    Args:
+        training: Holds the networks.
+        people: The data set.
+        index: Of the person.
+        processor: Of the portraits.
+        betas: Of another head than the person's own. [S]
+    """
     person, device = people.persons[index], training.generator.device
+    betas = person.betas if betas is None else betas
     pixels = portrait_pixels(person.portraits[:1] / 255, processor)
-    points = _rig_points(person, people, training.conditioner)
-    return training.conditioner(pixels.to(device), points.to(device))
+    points = _rig_points(betas, people, training.conditioner)
+    context = training.conditioner(pixels.to(device), points.to(device))
+    return context, embed_head(training.generator, people, betas)
 
 
-def _rig_points(person: Person, people: People, conditioner: AvatarConditioner) -> Tensor:
+def embed_head(
+    generator: PointGeneratorForCausalLM, people: People, betas: Tensor
+) -> FaceTable | None:
+    """The faces of the head `betas` [S] for anchored bindings, None for free ones."""
+    if generator.config.binding_head == "free":
+        return None
+    anchors = people.rig.face_anchors(betas[None])
+    return generator.model.embed_faces(anchors.to(generator.device))
+
+
+def _rig_points(betas: Tensor, people: People, conditioner: AvatarConditioner) -> Tensor:
     num_samples = conditioner.config.point_cloud_config.num_points
-    return people.rig.sample_points(person.betas[None], num_samples)
+    return people.rig.sample_points(betas[None], num_samples)
 
 
 @torch.no_grad()
@@ -149,7 +188,12 @@ def embed_geometry(
         _waves(axis, weight.shape[1], layout.num_bins, stream) for axis in centers.unbind(-1)
     )
     weight[: layout.num_bins] = std * of_bins.to(weight)
-    weight[layout.binding_offset : layout.bos_token_id] = std * of_faces.to(weight) / 3**0.5
+    faces = weight[layout.binding_offset : layout.bos_token_id]
+    if generator.config.binding_head == "anchored":
+        # What lies where is told by the head; these rows begin as hardly more than names.
+        faces.mul_(NAME_SHARE)
+    else:
+        faces.copy_(std * of_faces.to(weight) / 3**0.5)
 
 
 def _waves(coords: Tensor, size: int, num_bins: int, stream: torch.Generator) -> Tensor:

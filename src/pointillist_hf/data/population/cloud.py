@@ -62,45 +62,54 @@ class Cloud:
         return len(self.means)
 
 
-def sample_cloud(subject: Subject, *, num_skin_points: int = 700, hair_budget: int = 600) -> Cloud:
+def sample_cloud(
+    subject: Subject,
+    *,
+    num_skin_points: int = 700,
+    hair_budget: int = 600,
+    own_every_face: bool = False,
+) -> Cloud:
     """The cloud of a subject; the same subject gives the same cloud.
 
     Args:
         subject: Whose cloud it is.
         num_skin_points: Places on the head; those under hair are left out. What is worn gets points
-            in proportion.
+            in proportion, and from 700 on brows and lashes too.
         hair_budget: Points of long hair. Shorter hair gets fewer points, a bald head none.
+        own_every_face: Whether each face of the rig has a point in its middle, under hair and
+            inside the head too, as fits of captures have it. Takes as many skin points as faces.
 
     Example:
         >>> len(sample_cloud(build_subject(1)))
         748
     """
     posed = subject.at_rest()
-    parts = [_skin_cloud(posed, num_skin_points)]
+    parts = [_skin_cloud(posed, num_skin_points, own_every_face)]
     parts += _hair_clouds(posed, max(1, hair_budget // POINTS_PER_LONG_STRAND))
     brows, lashes, *beards = [bundle for bundle in posed.strands if bundle.kind == "face"]
-    parts.append(_strand_cloud(brows, _spread_strands(brows, NUM_BROW_POINTS), slice(2, 3)))
-    parts.append(_strand_cloud(lashes, _spread_strands(lashes, NUM_LASH_POINTS), slice(3, 4)))
+    ratio = num_skin_points / WORN_REFERENCE
+    for lines, count, place in ((brows, NUM_BROW_POINTS, 2), (lashes, NUM_LASH_POINTS, 3)):
+        chosen = _spread_strands(lines, round(count * max(1.0, ratio)))
+        parts.append(_strand_cloud(lines, chosen, slice(place, place + 1)))
     for beard in beards:
         num_points = BEARD_SHARES[subject.identity.beard_style] * hair_budget
         chosen = _spread_strands(beard, round(num_points / POINTS_PER_BEARD_STRAND))
         parts.append(_strand_cloud(beard, chosen, slice(2, None, STRAND_STRIDE)))
-    scale = (num_skin_points / WORN_REFERENCE) ** -0.5
-    parts += [_worn_cloud(piece, scale) for piece in posed.worn]
+    parts += [_worn_cloud(piece, ratio**-0.5) for piece in posed.worn]
     columns = {f.name: [getattr(part, f.name) for part in parts] for f in fields(Cloud)}
     return Cloud(**{name: np.concatenate(arrays) for name, arrays in columns.items()})
 
 
-def _skin_cloud(posed: PosedSubject, num_points: int) -> Cloud:
+def _skin_cloud(posed: PosedSubject, num_points: int, own_every_face: bool) -> Cloud:
     """Discs on the skin, teeth and eyeballs."""
     identity, resolution = posed.subject.identity, posed.subject.resolution
-    skin_places = choose_skin_places(num_points, resolution)
+    skin_places = choose_skin_places(num_points, resolution, own_every_face=own_every_face)
     attributes = build_surface_attributes(resolution)
     places, _ = attributes.places(skin_places.bindings, skin_places.barycentric)
     is_visible = np.ones(len(places), bool)
     if identity.hair_style not in STYLES_WITH_BARE_SCALP:
         is_covered = scalp_mask(places.points, identity.hairline) > BARE_SCALP
-        is_visible = ~(is_covered & places.on_parts("skin"))
+        is_visible = skin_places.is_owner | ~(is_covered & places.on_parts("skin"))
     template = posed.subject.template
     geometry = [posed.vertices, vertex_normals(posed.vertices, template.faces)]
     values = interpolate(

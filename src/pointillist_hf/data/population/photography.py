@@ -8,6 +8,8 @@ that the colours of a portrait are those of the views.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -18,6 +20,7 @@ from ...rigs.head_rig import HeadRig
 from ..pictures import Pictures
 from .scene import render_frame
 from .shading import Lighting, sample_lighting
+from .snapshots import photograph, snapshot_cameras
 from .subject import METRES_PER_CM, PosedSubject, Subject
 
 # How portraits are framed; `PortraitImageProcessor` crops photographs to the same frame.
@@ -115,6 +118,25 @@ def take_portraits(
     return _take(subject, rig, rig_params, cameras, lights)
 
 
+def take_snapshots(
+    subject: Subject,
+    rig: HeadRig,
+    num_portraits: int,
+    *,
+    size: int,
+    seed: int = 0,
+    lighting: Lighting | None = None,
+) -> Pictures:
+    """Portraits as photographs are, livelier than those of `take_portraits` and by any lens."""
+    rng = np.random.default_rng([subject.identity.seed, seed, 6])
+    betas = torch.tensor(subject.identity.betas, dtype=torch.float32)
+    rig_params = sample_motion(rig, betas, num_portraits, rng, strength=0.8)
+    cameras = snapshot_cameras(rng, num_portraits, size=size)
+    lights = [lighting or sample_lighting(rng) for _ in range(num_portraits)]
+    drawn = _take(subject, rig, rig_params, cameras, lights)
+    return replace(drawn, images=np.stack([photograph(image, rng) for image in drawn.images]))
+
+
 def take_views(
     subject: Subject,
     rig: HeadRig,
@@ -124,9 +146,13 @@ def take_views(
     seed: int = 0,
     lighting: Lighting | None = None,
 ) -> Pictures:
-    """Pictures from all around, most from the front; every other one at rest."""
+    """Pictures from all around, most from the front; every other one at rest. There may be none."""
     rng = np.random.default_rng([subject.identity.seed, seed, 2])
     betas = torch.tensor(subject.identity.betas, dtype=torch.float32)
+    if not num_views:
+        nowhere = Cameras(torch.zeros(0, 4, 4), torch.zeros(0, 3, 3), size, size)
+        images = np.zeros((0, size, size, 4), np.float32)
+        return Pictures(images, rig.neutral(betas=betas.expand(0, -1)), nowhere)
     lively = sample_motion(rig, betas, num_views, rng, strength=1.0)
     rig_params = _rest_every_other(lively)
     # Two thirds in front, the last third behind, evenly spread with some jitter.

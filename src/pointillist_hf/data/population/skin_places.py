@@ -20,6 +20,7 @@ from .places import EYE_PARTS, TEETH_PARTS
 
 NUM_CANDIDATES = 20_000
 SEED = 0
+ROWS_AT_ONCE = 512  # of the table of all distances, which may be large
 
 # Relative density of the points, 1 on the cheeks.
 FACE_BOOST, FEATURE_BOOST, EYE_BOOST = 1.5, 4.0, 6.0  # the first two are added to 1
@@ -35,22 +36,42 @@ class SkinPlaces:
 
     bindings: np.ndarray  # [P] face
     barycentric: np.ndarray  # [P, 3]
-    spacing: np.ndarray  # [P] distance to the nearest other place of the same layer
+    spacing: np.ndarray  # [P] centimetres to others of the same layer
+    is_owner: np.ndarray  # [P] bool; the place that each face has whatever covers it
 
 
 @lru_cache
-def choose_skin_places(num_places: int, resolution: Resolution = "full") -> SkinPlaces:
-    """Places in the order in which they were chosen, so any prefix covers the whole head."""
+def choose_skin_places(
+    num_places: int, resolution: Resolution = "full", *, own_every_face: bool = False
+) -> SkinPlaces:
+    """Places in the order in which they were chosen, so any prefix covers the whole head.
+
+    Args:
+        num_places: At most that many.
+        resolution: Of the template.
+        own_every_face: Whether the first places are the middles of all faces, hidden ones too.
+    """
     template = build_template(resolution)
     bindings, barycentric = _draw_candidates(template)
+    num_owners = len(template.faces) if own_every_face else 0
+    bindings = np.concatenate([np.arange(num_owners), bindings])
+    barycentric = np.concatenate([np.full((num_owners, 3), 1 / 3), barycentric])
     points = np.einsum("nc,ncx->nx", barycentric, template.vertices[template.faces[bindings]])
     density = point_density(points, template.face_parts[bindings])
     layers = _layers(template.face_parts[bindings])
-    chosen = farthest_points(points, num_places, density=density, layers=layers)
+    chosen = farthest_points(
+        points, num_places, density=density, layers=layers, num_given=num_owners
+    )
+    spacing = nearest_distances(points[chosen], layers[chosen])
+    if own_every_face:
+        # The middles of long thin faces lie close together on one side only.
+        shares = _face_areas(template) / np.bincount(bindings[chosen], minlength=num_owners)
+        spacing = np.maximum(spacing, np.sqrt(shares[bindings[chosen]]))
     return SkinPlaces(
         bindings=bindings[chosen],
         barycentric=barycentric[chosen],
-        spacing=nearest_distances(points[chosen], layers[chosen]),
+        spacing=spacing,
+        is_owner=chosen < num_owners,
     )
 
 
@@ -76,6 +97,7 @@ def farthest_points(
     *,
     density: np.ndarray | None = None,
     layers: np.ndarray | None = None,
+    num_given: int = 0,
 ) -> np.ndarray:
     """Indices of points as far from each other as possible, each next one from all before it.
 
@@ -84,13 +106,14 @@ def farthest_points(
         num_points: At most n of them are chosen.
         density: Relative; the spacing goes with its inverse square root. Zero is never chosen.
         layers: Points keep apart from those of the same layer only. [n].
+        num_given: So many of the first points are chosen before all others.
     """
     weights = np.ones(len(points)) if density is None else density
-    num_points = min(num_points, int((weights > 0).sum()))
+    num_points = min(num_points, num_given + int((weights[num_given:] > 0).sum()))
     chosen = np.empty(num_points, np.int64)
     squared = np.full(len(points), 1e6)
     for i in range(num_points):
-        chosen[i] = np.argmax(squared * weights)
+        chosen[i] = i if i < num_given else np.argmax(squared * weights)
         offsets = points - points[chosen[i]]
         distances = np.einsum("nx,nx->n", offsets, offsets)
         if layers is not None:
@@ -101,24 +124,32 @@ def farthest_points(
 
 def nearest_distances(points: np.ndarray, layers: np.ndarray | None = None) -> np.ndarray:
     """Distance of every point to the next one of its layer, infinite if there is none. [n]."""
-    distances = np.linalg.norm(points[:, None] - points, axis=-1)
-    if layers is not None:
-        distances[layers[:, None] != layers] = np.inf
-    np.fill_diagonal(distances, np.inf)
-    return distances.min(axis=1)
+    nearest = np.empty(len(points))
+    for start in range(0, len(points), ROWS_AT_ONCE):
+        rows = np.arange(start, min(start + ROWS_AT_ONCE, len(points)))
+        distances = np.linalg.norm(points[rows, None] - points, axis=-1)
+        if layers is not None:
+            distances[layers[rows, None] != layers] = np.inf
+        distances[np.arange(len(rows)), rows] = np.inf
+        nearest[rows] = distances.min(axis=1)
+    return nearest
 
 
 def _draw_candidates(template: HeadTemplate) -> tuple[np.ndarray, np.ndarray]:
     """Uniform random places on the template: faces [n], barycentric coordinates [n, 3]."""
     rng = np.random.default_rng(SEED)
-    first, second, third = template.vertices[template.faces].swapaxes(0, 1)
-    areas = np.linalg.norm(np.cross(second - first, third - first), axis=1)
     # Small features need candidates too, not only their share of the area.
-    density = point_density((first + second + third) / 3, template.face_parts)
-    odds = areas * density
-    bindings = rng.choice(len(areas), size=NUM_CANDIDATES, p=odds / odds.sum())
+    middles = template.vertices[template.faces].mean(axis=1)
+    odds = _face_areas(template) * point_density(middles, template.face_parts)
+    bindings = rng.choice(len(odds), size=NUM_CANDIDATES, p=odds / odds.sum())
     root, v = np.sqrt(rng.random(NUM_CANDIDATES)), rng.random(NUM_CANDIDATES)
     return bindings, np.stack([1 - root, root * (1 - v), root * v], axis=1)
+
+
+def _face_areas(template: HeadTemplate) -> np.ndarray:
+    """[F]"""
+    first, second, third = template.vertices[template.faces].swapaxes(0, 1)
+    return np.linalg.norm(np.cross(second - first, third - first), axis=1) / 2
 
 
 def _layers(parts: np.ndarray) -> np.ndarray:

@@ -105,9 +105,11 @@ def _check_length(name: str, values: Sequence[float], length: int, who: str) -> 
 def _check_pictures(row: Mapping[str, object], kind: str, rig: HeadRig, who: str) -> None:
     pictures = row[f"{kind}s"]
     sizes = {image.size for image in pictures}
-    if len(sizes) != 1:
+    least = 1 if kind == "portrait" else 0  # the generator learns without views
+    if len(pictures) < least or len(sizes) > 1:
+        number = "at least one picture" if least else "pictures"
         raise ValueError(
-            f"`{kind}s` {who} must be at least one picture, all of one size, got "
+            f"`{kind}s` {who} must be {number}, all of one size, got "
             f"{len(pictures)} of {sorted(sizes)}; {AGAIN}."
         )
     widths = {"expression": rig.num_expressions, "poses": 3 * len(POSE_NAMES), "transl": 3}

@@ -20,7 +20,7 @@ The columns of schema version 3; K portraits, V views:
     portrait_transl       list<float32>   K x 3 metres
     portrait_viewmats     list<float32>   K x 16, world to camera, OpenCV
     portrait_Ks           list<float32>   K x 9, pixels
-    views                 list<image>     from all sides, RGBA
+    views                 list<image>     from all sides, RGBA; may be empty
     view_expression       list<float32>   V x E
     view_poses            list<float32>   V x 15
     view_transl           list<float32>   V x 3
@@ -120,10 +120,10 @@ def _picture_columns(kind: str, pictures: Pictures) -> dict[str, object]:
 def row_params(row: dict[str, list], kind: str) -> RigParams:
     """Rig parameters of a row's portraits or views. kind: "portrait" or "view"."""
     poses = torch.tensor(row[f"{kind}_poses"]).view(-1, len(POSE_NAMES), 3)
-    frames = len(poses)
+    frames, expression = len(poses), torch.tensor(row[f"{kind}_expression"])
     return RigParams(
         betas=torch.tensor(row["betas"]).expand(frames, -1),
-        expression=torch.tensor(row[f"{kind}_expression"]).view(frames, -1),
+        expression=expression.view(frames, len(expression) // max(frames, 1)),
         transl=torch.tensor(row[f"{kind}_transl"]).view(frames, 3),
         **dict(zip(POSE_NAMES, poses.unbind(1), strict=True)),
     )
@@ -131,7 +131,8 @@ def row_params(row: dict[str, list], kind: str) -> RigParams:
 
 def row_cameras(row: dict[str, list], kind: str) -> Cameras:
     """Cameras of a row's portraits or views. kind: "portrait" or "view"."""
-    width, height = row[f"{kind}s"][0].size
+    # Without views, the size of the portraits stands in.
+    width, height = (row[f"{kind}s"] or row["portraits"])[0].size
     return Cameras(
         viewmats=torch.tensor(row[f"{kind}_viewmats"]).view(-1, 4, 4),
         Ks=torch.tensor(row[f"{kind}_Ks"]).view(-1, 3, 3),

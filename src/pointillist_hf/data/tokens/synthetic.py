@@ -11,13 +11,15 @@ import torch
 
 from ...exporters.folder_owner import own_folder
 from ...exporters.path_names import check_path_name
-from ...geometry.number_checks import check_integer
+from ...geometry.number_checks import check_integer, check_number
 from ...geometry.structures import CanonicalPoints
 from ...models.tokenization_points import PointTokenizer, TokenLayout
 from ...rigs.head_rig import HeadRig
+from ...rigs.procedural.template import build_template
 from ...rigs.procedural_rig import ProceduralHeadRig, check_resolution
+from ..population.casting import cast_seeds
 from ..population.cloud import sample_cloud
-from ..population.photography import light_of, take_portraits, take_views
+from ..population.photography import light_of, take_portraits, take_snapshots, take_views
 from ..population.subject import build_subject
 from ..rig_reference import rig_hash
 from ..work_pool import run_jobs
@@ -29,11 +31,12 @@ PROCEDURAL_CUBE = {"cube_center": [0.0, -0.035, -0.03], "cube_half_extent": 0.25
 # Far apart, so that no person of one split can be met in the other.
 FIRST_SEED = {"train": 1_000_000, "test": 2_000_000}
 
+MAX_CAST = 10**5  # people chosen out of a million
 
 # People of one split and seed lie a million numbers apart.
 COUNTS = {
     "num_train": (1, 10**6), "num_test": (0, 10**6), "seed": (0, 10**6),
-    "identities_per_shard": (1, 2**16), "num_portraits": (1, 1024), "num_views": (1, 4096),
+    "identities_per_shard": (1, 2**16), "num_portraits": (1, 1024), "num_views": (0, 4096),
     "num_skin_points": (1, 10**6), "hair_budget": (0, 10**6), "num_rig_points": (1, 2**20),
     "image_size": (16, 2**12),
 }  # fmt: skip
@@ -55,17 +58,22 @@ class SyntheticDatasetConfig:
     # points
     num_skin_points: int = 700
     hair_budget: int = 600
+    own_every_face: bool = False  # a point in the middle of each face of the rig, as fits have it
 
+    # share of the people who are taken for glasses, a beard, long or tied hair
+    rare_share: float = 0.0
     # whether some people wear glasses or earrings
     use_accessories: bool = True
 
-    # pictures per person, and their side in pixels
+    # pictures per person, and their side in pixels; the generator learns without views
     num_portraits: int = 3
     num_views: int = 9
     image_size: int = 128
     # whether all pictures of a person are taken in one light, as a decoder that takes colours from
     # the portrait wants them; else views are taken in studio light
     use_one_light: bool = False
+    # whether portraits are as photographs: lens, crop, tones, noise, JPEG, rests of a background
+    use_snapshots: bool = False
 
     num_rig_points: int = 1024  # conditioning points
 
@@ -74,7 +82,20 @@ class SyntheticDatasetConfig:
     def __post_init__(self) -> None:
         for name, (low, high) in COUNTS.items():
             check_integer(name, getattr(self, name), low, high)
+        check_number("rare_share", self.rare_share, 0, 1)
+        if self.rare_share and max(self.num_train, self.num_test) > MAX_CAST:
+            raise ValueError(
+                f"`num_train` and `num_test` must be at most {MAX_CAST} where people are chosen by "
+                f"`rare_share`, got {self.num_train} and {self.num_test}."
+            )
         check_resolution(self.resolution)
+        if self.own_every_face:
+            num_faces = len(build_template(self.resolution).faces)
+            if self.num_skin_points < num_faces:
+                raise ValueError(
+                    f"`num_skin_points` must be at least {num_faces} where every face of the rig "
+                    f"gets one, got {self.num_skin_points}; use more, or own_every_face=False."
+                )
         TokenLayout(self.num_bins, 1, self.token_order)
 
     def build_tokenizer(self, rig: HeadRig) -> PointTokenizer:
@@ -149,8 +170,15 @@ def list_shards(output_dir: Path, config: SyntheticDatasetConfig) -> list[Shard]
     shards = []
     for split, count in (("train", config.num_train), ("test", config.num_test)):
         first = FIRST_SEED[split] + 10_000_000 * config.seed
-        seeds, step = range(first, first + count), config.identities_per_shard
-        parts = [tuple(seeds[i : i + step]) for i in range(0, count, step)]
+        seeds = cast_seeds(
+            first,
+            count,
+            rare_share=config.rare_share,
+            resolution=config.resolution,
+            use_accessories=config.use_accessories,
+        )
+        step = config.identities_per_shard
+        parts = [seeds[i : i + step] for i in range(0, count, step)]
         paths = shard_paths(output_dir, split, len(parts))
         shards += [Shard(n, split, p) for n, p in zip(paths, parts, strict=True)]
     return shards
@@ -180,10 +208,14 @@ def sample_person(
         seed, resolution=config.resolution, use_accessories=config.use_accessories
     )
     cloud = sample_cloud(
-        subject, num_skin_points=config.num_skin_points, hair_budget=config.hair_budget
+        subject,
+        num_skin_points=config.num_skin_points,
+        hair_budget=config.hair_budget,
+        own_every_face=config.own_every_face,
     )
     lighting = light_of(subject) if config.use_one_light else None
     camera = {"size": config.image_size, "lighting": lighting}
+    take = take_snapshots if config.use_snapshots else take_portraits
     return TokenisedPerson(
         identity=str(seed),
         split=split,
@@ -193,7 +225,7 @@ def sample_person(
             torch.tensor(cloud.means, dtype=torch.float32), torch.tensor(cloud.bindings)
         ),
         betas=torch.tensor(subject.identity.betas, dtype=torch.float32),
-        portraits=take_portraits(subject, rig, config.num_portraits, **camera),
+        portraits=take(subject, rig, config.num_portraits, **camera),
         views=take_views(subject, rig, config.num_views, **camera),
         hair_style=subject.identity.hair_style,
     )

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from ...kernels.beside import wait_for_kernels
 from ...models.modeling_point_generator import PointGeneratorForCausalLM
-from ...models.tokenization_points import SORT_KEY, TOKENS_PER_POINT, TokenLayout
+from ...models.point_generator_layers import rotary_embedding
+from ...models.tokenization_points import TOKENS_PER_POINT, TokenLayout
 from ..grammar import PointGrammar
 from ..sampling import SeededSampling
 from .arithmetic import LANES, PADDING, round_up
@@ -240,7 +241,7 @@ class CompiledDecoder:
         tokens[:, :size] = last
         states = np.zeros((s.B, tokens.shape[1] - 1, s.D), np.float32)
         positions = torch.arange(self.position, self.position + steps)
-        turns = self.model.model.rotary_embedding(positions[None], torch.float32)
+        turns = rotary_embedding(positions[None], self.model.config, torch.float32)
         cosines, sines = (turn.reshape(-1).numpy() for turn in turns)
         return Rows(tokens, states, self.ended, cosines, sines)
 
@@ -369,7 +370,7 @@ def build_rules(layout: TokenLayout, grammar: PointGrammar, sampling: SeededSamp
     return Rules(
         firsts=ranges[:, 0].copy(),
         counts=ranges[:, 1] - ranges[:, 0],
-        ranks=np.array([SORT_KEY.index(axis) for axis in layout.token_order]),
+        ranks=np.array([layout.sort_key.index(axis) for axis in layout.token_order]),
         is_sorted=grammar.level == "full",
         min_points=grammar.min_points,
         max_points=grammar.max_points,
