@@ -51,8 +51,9 @@ demo: $(INSTALLED)  ## From a photograph to an avatar, in outputs/demo
 	$(BIN)/python examples/demo.py --output outputs/demo
 
 # Kernels are compiled once, not by each process that finds numba's cache empty.
-$(KERNELS): $(INSTALLED) tests/compile_kernels.py $(wildcard src/pointillist_hf/rendering/*.py \
-		src/pointillist_hf/rendering/cpu/*.py src/pointillist_hf/decoding/cpu/*.py)
+$(KERNELS): $(INSTALLED) tests/compile_kernels.py $(wildcard src/pointillist_hf/kernels/*.py \
+		src/pointillist_hf/rendering/*.py src/pointillist_hf/rendering/cpu/*.py \
+		src/pointillist_hf/decoding/cpu/*.py)
 	$(BIN)/python tests/compile_kernels.py rendering flat & first=$$!; \
 		$(BIN)/python tests/compile_kernels.py depth anchored && wait $$first
 	touch $@
@@ -94,9 +95,12 @@ PUBLISH ?= pointillist-hf
 # Lists what would go where; with a token and PUBLISH_OPTIONS= it is sent.
 PUBLISH_OPTIONS ?= --dry-run
 
-publish: $(INSTALLED)  ## Publish the tiny model; without PUBLISH_OPTIONS= only say what would be sent
+publish: $(INSTALLED)  ## Publish model and people; without PUBLISH_OPTIONS= only say what would be sent
 	HF_HUB_OFFLINE=0 $(BIN)/pointillist-hf push $(CHECKPOINT) $(PUBLISH)/$(notdir $(CHECKPOINT)) \
 		$(PUBLISH_OPTIONS)
+	test -d $(DATA) || echo "$(PUBLISH)/pointillist-people: nothing to send yet, see make checkpoint: $(DATA)"
+	test ! -d $(DATA) || HF_HUB_OFFLINE=0 $(BIN)/pointillist-hf push $(DATA) \
+		$(PUBLISH)/pointillist-people --card model_cards/pointillist-people/README.md $(PUBLISH_OPTIONS)
 
 clean:  ## Remove .venv, caches and outputs; data and runs stay
 	rm -rf $(VENV) outputs .pytest_cache .ruff_cache build dist src/*.egg-info

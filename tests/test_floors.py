@@ -13,7 +13,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "pointillist_hf"
 
 # A file imports from lower floors, and on its own floor from its own folder only.
 FLOORS = (
-    {"geometry"},
+    {"geometry", "kernels", "guarded_push.py"},
     {"rigs", "rendering"},
     {"motion", "portraits", "models", "exporters"},
     {"decoding", "publishing", "pretrained"},
@@ -37,13 +37,14 @@ CLOSED = {
 HOMES = {
     "torch": {*FLOOR}
     - FLOORS[-1]
-    - {"registration.py", "lazy_registration.py", "default_model.py", "pipeline_hub.py"},
+    - {"registration.py", "lazy_registration.py", "default_model.py", "pipeline_hub.py"}
+    - {"kernels", "guarded_push.py"},
     "numpy": {*FLOOR} - {"geometry", "publishing", "refinement", "training"} - FILES_OF_ROOT,
     "PIL": {"portraits", "exporters", "data", "evaluation"},
     "tqdm": {"exporters", "refinement", "data", "training", "evaluation"},
     # The kernels that draw, and those that decode tokens on the CPU. llvmlite comes with numba.
-    "numba": {"rendering", "decoding/cpu"},
-    "llvmlite": {"rendering/cpu", "decoding/cpu"},
+    "numba": {"kernels", "rendering", "decoding/cpu"},
+    "llvmlite": {"kernels", "decoding/cpu"},
     "gsplat": {"rendering"},
     "cv2": {"portraits"},
     "imageio_ffmpeg": {"exporters"},
@@ -135,6 +136,22 @@ def test_imports_go_down(file):
         is_root = "/" not in own and "/" not in file
         is_beside = FLOOR[there] == FLOOR[here] and (there == here or is_root)
         assert is_below or is_beside, f"{at} may not import {own}"
+
+
+@every_file
+def test_text_is_utf_8_on_every_machine(file):
+    """Windows takes another encoding where none is named."""
+    for node in ast.walk(parse(file)):
+        if not (isinstance(node, ast.Call) and isinstance(node.func, (ast.Attribute, ast.Name))):
+            continue
+        name = node.func.attr if isinstance(node.func, ast.Attribute) else node.func.id
+        words = ast.unparse(node)
+        is_text = name in ("read_text", "write_text")
+        mode = next((a.value for a in node.args if isinstance(a, ast.Constant)), None)
+        # Files that are opened to read or write text; "rb", "wb" and pictures are none.
+        is_text |= name == "open" and mode in ("r", "w", "a", "x")
+        runs = name in ("run", "Popen", "check_output") and "text=True" in words
+        assert not (is_text or runs) or "utf-8" in words, f"{file}:{node.lineno} names no encoding"
 
 
 @every_file

@@ -68,15 +68,18 @@ def make_avatar(
 ) -> None:
     """Make an avatar of a portrait: avatar/, avatar.ply, avatar.html and turntable.gif in DIR."""
     show_log()
+    from .decoding.cpu.first_calls import expect_model
+    from .default_model import find_default_model
+
+    source = model or find_default_model()
+    expect_model(source)  # before torch is loaded, which takes as long as compiling
     from .exporters.images import write_gif
-    from .first_use import warm_up_in_background
     from .geometry.cameras import orbit_cameras
     from .pipeline_avatar import AvatarPipeline
     from .portraits.image_processing_portrait import load_image
 
     portrait = load_image(image)
-    pipe = AvatarPipeline.from_pretrained(model)
-    warm_up_in_background(pipe)
+    pipe = AvatarPipeline.from_pretrained(source)
     result = pipe(
         portrait,
         seed=seed,

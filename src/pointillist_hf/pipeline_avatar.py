@@ -11,9 +11,11 @@ from pathlib import Path
 import torch
 
 from .avatar import Avatar
+from .decoding.cpu.first_calls import expect_model
 from .decoding.generation import Engine
 from .decoding.grammar import GrammarLevel
 from .default_model import find_default_model
+from .first_use import compile_drawing
 from .geometry.structures import Cameras, RigParams
 from .models.modeling_conditioner import AvatarConditioner
 from .models.modeling_gaussian_decoder import GaussianDecoder
@@ -143,8 +145,9 @@ class AvatarPipeline(PipelineSteps, HubPipeline):
         """
         source = str(pretrained_model_name_or_path or find_default_model())
         kwargs = resolve_dtype(kwargs)
+        expect_model(source)
         try:
-            return super().from_pretrained(source, **kwargs)
+            pipe = super().from_pretrained(source, **kwargs)
         except (*DAMAGE, OSError) as error:
             # A disk's words, and our own about the Hub, say already what to do.
             is_clear = isinstance(error, FileNotFoundError) and "`" in str(error)
@@ -155,6 +158,8 @@ class AvatarPipeline(PipelineSteps, HubPipeline):
                 f"`pretrained_model_name_or_path` must be a whole pipeline, and {source} holds "
                 f"none: {' '.join(str(error).split()) or type(error).__name__}"
             ) from error
+        compile_drawing(pipe)
+        return pipe
 
     @torch.no_grad()
     def __call__(

@@ -7,9 +7,9 @@ this file: delete `__pycache__` after one.
 
 from __future__ import annotations
 
-from numba import njit
 from numpy import ndarray
 
+from ...kernels.compilation import compile_part
 from ...models.tokenization_points import TOKENS_PER_POINT
 from .arithmetic import START, U, share_rows
 from .layers import SET, multiply
@@ -20,7 +20,7 @@ SLOTS = TOKENS_PER_POINT
 ENDS = 2  # logits for all values below those within reach, and for all above
 
 
-@njit
+@compile_part()
 def share_rest(faces: Faces, row: int, D: int, shared: ndarray, b: int) -> None:
     """Adds where in its bins an anchor lies to what the slots of a point share.
 
@@ -32,14 +32,14 @@ def share_rest(faces: Faces, row: int, D: int, shared: ndarray, b: int) -> None:
             shared[at + k] += faces.rests[first + k]
 
 
-@njit
+@compile_part()
 def _last_face(rules: Rules, tokens: ndarray, b: int, column: int) -> int:
     """The face of the point before the one that begins in a column; -1 before the first."""
     face = tokens[b, column - SLOTS] - rules.firsts[0]
     return face if face < rules.counts[0] else -1
 
 
-@njit
+@compile_part()
 def _bound_faces(
     faces: Faces, rules: Rules, tokens: ndarray, b: int, column: int
 ) -> tuple[int, int]:
@@ -51,7 +51,7 @@ def _bound_faces(
     return max(last, 0), (min(last + 2, count) if rules.has_every_face else count)
 
 
-@njit
+@compile_part()
 def score_faces(
     worker: Worker, faces: Faces, D: int, rules: Rules, scratch: Scratch, rows: Rows, column: int
 ) -> None:
@@ -80,7 +80,7 @@ def score_faces(
         n = end
 
 
-@njit
+@compile_part()
 def score_offsets(worker: Worker, weights: Weights, faces: Faces, D: int, slot: int) -> None:
     """What the offsets from the anchor are worth in a slot, but for the biases."""
     if faces.reach:
@@ -92,7 +92,7 @@ def score_offsets(worker: Worker, weights: Weights, faces: Faces, D: int, slot: 
         multiply(worker, weights, matrix, worker.own, D, faces.near, places, SET)
 
 
-@njit
+@compile_part()
 def add_offsets(
     faces: Faces, rules: Rules, tokens: ndarray, b: int, place: tuple, logits: ndarray
 ) -> None:
