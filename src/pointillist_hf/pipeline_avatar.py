@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -31,6 +32,10 @@ from .registration import register_with_transformers
 from .rigs.head_rig import HeadRig
 
 register_with_transformers()
+
+# Gets the name of a step, and how much of it is done: points while tokens are generated, steps of
+# the optimisation while an avatar is refined, and 0 as each step begins.
+ProgressCallback = Callable[[str, int], None]
 
 
 class AvatarPipeline(PipelineSteps, HubPipeline):
@@ -174,6 +179,7 @@ class AvatarPipeline(PipelineSteps, HubPipeline):
         refine_steps: int | None = None,
         detect_face: bool = True,
         remove_background: bool = True,
+        on_progress: ProgressCallback | None = None,
         **generate_kwargs: object,
     ) -> AvatarPipelineOutput:
         """Avatars of the portraits.
@@ -199,6 +205,7 @@ class AvatarPipeline(PipelineSteps, HubPipeline):
             refine_steps: Steps of optimisation against the photograph; 0 leaves the networks' word.
             detect_face: False takes the largest centred square as the frame; without a tracker.
             remove_background: False keeps the background; without a tracker.
+            on_progress: Is told how far the call is, see `ProgressCallback`; what it raises ends it.
             **generate_kwargs: Go to `generate_points`, for instance `streamer`, which gets the
                 points as they are decoded, or `stop`.
         """
@@ -213,25 +220,30 @@ class AvatarPipeline(PipelineSteps, HubPipeline):
         copies = list_copies(len(images), num_return_sequences)
         seeds = [seed + i for seed in seeds for i in range(num_return_sequences)]
         timings: dict[str, float] = {}
-        with _timed(timings, "track_portraits"):
+        timed = partial(_timed, timings, on_progress)
+        if on_progress is not None:
+            sampling["on_points"] = partial(on_progress, "generate_tokens")
+        with timed("track_portraits"):
             tracked = self.track_portraits(images, rig_params, cameras, face=face)
-        with _timed(timings, "encode_image"):
+        with timed("encode_image"):
             rig_params, context = self.encode_image(images, rig_params, tracked, **framing)
             views = self.frame_portraits(tracked, copies)
         rig_params, context = rig_params[copies], context[copies]
-        with _timed(timings, "generate_tokens"):
+        with timed("generate_tokens"):
             generated = self.generate_tokens(context, seeds=seeds, **sampling)
-        with _timed(timings, "decode_points"):
+        with timed("decode_points"):
             clouds = self.decode_points(generated.input_ids, rig_params, views)
-        with _timed(timings, "decode_gaussians"):
+        with timed("decode_gaussians"):
             gaussians = self.decode_gaussians(clouds, generated.token_hidden_states, context, views)
         avatars = [
             Avatar(splats, cloud.bindings, self.rig, betas)
             for splats, cloud, betas in zip(gaussians, clouds, rig_params.betas, strict=True)
         ]
-        with _timed(timings, "refine"):
+        with timed("refine"):
             for i in range(len(avatars) if refine_steps else 0):
                 options = {"num_steps": refine_steps, "seed": seeds[i]}
+                if on_progress is not None:
+                    options["on_step"] = partial(on_progress, "refine")
                 avatars[i] = self.refine(avatars[i], [views[i]], **options)
         self.maybe_free_model_hooks()
         return AvatarPipelineOutput(
@@ -240,7 +252,11 @@ class AvatarPipeline(PipelineSteps, HubPipeline):
 
 
 @contextmanager
-def _timed(timings: dict[str, float], name: str) -> Iterator[None]:
+def _timed(
+    timings: dict[str, float], on_progress: ProgressCallback | None, name: str
+) -> Iterator[None]:
+    if on_progress is not None:
+        on_progress(name, 0)
     start = time.perf_counter()
     yield
     timings[name] = time.perf_counter() - start
