@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Floor 10. The command `pointillist-hf`: each subcommand is a call into the library.
+"""Floor 11. The command `pointillist-hf`: each subcommand is a call into the library.
 
 Commands import what they need themselves, so that `--help` answers at once: torch and diffusers
 take seconds to load.
@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 from typer.core import TyperGroup
 
+from .cli_app import serve_app
 from .cli_errors import one_line_errors
 from .cli_evaluate import evaluate_systems
 from .cli_hub import push_folder, show_log, warm_up_kernels
@@ -366,6 +367,7 @@ def _report_failures(failed: dict[str, str]) -> None:
 
 
 app.command("evaluate")(evaluate_systems)
+app.command("app")(serve_app)
 app.command("push")(push_folder)
 app.command("warmup")(warm_up_kernels)
 

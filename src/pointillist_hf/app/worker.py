@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A process of its own that holds the pipeline and does one job after the other.
+
+What a job does to memory, threads or the process ends with it: a worker that dies, or takes too
+long, is replaced, and the server goes on answering. Only plain records go through the pipe.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from multiprocessing.synchronize import Event
+from typing import Protocol
+
+from ..cli_errors import explain
+from ..first_use import warm_up_in_background
+from ..pipeline_avatar import AvatarPipeline, ProgressCallback
+
+logger = logging.getLogger(__name__)
+
+START_SECONDS = 600  # for a model that is still to be downloaded
+FAULT = "Something went wrong, and it was not your doing. Please try again, or another photograph."
+DEATH = "The process that made it has ended, perhaps for want of memory. Please try again."
+
+
+class Job(Protocol):
+    """A record that the worker can run."""
+
+    def run(self, pipe: AvatarPipeline, tell: ProgressCallback) -> object:
+        """Does it; the answer is a record too."""
+
+
+class JobError(ValueError):
+    """A job that did not come to its end, in a sentence for the visitor."""
+
+
+class StoppedError(JobError):
+    """A job that its visitor has stopped."""
+
+
+@dataclass(frozen=True)
+class _Progress:
+    step: str
+    done: int
+
+
+@dataclass(frozen=True)
+class _Failure:
+    sentence: str
+    was_stopped: bool = False
+
+
+@dataclass(frozen=True)
+class _Ready:
+    pass
+
+
+class Worker:
+    """Runs jobs, one at a time, for whoever asks first.
+
+    Args:
+        model: Of `AvatarPipeline.from_pretrained`.
+        time_limit: Seconds of a job; what takes longer is ended with its process.
+    """
+
+    def __init__(self, model: str | None = None, time_limit: float = 180.0) -> None:
+        self.model, self.time_limit = model, time_limit
+        self._context = multiprocessing.get_context("spawn")  # threads do not survive a fork
+        self._turn = threading.Lock()
+        self._process: multiprocessing.process.BaseProcess | None = None
+        self._connection: Connection | None = None
+        self._stop: Event | None = None
+        self._is_ready = False
+
+    def start(self) -> None:
+        """Begins to load the pipeline, if no process has."""
+        if self._process is not None:
+            return
+        self._connection, other = self._context.Pipe()
+        self._stop = self._context.Event()
+        arguments = (self.model, other, self._stop)
+        self._process = self._context.Process(target=_work, args=arguments, daemon=True)
+        self._process.start()
+        other.close()  # so that the pipe breaks when the process ends
+        self._is_ready = False
+
+    def wait(self) -> None:
+        """Waits until the pipeline is loaded.
+
+        Raises:
+            JobError: It cannot be loaded, in one sentence.
+        """
+        with self._turn:
+            self._wait()
+
+    def close(self) -> None:
+        """Ends the process."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.join()
+            self._connection.close()
+
+    def run(
+        self,
+        job: Job,
+        on_progress: ProgressCallback | None = None,
+        is_wanted: Callable[[], bool] = lambda: True,
+    ) -> object:
+        """What the job answers.
+
+        Args:
+            job: Waits until those before it are done.
+            on_progress: Is told how far the job is.
+            is_wanted: A job that is no longer wanted is stopped at its next word.
+
+        Raises:
+            JobError: It failed or took too long; the next job finds a worker as if new.
+            StoppedError: It was not wanted any more.
+        """
+        with self._turn:
+            self._wait()
+            self._stop.clear()
+            self._connection.send(job)
+            answer = self._listen(self.time_limit, on_progress, is_wanted)
+        if isinstance(answer, _Failure):
+            raise (StoppedError if answer.was_stopped else JobError)(answer.sentence)
+        return answer
+
+    def _wait(self) -> None:
+        self.start()
+        if self._is_ready:
+            return
+        answer = self._listen(START_SECONDS, None, lambda: True)
+        if isinstance(answer, _Failure):
+            self.close()
+            raise JobError(answer.sentence)
+        self._is_ready = True
+
+    def _listen(
+        self, seconds: float, on_progress: ProgressCallback | None, is_wanted: Callable[[], bool]
+    ) -> object:
+        """The answer to a job; a failure if the process is too slow, or ends."""
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            if not is_wanted():
+                self._stop.set()
+            if not self._connection.poll(min(left, 0.2)):
+                continue
+            try:
+                news = self._connection.recv()
+            except (EOFError, ConnectionError):
+                return self._replace(DEATH)
+            if not isinstance(news, _Progress):
+                return news
+            if on_progress is not None:
+                on_progress(news.step, news.done)
+        return self._replace(f"It took longer than {seconds:g} seconds, and was ended.")
+
+    def _replace(self, sentence: str) -> _Failure:
+        logger.warning("A worker is replaced: %s", sentence)
+        self.close()
+        self.start()
+        return _Failure(sentence)
+
+
+class _StopRequestedError(Exception):
+    """The visitor has left, or pressed the button."""
+
+
+def _work(model: str | None, connection: Connection, stop: Event) -> None:
+    """The life of the process."""
+    try:
+        pipe = AvatarPipeline.from_pretrained(model)
+    except Exception as error:
+        connection.send(_fail(error))
+        return
+    pipe.set_progress_bar_config(disable=True)
+    warm_up_in_background(pipe)
+    connection.send(_Ready())
+
+    def tell(step: str, done: int) -> None:
+        if stop.is_set():
+            raise _StopRequestedError
+        connection.send(_Progress(step, done))
+
+    while True:
+        try:
+            job = connection.recv()
+        except (EOFError, KeyboardInterrupt):
+            return  # the server has ended
+        connection.send(_do(job, pipe, tell))
+
+
+def _do(job: Job, pipe: AvatarPipeline, tell: ProgressCallback) -> object:
+    try:
+        return job.run(pipe, tell)
+    except _StopRequestedError:
+        return _Failure("Stopped.", was_stopped=True)
+    except Exception as error:
+        return _fail(error)
+
+
+def _fail(error: Exception) -> _Failure:
+    sentence = explain(error)
+    if sentence is None:
+        logger.error("A job failed", exc_info=error)
+    return _Failure(sentence or FAULT)
