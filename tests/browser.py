@@ -156,8 +156,13 @@ class Page:
         """The same in the newest frame, once it is there."""
         self.wait(lambda: self.frames)
         session = list(self.frames.values())[-1]
-        self.browser.send("Runtime.enable", session)
-        return self.run(code, session)
+        try:
+            return self.run(code, session)
+        except RuntimeError:
+            self.browser.listen(0.1)
+            if session in self.frames.values():
+                raise
+            return self.run_in_frame(code)  # another one has taken its place
 
     def wait(self, is_there, seconds=60):
         """Waits until an expression, or a function, is true. -> its value"""

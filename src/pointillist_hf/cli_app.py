@@ -22,6 +22,9 @@ def serve_app(
     ] = None,
     time_limit: Annotated[int, typer.Option(help="Seconds for an avatar.")] = 180,
     max_megabytes: Annotated[int, typer.Option(help="Of an upload.")] = 20,
+    max_refine_steps: Annotated[
+        int, typer.Option(help="Most steps of refinement that a visitor can choose.")
+    ] = 200,
     queue_size: Annotated[int, typer.Option(help="Visitors who may wait for their turn.")] = 20,
     keep_minutes: Annotated[
         int, typer.Option(help="After which files of a visitor are deleted at the latest.")
@@ -36,6 +39,7 @@ def serve_app(
         port=port,
         time_limit=time_limit,
         max_megabytes=max_megabytes,
+        max_refine_steps=max_refine_steps,
         queue_size=queue_size,
         keep_minutes=keep_minutes,
         examples=find_examples(),

@@ -86,8 +86,9 @@ def _draw_inputs(
         most = settings.max_refine_steps
         refine_steps = gr.Slider(
             0,
-            most,
+            max(most, 10),
             value=min(100, most),
+            visible=most > 0,
             step=10,
             label="Steps of refinement",
             info="More steps bring it closer to the photograph, and take longer.",
@@ -110,7 +111,10 @@ def _draw_result() -> tuple[gr.File, list[gr.DownloadButton]]:
     """A recording that the head can play, and what a visitor can take home."""
     gr.Markdown("### Take it home")
     with gr.Row(elem_id="files"):
-        downloads = [gr.DownloadButton(words, size="sm") for words in FILES.values()]
+        downloads = [
+            gr.DownloadButton(words, size="sm", elem_id=name.replace(".", "-"))
+            for name, words in FILES.items()
+        ]
     gr.Markdown("### Let it play a recording")
     take = gr.File(
         label="ARKit coefficients (.csv, .json)",
