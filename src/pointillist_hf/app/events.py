@@ -19,6 +19,8 @@ logger = logging.getLogger(__name__)
 
 LOOKS_AROUND, STILL, RECORDING = "looks around", "holds still", "plays my recording"
 PAGES = {LOOKS_AROUND: GREETING_PAGE, STILL: STILL_PAGE, RECORDING: TAKE_PAGE}
+# What the library calls by the names of its arguments.
+NAMES = {"`image`": "The photograph", "`take`": "The recording", "`path`": "The recording"}
 
 
 class Events:
@@ -119,9 +121,10 @@ def _sentences() -> Iterator[None]:
     try:
         yield
     except StoppedError as error:
-        raise gr.Error(str(error), title="Stopped", duration=4, print_exception=False) from error
+        raise gr.Error(str(error), duration=4, print_exception=False) from error
     except JobError as error:
         logger.info("Refused: %s", error)
-        raise gr.Error(
-            str(error), title="No avatar", duration=None, print_exception=False
-        ) from error
+        sentence = str(error)
+        for name, words in NAMES.items():
+            sentence = sentence.replace(name, words)
+        raise gr.Error(sentence, duration=None, print_exception=False) from error

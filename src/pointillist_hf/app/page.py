@@ -55,7 +55,8 @@ def build_page(studio: Studio) -> gr.Blocks:
         shown = [viewer, told, motion, result, *downloads]
         inputs = [photograph, *options]
         made = begun.then(events.make, inputs, shown, show_progress_on=viewer, **QUEUED)
-        made.then(lambda: switch_buttons(False), None, [make, stop], **QUIET)
+        for ended in (made.success, made.failure):
+            ended(lambda: switch_buttons(False), None, [make, stop], **QUIET)
         stop.click(events.stop, None, None, **QUIET)
         photograph.upload(events.keep_photograph, photograph, None, **QUIET)
         photograph.clear(events.drop_photograph, None, None, **QUIET)

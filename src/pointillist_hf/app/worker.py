@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from multiprocessing.synchronize import Event
 from typing import Protocol
 
 from ..cli_errors import explain
@@ -25,6 +24,7 @@ logger = logging.getLogger(__name__)
 
 START_SECONDS = 600  # for a model that is still to be downloaded
 FAULT = "Something went wrong, and it was not your doing. Please try again, or another photograph."
+STOPPED = "Stopped; press the button to begin again."
 DEATH = "The process that made it has ended, perhaps for want of memory. Please try again."
 
 
@@ -60,6 +60,11 @@ class _Ready:
     pass
 
 
+@dataclass(frozen=True)
+class _Stop:
+    pass
+
+
 class Worker:
     """Runs jobs, one at a time, for whoever asks first.
 
@@ -74,7 +79,6 @@ class Worker:
         self._turn = threading.Lock()
         self._process: multiprocessing.process.BaseProcess | None = None
         self._connection: Connection | None = None
-        self._stop: Event | None = None
         self._is_ready = False
 
     def start(self) -> None:
@@ -82,8 +86,7 @@ class Worker:
         if self._process is not None:
             return
         self._connection, other = self._context.Pipe()
-        self._stop = self._context.Event()
-        arguments = (self.model, other, self._stop)
+        arguments = (self.model, other)
         self._process = self._context.Process(target=_work, args=arguments, daemon=True)
         self._process.start()
         other.close()  # so that the pipe breaks when the process ends
@@ -125,14 +128,19 @@ class Worker:
         """
         with self._turn:
             self._wait()
-            self._stop.clear()
-            self._connection.send(job)
-            answer = self._listen(self.time_limit, on_progress, is_wanted)
+            try:
+                self._connection.send(job)
+                answer = self._listen(self.time_limit, on_progress, is_wanted)
+            except BaseException:
+                self._replace("nobody is left to hear what it says.")
+                raise
         if isinstance(answer, _Failure):
             raise (StoppedError if answer.was_stopped else JobError)(answer.sentence)
         return answer
 
     def _wait(self) -> None:
+        if self._process is not None and not self._process.is_alive():
+            self.close()
         self.start()
         if self._is_ready:
             return
@@ -146,10 +154,11 @@ class Worker:
         self, seconds: float, on_progress: ProgressCallback | None, is_wanted: Callable[[], bool]
     ) -> object:
         """The answer to a job; a failure if the process is too slow, or ends."""
-        end = time.monotonic() + seconds
+        end, is_stopped = time.monotonic() + seconds, False
         while (left := end - time.monotonic()) > 0:
-            if not is_wanted():
-                self._stop.set()
+            if not is_stopped and not is_wanted():
+                is_stopped = True
+                self._connection.send(_Stop())
             if not self._connection.poll(min(left, 0.2)):
                 continue
             try:
@@ -169,11 +178,7 @@ class Worker:
         return _Failure(sentence)
 
 
-class _StopRequestedError(Exception):
-    """The visitor has left, or pressed the button."""
-
-
-def _work(model: str | None, connection: Connection, stop: Event) -> None:
+def _work(model: str | None, connection: Connection) -> None:
     """The life of the process."""
     try:
         pipe = AvatarPipeline.from_pretrained(model)
@@ -185,8 +190,9 @@ def _work(model: str | None, connection: Connection, stop: Event) -> None:
     connection.send(_Ready())
 
     def tell(step: str, done: int) -> None:
-        if stop.is_set():
-            raise _StopRequestedError
+        if connection.poll():  # nothing but a stop comes while a job is done
+            connection.recv()
+            raise StoppedError(STOPPED)
         connection.send(_Progress(step, done))
 
     while True:
@@ -194,14 +200,15 @@ def _work(model: str | None, connection: Connection, stop: Event) -> None:
             job = connection.recv()
         except (EOFError, KeyboardInterrupt):
             return  # the server has ended
-        connection.send(_do(job, pipe, tell))
+        if not isinstance(job, _Stop):  # which came too late for its job
+            connection.send(_do(job, pipe, tell))
 
 
 def _do(job: Job, pipe: AvatarPipeline, tell: ProgressCallback) -> object:
     try:
         return job.run(pipe, tell)
-    except _StopRequestedError:
-        return _Failure("Stopped.", was_stopped=True)
+    except StoppedError as error:
+        return _Failure(str(error), was_stopped=True)
     except Exception as error:
         return _fail(error)
 
