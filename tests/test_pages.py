@@ -48,6 +48,8 @@ SMALL = {
     "rig_gallery.py": "--num_people 1 --num_dressed 1 --size 24 --resolution low",
     "train.py": "--size nano-depth --max_steps 2 --batch_size 2",
 }
+# Commands that run until they are stopped.
+SERVERS = {"app"}
 # Scripts that take minutes at any size: their options are checked, and nothing is run.
 LONG_SCRIPTS = {"ablate_generator.py", *(path.name for path in ROOT.glob("benchmarks/*.py"))}
 
@@ -152,7 +154,7 @@ def do_command(words, monkeypatch, *, is_run):
     match words:
         case ["pointillist-hf", name, *options]:
             COMMANDS[name].make_context(name, list(options))
-            if is_run:
+            if is_run and name not in SERVERS:
                 small = SMALL.get(name, "").split()
                 result = CliRunner().invoke(app, [name, *options, *small])
                 assert result.exit_code == 0, result.output
