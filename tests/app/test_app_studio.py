@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from pointillist_hf import Avatar
-from pointillist_hf.app.frames import show_nothing, show_page
+from pointillist_hf.app.frames import show_cloud, show_nothing, show_page
 from pointillist_hf.app.jobs import FILES, GREETING_PAGE, TAKE_PAGE, MakeAvatar, PlayTake
 from pointillist_hf.app.settings import EXAMPLE_IMAGES, AppSettings, find_examples
 from pointillist_hf.app.storage import Storage
@@ -64,6 +64,21 @@ def test_a_photograph_becomes_files(studio, photograph):
     assert "<canvas>" in studio.read_page("a", GREETING_PAGE)
     kept = {path.suffix for path in files["avatar.ply"].parent.rglob("*")}
     assert ".jpg" not in kept
+
+
+def test_the_points_can_be_watched(studio, photograph, tmp_path):
+    studio.expect("a")
+    made = studio.make("a", photograph, seed=3)
+    cloud = studio.wait_for_cloud("a")
+    assert 0 < len(cloud) <= made.num_points
+    assert show_cloud(cloud).count("<circle") == len(cloud)
+    assert all(len(point) == 3 for point in cloud)
+    wrong = tmp_path / "wrong.jpg"
+    wrong.write_text("I am no picture.")
+    studio.expect("a")
+    with pytest.raises(JobError):
+        studio.make("a", wrong)
+    assert studio.wait_for_cloud("a") == []  # and whoever waits is not kept waiting
 
 
 def test_the_same_seed_gives_the_same_avatar(studio, pipe, photograph):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import gradio as gr
 
-from .frames import show_page
+from .frames import show_cloud, show_page
 from .jobs import FILES, GREETING_PAGE, STILL_PAGE, TAKE_PAGE
 from .studio import Studio, describe_progress
 from .worker import JobError, StoppedError
@@ -75,6 +75,16 @@ class Events:
             gr.Column(visible=True),
             *(gr.DownloadButton(value=str(paths[name])) for name in FILES),
         ]
+
+    def begin(self, request: gr.Request) -> list[gr.Button]:
+        """The buttons, for as long as an avatar is made."""
+        self.studio.expect(request.session_hash)
+        return switch_buttons(is_busy=True)
+
+    def watch(self, request: gr.Request) -> object:
+        """Viewer, with the points as soon as they are written."""
+        cloud = self.studio.wait_for_cloud(request.session_hash)
+        return show_cloud(cloud) if cloud else gr.skip()
 
     def play(self, take: str | None, request: gr.Request) -> list[object]:
         """Viewer, sentence, choice of motions."""

@@ -14,6 +14,9 @@ EMPTY = """<div class="empty"><svg viewBox="0 0 100 100" aria-hidden="true">{dot
 <strong>The head will be here</strong>
 <span>Choose a photograph, then press the button. It takes about ten seconds.</span></div>"""
 NUM_DOTS, GOLDEN_ANGLE = 260, math.pi * (3 - math.sqrt(5))
+CLOUD = '<div class="empty cloud"><svg viewBox="-0.2 -0.17 0.4 0.36">{dots}</svg></div>'
+WRITING_SECONDS = 4.0  # in which the points appear, one after the other
+FIRST_HUE, LAST_HUE = 255, 400  # from blue over magenta to yellow
 
 
 def show_page(page: str) -> str:
@@ -24,6 +27,22 @@ def show_page(page: str) -> str:
 def show_nothing() -> str:
     """The picture: points in the outline of a head."""
     return EMPTY.format(dots="".join(_dot(i) for i in range(NUM_DOTS)))
+
+
+def show_cloud(cloud: list[list[float]]) -> str:
+    """Points from the front, x, y, z in metres, that appear in the order in which they came."""
+    share = 1 / max(len(cloud), 1)
+    dots = [(z, _point(x, y, z, i * share)) for i, (x, y, z) in enumerate(cloud)]
+    return CLOUD.format(dots="".join(dot for _, dot in sorted(dots)))  # what is behind comes first
+
+
+def _point(x: float, y: float, z: float, share: float) -> str:
+    """A point of a cloud. share: Of the points before it."""
+    nearness = min(max((z + 0.13) / 0.2, 0.0), 1.0)
+    hue = FIRST_HUE + share * (LAST_HUE - FIRST_HUE)
+    fill = f"hsl({hue % 360:.0f} 80% {78 - 22 * nearness:.0f}%)"
+    place = f'cx="{x:.4f}" cy="{-y:.4f}" r="{0.0016 + 0.0018 * nearness:.4f}"'
+    return f'<circle {place} fill="{fill}" style="animation-delay:{share * WRITING_SECONDS:.2f}s"/>'
 
 
 def _dot(index: int) -> str:

@@ -4,12 +4,15 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..avatar import Avatar
+from ..decoding.streamers import PointStreamer
+from ..geometry.structures import CanonicalPoints
 from ..motion.motion_files import read_motion
-from ..pipeline_avatar import AvatarPipeline, ProgressCallback
+from ..pipeline_avatar import AvatarPipeline
 from ..portraits.image_processing_portrait import load_image
 from .greeting import FPS, build_greeting
 
@@ -27,6 +30,11 @@ FOLDER = "avatar"  # as `Avatar.save_pretrained` writes it
 STILL_PAGE, GREETING_PAGE, TAKE_PAGE = "avatar.html", "greeting.html", "take.html"
 MAX_TAKE_SECONDS = 300
 WRITING = "write_files"  # the step after those of the pipeline
+POINTS = "points"  # no step: the cloud as it was generated
+
+# Gets a step and how much of it is done, as the pipeline says it, or `POINTS` and x, y, z of each
+# point in metres, in their order.
+JobCallback = Callable[[str, object], None]
 
 
 @dataclass(frozen=True)
@@ -54,18 +62,29 @@ class MakeAvatar:
     refine_steps: int | None = None
     face: int | None = None
 
-    def run(self, pipe: AvatarPipeline, tell: ProgressCallback) -> MadeAvatar:
+    def run(self, pipe: AvatarPipeline, tell: JobCallback) -> MadeAvatar:
         """Makes the avatar.
 
         Raises:
             ValueError: The file is no picture, or shows no face.
         """
+        cloud: list[list[float]] = []
+
+        def keep(row: int, point: CanonicalPoints) -> None:
+            cloud.append(point.means[0].tolist())
+
+        def tell_of_points(step: str, done: int) -> None:
+            if step == "decode_points":
+                tell(POINTS, cloud)
+            tell(step, done)
+
         result = pipe(
             load_image(self.photograph),
             seed=self.seed,
             refine_steps=self.refine_steps,
             face=self.face,
-            on_progress=tell,
+            on_progress=tell_of_points,
+            streamer=PointStreamer(pipe.tokenizer, keep),
         )
         tell(WRITING, 0)
         self._write(result.avatar)
@@ -88,7 +107,7 @@ class PlayTake:
     take: Path
     output: Path
 
-    def run(self, pipe: AvatarPipeline, tell: ProgressCallback) -> ReadTake:
+    def run(self, pipe: AvatarPipeline, tell: JobCallback) -> ReadTake:
         """Writes the page.
 
         Raises:

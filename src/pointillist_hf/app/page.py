@@ -51,7 +51,8 @@ def build_page(studio: Studio) -> gr.Blocks:
                         container=False, elem_id="motion",
                     )  # fmt: skip
         gr.Markdown(ABOUT.format(minutes=settings.keep_minutes), elem_id="about")
-        begun = make.click(lambda: switch_buttons(True), None, [make, stop], **QUIET)
+        begun = make.click(events.begin, None, [make, stop], **QUIET)
+        begun.then(events.watch, None, viewer, **QUIET)
         shown = [viewer, told, motion, result, *downloads]
         inputs = [photograph, *options]
         made = begun.then(events.make, inputs, shown, show_progress_on=viewer, **QUEUED)

@@ -24,6 +24,8 @@ class Visit:
     uploads: dict[str, Path] = field(default_factory=dict)  # by the place on the page
     last_seen: float = field(default_factory=time.monotonic)
     is_wanted: bool = True  # whether what is being made for the visitor still is
+    cloud: list[list[float]] = field(default_factory=list)  # of what is being made; x, y, z
+    has_cloud: threading.Event = field(default_factory=threading.Event)  # or will have none
 
 
 class Storage:

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 from ..pipeline_avatar import ProgressCallback
-from .jobs import FILES, MadeAvatar, MakeAvatar, PlayTake, ReadTake
+from .jobs import FILES, POINTS, MadeAvatar, MakeAvatar, PlayTake, ReadTake
 from .settings import AppSettings
 from .storage import Storage, Visit
 from .worker import JobError, Worker
@@ -61,13 +61,35 @@ class Studio:
         folder = self.storage.new_folder()
         refine_steps = min(refine_steps, self.settings.max_refine_steps)
         job = MakeAvatar(path, folder, seed=seed, refine_steps=refine_steps, face=face)
+
+        def listen(step: str, done: object) -> None:
+            if step == POINTS:
+                visit.cloud = done
+                visit.has_cloud.set()
+            elif on_progress is not None:
+                on_progress(step, done)
+
         try:
-            made = self.worker.run(job, on_progress, lambda: visit.is_wanted)
+            made = self.worker.run(job, listen, lambda: visit.is_wanted)
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
+        finally:
+            visit.has_cloud.set()
         self.storage.keep_folder(visitor, folder)
         return made
+
+    def expect(self, visitor: str) -> None:
+        """The visitor is about to have an avatar made."""
+        visit = self._begin(visitor)
+        visit.cloud = []
+        visit.has_cloud.clear()
+
+    def wait_for_cloud(self, visitor: str) -> list[list[float]]:
+        """x, y, z of the points that are made for the visitor; empty if there will be none."""
+        visit = self.storage.visit(visitor)
+        seconds = self.settings.time_limit * self.settings.queue_size
+        return visit.cloud if visit.has_cloud.wait(seconds) else []
 
     def play(self, visitor: str, take: str | Path | None) -> ReadTake:
         """The visitor's avatar plays a recording on the page `TAKE_PAGE`.

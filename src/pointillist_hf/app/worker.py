@@ -18,7 +18,8 @@ from typing import Protocol
 
 from ..cli_errors import explain
 from ..first_use import warm_up_in_background
-from ..pipeline_avatar import AvatarPipeline, ProgressCallback
+from ..pipeline_avatar import AvatarPipeline
+from .jobs import JobCallback
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +32,7 @@ DEATH = "The process that made it has ended, perhaps for want of memory. Please 
 class Job(Protocol):
     """A record that the worker can run."""
 
-    def run(self, pipe: AvatarPipeline, tell: ProgressCallback) -> object:
+    def run(self, pipe: AvatarPipeline, tell: JobCallback) -> object:
         """Does it; the answer is a record too."""
 
 
@@ -46,7 +47,7 @@ class StoppedError(JobError):
 @dataclass(frozen=True)
 class _Progress:
     step: str
-    done: int
+    done: object
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ class Worker:
     def run(
         self,
         job: Job,
-        on_progress: ProgressCallback | None = None,
+        on_progress: JobCallback | None = None,
         is_wanted: Callable[[], bool] = lambda: True,
     ) -> object:
         """What the job answers.
@@ -151,7 +152,7 @@ class Worker:
         self._is_ready = True
 
     def _listen(
-        self, seconds: float, on_progress: ProgressCallback | None, is_wanted: Callable[[], bool]
+        self, seconds: float, on_progress: JobCallback | None, is_wanted: Callable[[], bool]
     ) -> object:
         """The answer to a job; a failure if the process is too slow, or ends."""
         end, is_stopped = time.monotonic() + seconds, False
@@ -189,7 +190,7 @@ def _work(model: str | None, connection: Connection) -> None:
     warm_up_in_background(pipe)
     connection.send(_Ready())
 
-    def tell(step: str, done: int) -> None:
+    def tell(step: str, done: object) -> None:
         if connection.poll():  # nothing but a stop comes while a job is done
             connection.recv()
             raise StoppedError(STOPPED)
@@ -204,7 +205,7 @@ def _work(model: str | None, connection: Connection) -> None:
             connection.send(_do(job, pipe, tell))
 
 
-def _do(job: Job, pipe: AvatarPipeline, tell: ProgressCallback) -> object:
+def _do(job: Job, pipe: AvatarPipeline, tell: JobCallback) -> object:
     try:
         return job.run(pipe, tell)
     except StoppedError as error:
