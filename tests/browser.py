@@ -12,6 +12,7 @@ import base64
 import io
 import json
 import os
+import re
 import select
 import shutil
 import subprocess
@@ -154,15 +155,15 @@ class Page:
 
     def run_in_frame(self, code):
         """The same in the newest frame, once it is there."""
-        self.wait(lambda: self.frames)
-        session = list(self.frames.values())[-1]
-        try:
-            return self.run(code, session)
-        except RuntimeError:
-            self.browser.listen(0.1)
-            if session in self.frames.values():
-                raise
-            return self.run_in_frame(code)  # another one has taken its place
+        for _ in range(50):
+            self.wait(lambda: self.frames)
+            try:
+                return self.run(code, list(self.frames.values())[-1])
+            except RuntimeError as error:
+                if not re.search("navigated|closed|not found|Cannot find", str(error)):
+                    raise
+                self.browser.listen(0.2)  # another one takes its place
+        raise AssertionError(f"no frame stayed for {code}")
 
     def wait(self, is_there, seconds=60):
         """Waits until an expression, or a function, is true. -> its value"""

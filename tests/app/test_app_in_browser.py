@@ -48,11 +48,11 @@ def address(place):
         yield wait_for_address(place / "log", process)
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(120)
     assert not [*place.glob("pointillist-*")]  # the folder of its visitors
 
 
-def wait_for_address(log, process, seconds=180):
+def wait_for_address(log, process, seconds=600):
     for _ in range(5 * seconds):
         found = re.search(r"http://127\.0\.0\.1:\d+", log.read_text())
         if found:

@@ -25,7 +25,7 @@ def worker(tiny_pipeline, tmp_path_factory):
 def test_a_job_tells_and_answers(worker):
     told = []
     answer = worker.run(Count(), lambda *news: told.append(news))
-    assert told == [("count", 0), ("count", 1), ("count", 2)]
+    assert [*dict.fromkeys(told)] == [("count", 0), ("count", 1), ("count", 2)]
     assert answer.process not in (None, os.getpid())
     assert answer.num_points == 6
 

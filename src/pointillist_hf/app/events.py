@@ -70,7 +70,7 @@ class Events:
         seconds = sum(made.seconds.values())
         return [
             show_page(self.studio.read_page(visitor, GREETING_PAGE)),
-            f"{made.num_points:,} points in {seconds:.1f} s. Drag to turn, scroll to zoom.",
+            f"{made.num_points:,} points in {seconds:.1f} s.",
             gr.Radio(value=LOOKS_AROUND, visible=True),
             gr.Column(visible=True),
             *(gr.DownloadButton(value=str(paths[name])) for name in FILES),

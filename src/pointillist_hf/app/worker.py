@@ -23,6 +23,7 @@ from .jobs import JobCallback
 
 logger = logging.getLogger(__name__)
 
+TICK = 0.3  # seconds between looks at whether a job is still wanted
 START_SECONDS = 600  # for a model that is still to be downloaded
 FAULT = "Something went wrong, and it was not your doing. Please try again, or another photograph."
 STOPPED = "Stopped; press the button to begin again."
@@ -120,7 +121,7 @@ class Worker:
 
         Args:
             job: Waits until those before it are done.
-            on_progress: Is told how far the job is.
+            on_progress: Is told how far the job is, and told again while nothing changes.
             is_wanted: A job that is no longer wanted is stopped at its next word.
 
         Raises:
@@ -155,21 +156,20 @@ class Worker:
         self, seconds: float, on_progress: JobCallback | None, is_wanted: Callable[[], bool]
     ) -> object:
         """The answer to a job; a failure if the process is too slow, or ends."""
-        end, is_stopped = time.monotonic() + seconds, False
+        end, is_stopped, told = time.monotonic() + seconds, False, None
         while (left := end - time.monotonic()) > 0:
             if not is_stopped and not is_wanted():
                 is_stopped = True
                 self._connection.send(_Stop())
-            if not self._connection.poll(min(left, 0.2)):
-                continue
             try:
-                news = self._connection.recv()
+                news = self._connection.recv() if self._connection.poll(min(left, TICK)) else told
             except (EOFError, ConnectionError):
                 return self._replace(DEATH)
-            if not isinstance(news, _Progress):
+            if not isinstance(news, _Progress | None):
                 return news
-            if on_progress is not None:
-                on_progress(news.step, news.done)
+            told = news
+            if on_progress is not None and told is not None:
+                on_progress(told.step, told.done)
         return self._replace(f"It took longer than {seconds:g} seconds, and was ended.")
 
     def _replace(self, sentence: str) -> _Failure:
