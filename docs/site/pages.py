@@ -34,8 +34,10 @@ FENCE = re.compile(r"(^```.*?^```$)", re.DOTALL | re.MULTILINE)
 FRONT_MATTER = re.compile(r"\A---\n.*?^---\n", re.DOTALL | re.MULTILINE)
 REFERENCE = """# Reference
 
-What `import pointillist_hf` offers, in the order of the data flow.
+What `import pointillist_hf` offers: first what everybody needs, then the parts in the order of the
+data flow.
 """
+NEEDED_FIRST = ("AvatarPipeline", "AvatarPipelineOutput", "Avatar")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -132,5 +134,5 @@ def build_reference() -> str:
         for node in tree.body
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "_HOMES"
     )
-    names = (f"::: pointillist_hf.{home}.{name}" for name, home in homes.items())
-    return "\n\n".join([REFERENCE, *names])
+    names = [*NEEDED_FIRST, *(name for name in homes if name not in NEEDED_FIRST)]
+    return "\n\n".join([REFERENCE, *(f"::: pointillist_hf.{homes[name]}.{name}" for name in names)])
