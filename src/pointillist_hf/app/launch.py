@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -21,6 +22,8 @@ from .settings import AppSettings
 from .storage import Storage
 from .studio import Studio
 from .worker import Worker
+
+logger = logging.getLogger(__name__)
 
 CACHE = "GRADIO_TEMP_DIR"  # the variable that tells gradio where uploads go
 
@@ -45,7 +48,7 @@ def launch_app(settings: AppSettings) -> None:
         page.queue(max_size=settings.queue_size, api_open=False)
         try:
             worker.wait()
-            page.launch(
+            _, address, _ = page.launch(
                 server_name=settings.host,
                 server_port=settings.port,
                 max_file_size=f"{settings.max_megabytes}mb",
@@ -56,7 +59,11 @@ def launch_app(settings: AppSettings) -> None:
                 footer_links=[],
                 enable_monitoring=False,
                 run_history=False,
+                quiet=True,
+                prevent_thread_lock=True,
             )
+            logger.info("The app is at %s until Ctrl-C ends it.", address)
+            page.block_thread()
         finally:
             worker.close()
 
