@@ -27,6 +27,7 @@ def test_a_visit_ends_and_nothing_is_left(storage, tmp_path):
     assert not photograph.exists()
     assert not folder.exists()
     assert not visit.is_wanted
+    assert visit.has_cloud.is_set()  # who waits for points is let go
     storage.end_visit("a")  # a second time there is nothing to do
 
 

@@ -81,6 +81,11 @@ class Events:
         self.studio.expect(request.session_hash)
         return switch_buttons(is_busy=True)
 
+    def end(self, request: gr.Request) -> list[gr.Button]:
+        """The buttons, once there is an avatar or will be none."""
+        self.studio.storage.visit(request.session_hash).has_cloud.set()
+        return switch_buttons(is_busy=False)
+
     def watch(self, request: gr.Request) -> object:
         """Viewer, with the points as soon as they are written."""
         cloud = self.studio.wait_for_cloud(request.session_hash)

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import tempfile
+import threading
 from pathlib import Path
 
 try:
@@ -25,6 +26,7 @@ from .worker import Worker
 
 logger = logging.getLogger(__name__)
 
+SWEEP_SECONDS = 30.0  # between looks at who has not been seen for long
 CACHE = "GRADIO_TEMP_DIR"  # the variable that tells gradio where uploads go
 
 
@@ -46,6 +48,9 @@ def launch_app(settings: AppSettings) -> None:
         storage = Storage(Path(folder) / "avatars")
         page = build_page(Studio(settings, worker, storage))
         page.queue(max_size=settings.queue_size, api_open=False)
+        ended = threading.Event()
+        sweep = (storage, 60.0 * settings.keep_minutes, ended)
+        threading.Thread(target=_end_old_visits, args=sweep, daemon=True).start()
         try:
             worker.wait()
             _, address, _ = page.launch(
@@ -65,7 +70,13 @@ def launch_app(settings: AppSettings) -> None:
             logger.info("The app is at %s until Ctrl-C ends it.", address)
             page.block_thread()
         finally:
+            ended.set()
             worker.close()
+
+
+def _end_old_visits(storage: Storage, seconds: float, ended: threading.Event) -> None:
+    while not ended.wait(SWEEP_SECONDS):
+        storage.end_old_visits(seconds)
 
 
 def build_theme() -> gr.Theme:

@@ -7,7 +7,7 @@ from importlib.resources import files
 
 import gradio as gr
 
-from .events import LOOKS_AROUND, PAGES, Events, switch_buttons
+from .events import LOOKS_AROUND, PAGES, Events
 from .frames import show_nothing
 from .jobs import FILES
 from .settings import AppSettings
@@ -57,7 +57,7 @@ def build_page(studio: Studio) -> gr.Blocks:
         inputs = [photograph, *options]
         made = begun.then(events.make, inputs, shown, show_progress_on=viewer, **QUEUED)
         for ended in (made.success, made.failure):
-            ended(lambda: switch_buttons(False), None, [make, stop], **QUIET)
+            ended(events.end, None, [make, stop], **QUIET)
         stop.click(events.stop, None, None, **QUIET)
         photograph.upload(events.keep_photograph, photograph, None, **QUIET)
         photograph.clear(events.drop_photograph, None, None, **QUIET)

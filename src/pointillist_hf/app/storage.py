@@ -76,6 +76,7 @@ class Storage:
         if visit is None:
             return
         visit.is_wanted = False
+        visit.has_cloud.set()  # nobody is kept waiting
         _delete_folder(visit.folder)
         for path in visit.uploads.values():
             self._release(path)

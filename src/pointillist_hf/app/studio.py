@@ -122,7 +122,6 @@ class Studio:
         return {} if folder is None else {name: folder / name for name in FILES}
 
     def _begin(self, visitor: str) -> Visit:
-        self.storage.end_old_visits(60 * self.settings.keep_minutes)
         visit = self.storage.visit(visitor)
         visit.is_wanted = True
         return visit
