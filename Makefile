@@ -32,7 +32,7 @@ export HF_HUB_OFFLINE = 1
 export GOMP_SPINCOUNT = 0
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow quality style bench checkpoint publish clean
+.PHONY: help install demo app test test-slow quality style docs bench checkpoint publish clean
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /	/' | expand -t 14
@@ -49,6 +49,10 @@ $(INSTALLED): setup.cfg constraints.txt
 
 demo: $(INSTALLED)  ## From a photograph to an avatar, in outputs/demo
 	$(BIN)/python examples/demo.py --output outputs/demo
+
+app: $(INSTALLED)  ## Serve the page on which a photograph becomes an avatar
+	$(BIN)/python -m pip install -q -c constraints.txt -e ".[app]"
+	$(BIN)/pointillist-hf app
 
 # Kernels are compiled once, not by each process that finds numba's cache empty.
 $(KERNELS): $(INSTALLED) tests/compile_kernels.py $(wildcard src/pointillist_hf/kernels/*.py \
@@ -71,6 +75,10 @@ quality: $(INSTALLED)  ## Check style
 style: $(INSTALLED)  ## Repair style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(INSTALLED)  ## Build the documentation in outputs/site; a link or name that leads nowhere fails
+	$(BIN)/python -m pip install -q -c constraints.txt -e ".[docs]"
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
 
 # On a GPU: python benchmarks/graph_generation.py
 BENCHMARKS := $(filter-out benchmarks/graph_generation.py, $(wildcard benchmarks/*.py))

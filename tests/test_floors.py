@@ -24,8 +24,9 @@ FLOORS = (
     | {"lazy_registration.py", "registration.py"},
     {"data"},
     {"training"},
-    {"evaluation"},
-    {"cli.py", "cli_convert.py", "cli_errors.py", "cli_evaluate.py", "cli_hub.py", "__init__.py"},
+    {"evaluation", "cli_errors.py"},
+    {"app"},
+    {"cli.py", "cli_app.py", "cli_convert.py", "cli_evaluate.py"} | {"cli_hub.py", "__init__.py"},
 )
 FILES_OF_ROOT = {name for names in FLOORS for name in names if name.endswith(".py")}
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
@@ -37,9 +38,16 @@ CLOSED = {
 HOMES = {
     "torch": {*FLOOR}
     - FLOORS[-1]
-    - {"registration.py", "lazy_registration.py", "default_model.py", "pipeline_hub.py"}
-    - {"kernels", "guarded_push.py"},
-    "numpy": {*FLOOR} - {"geometry", "publishing", "refinement", "training"} - FILES_OF_ROOT,
+    - {
+        "cli_errors.py",
+        "registration.py",
+        "lazy_registration.py",
+        "default_model.py",
+        "pipeline_hub.py",
+        "kernels",
+        "guarded_push.py",
+    },
+    "numpy": {*FLOOR} - {"geometry", "publishing", "refinement", "training", "app"} - FILES_OF_ROOT,
     "PIL": {"portraits", "exporters", "data", "evaluation"},
     "tqdm": {"exporters", "refinement", "data", "training", "evaluation"},
     # The kernels that draw, and those that decode tokens on the CPU. llvmlite comes with numba.
@@ -60,7 +68,8 @@ HOMES = {
     "pointillist_hf": {"evaluation/modules"},
     "accelerate": {"training"},
     "yaml": {"training"},
-    "typer": {"cli.py", "cli_convert.py", "cli_evaluate.py", "cli_hub.py"},
+    "gradio": {"app"},
+    "typer": {"cli.py", "cli_app.py", "cli_convert.py", "cli_evaluate.py", "cli_hub.py"},
 }
 # Who may import inside functions, and why.
 HIDDEN = {
@@ -69,6 +78,7 @@ HIDDEN = {
     "exporters/video.py": "imageio-ffmpeg is optional",
     "cli.py": "--help answers before torch is loaded",
     "cli_convert.py": "likewise",
+    "cli_app.py": "likewise, and gradio is optional",
     "cli_evaluate.py": "likewise",
     "cli_hub.py": "likewise",
 }

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Floor 10. The command `pointillist-hf`: each subcommand is a call into the library.
+"""Floor 11. The command `pointillist-hf`: each subcommand is a call into the library.
 
 Commands import what they need themselves, so that `--help` answers at once: torch and diffusers
 take seconds to load.
@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 from typer.core import TyperGroup
 
+from .cli_app import serve_app
 from .cli_convert import convert_flame_file, convert_michelangelo_file
 from .cli_errors import one_line_errors
 from .cli_evaluate import evaluate_systems
@@ -375,6 +376,7 @@ def _report_failures(failed: dict[str, str]) -> None:
 app.command("convert-flame")(convert_flame_file)
 app.command("convert-michelangelo")(convert_michelangelo_file)
 app.command("evaluate")(evaluate_systems)
+app.command("app")(serve_app)
 app.command("push")(push_folder)
 app.command("warmup")(warm_up_kernels)
 
