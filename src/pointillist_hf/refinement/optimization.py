@@ -34,11 +34,13 @@ from .refinement_losses import (
     build_target,
     photograph_loss,
 )
+from .rig_points import find_stretch
 
 logger = logging.getLogger(__name__)
 
 SEEN = 0.03  # pixels that a point must make: Adam moves the others at full speed, anywhere
 FULLY_SEEN = 1.0  # pixels from which a point may move as it likes
+STRETCHED = 1.3  # times as long in an open mouth or a blink
 FLATTEST, GRAZING = 0.3, 0.35  # facing from which a point moves at all, and over which in full
 
 
@@ -55,6 +57,7 @@ class RefinementSettings:
     max_eye_offset: float = 4e-4  # metres
     max_hair_offset: float = 4e-3  # metres
     max_log_scale: float = 0.7
+    max_stretched_shrinkage: float = 0.1  # of that, on faces that stretch
     max_turn: float = 0.25  # of the parts of a quaternion: about 30 degrees
     offset_weight: float = 0.01
     scale_weight: float = 0.005
@@ -113,7 +116,8 @@ def refine(
     blink = measure_blink(points, rig_on_cpu, views[0].rig_params.betas.to("cpu")).to(device)
     trust = trust * ~is_folded(blink)
     limits = _limit_offsets(kinds, blink, settings)
-    change = _Change(gaussians, trust, limits, settings)
+    shrinkage = _limit_shrinkage(bindings, kinds, rig, views[0].rig_params.betas, settings)
+    change = _Change(gaussians, trust, limits, shrinkage, settings)
     steps = tqdm(range(num_steps), desc="Refining", unit="step", disable=not show_progress)
     try:
         for step in steps:
@@ -181,6 +185,16 @@ def _limit_offsets(kinds: Tensor, blink: Tensor, settings: RefinementSettings) -
     return torch.where((kinds == PointKind.EYE) | (blink > LID), settings.max_eye_offset, limits)
 
 
+def _limit_shrinkage(
+    bindings: Tensor, kinds: Tensor, rig: HeadRig, betas: Tensor, settings: RefinementSettings
+) -> Tensor:
+    """By how much the logarithm of a scale may fall. [N]"""
+    # A cheek that lost a little here would tear at the corner of an open mouth.
+    stretched = (find_stretch(rig, betas) > STRETCHED)[bindings] & (kinds != PointKind.HAIR)
+    usual = torch.full_like(bindings, settings.max_log_scale, dtype=betas.dtype)
+    return torch.where(stretched, settings.max_stretched_shrinkage, usual)
+
+
 def _take_step(
     change: _Change,
     scenes: Sequence[_Scene],
@@ -207,13 +221,19 @@ class _Change:
     """The values that move, as unbounded parameters around where they started."""
 
     def __init__(
-        self, start: Gaussians, trust: Tensor, limits: Tensor, settings: RefinementSettings
+        self,
+        start: Gaussians,
+        trust: Tensor,
+        limits: Tensor,
+        shrinkage: Tensor,
+        settings: RefinementSettings,
     ) -> None:
         moved = trust.nonzero()[:, 0]
         self.start, self.moved, self.settings = start, moved, settings
         self.trust = trust[moved, None]
         own = start[moved]
         self.limits, self.own = limits[moved, None], own
+        self.shrinkage = shrinkage[moved, None]
         self.color_logits = torch.logit(own.colors.clamp(0.02, 0.98))
         self.opacity_logits = torch.logit(own.opacities.clamp(0.02, 0.95))
         self.colors = torch.zeros_like(own.colors).requires_grad_()
@@ -233,7 +253,8 @@ class _Change:
 
     def apply(self, *, detached: bool = False) -> Gaussians:
         """All gaussians, changed where they move."""
-        growth = self.trust * self.settings.max_log_scale * torch.tanh(self.scales)
+        largest = torch.where(self.scales < 0, self.shrinkage, self.settings.max_log_scale)
+        growth = self.trust * largest * torch.tanh(self.scales)
         fading = self.trust[:, 0] * self.opacities
         values = {
             "means": self.own.means + self.trust * self.limits * torch.tanh(self.offsets),
