@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Floor 10. The command `pointillist-hf`: each subcommand is a call into the library.
+"""Floor 11. The command `pointillist-hf`: each subcommand is a call into the library.
 
 Commands import what they need themselves, so that `--help` answers at once: torch and diffusers
 take seconds to load.
@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 from typer.core import TyperGroup
 
+from .cli_app import serve_app
 from .cli_convert import convert_flame_file, convert_michelangelo_file
 from .cli_errors import one_line_errors
 from .cli_evaluate import evaluate_systems
@@ -68,15 +69,18 @@ def make_avatar(
 ) -> None:
     """Make an avatar of a portrait: avatar/, avatar.ply, avatar.html and turntable.gif in DIR."""
     show_log()
+    from .decoding.cpu.first_calls import expect_model
+    from .default_model import find_default_model
+
+    source = model or find_default_model()
+    expect_model(source)  # before torch is loaded, which takes as long as compiling
     from .exporters.images import write_gif
-    from .first_use import warm_up_in_background
     from .geometry.cameras import orbit_cameras
     from .pipeline_avatar import AvatarPipeline
     from .portraits.image_processing_portrait import load_image
 
     portrait = load_image(image)
-    pipe = AvatarPipeline.from_pretrained(model)
-    warm_up_in_background(pipe)
+    pipe = AvatarPipeline.from_pretrained(source)
     result = pipe(
         portrait,
         seed=seed,
@@ -372,6 +376,7 @@ def _report_failures(failed: dict[str, str]) -> None:
 app.command("convert-flame")(convert_flame_file)
 app.command("convert-michelangelo")(convert_michelangelo_file)
 app.command("evaluate")(evaluate_systems)
+app.command("app")(serve_app)
 app.command("push")(push_folder)
 app.command("warmup")(warm_up_kernels)
 

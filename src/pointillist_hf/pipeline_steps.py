@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -147,6 +147,7 @@ class PipelineSteps:
         rig_params: RigParams | None = None,
         *,
         seeds: Sequence[int],
+        on_points: Callable[[int], None] | None = None,
         **sampling: object,
     ) -> PointGenerationOutput:
         """One token sequence per row of the context, with the hidden states of its tokens.
@@ -155,6 +156,7 @@ class PipelineSteps:
             context: [B, M, D]
             rig_params: B frames, whose heads a generator with anchored bindings looks at.
             seeds: One per row.
+            on_points: Gets the number of points so far, of all rows.
             **sampling: Of `generate_points`; what is None or missing is the pipeline's.
         """
         for name in ("grammar", "temperature", "min_p", "max_points"):
@@ -171,9 +173,12 @@ class PipelineSteps:
         most = check_integer("max_points", sampling["max_points"], 1, MAX_POINTS)
         with self.progress_bar(total=len(context) * most) as bar:
             bar.unit = " points"
-            counter = PointCounter(bar.update, self.tokenizer.layout.bos_token_id)
+            end_token_id = self.tokenizer.layout.bos_token_id
+            counters = [PointCounter(bar.update, end_token_id)]
+            if on_points is not None:
+                counters.append(PointCounter(_sum_up(on_points), end_token_id))
             streamer = sampling.pop("streamer", None)
-            sampling["streamer"] = StreamerGroup([counter, streamer] if streamer else [counter])
+            sampling["streamer"] = StreamerGroup([*counters, streamer] if streamer else counters)
             generated = generate_points(
                 self.point_generator,
                 context.to(self.point_generator.dtype),
@@ -257,6 +262,7 @@ class PipelineSteps:
         *,
         num_steps: int = 100,
         seed: int = 0,
+        on_step: Callable[[int], None] | None = None,
     ) -> Avatar:
         """The avatar after some steps towards photographs of its person.
 
@@ -267,6 +273,20 @@ class PipelineSteps:
             views: Photographs, see `TrackedPortrait.view`.
             num_steps: Each looks at one photograph, in turn.
             seed: The same seed gives the same bits.
+            on_step: Gets the number of steps done; what it raises ends the refinement.
         """
         show = not getattr(self, "_progress_bar_config", {}).get("disable", False)
-        return refine_avatar(avatar, views, num_steps=num_steps, seed=seed, show_progress=show)
+        options = {"num_steps": num_steps, "seed": seed, "on_step": on_step}
+        return refine_avatar(avatar, views, show_progress=show, **options)
+
+
+def _sum_up(on_total: Callable[[int], None]) -> Callable[[int], None]:
+    """A callback for numbers, which calls another with their sum so far."""
+    total = 0
+
+    def add(number: int) -> None:
+        nonlocal total
+        total += number
+        on_total(total)
+
+    return add

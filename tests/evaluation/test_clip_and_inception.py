@@ -50,6 +50,9 @@ def test_clip_is_transformers_own(clip, tmp_path):
     a, b = found.numpy()
     cosine = a @ b / np.linalg.norm(a) / np.linalg.norm(b)
     assert clip_similarity(found[:1], found[1:]).item() == pytest.approx(cosine, abs=1e-5)
+    swapped = clip_similarity(found[1:], found[:1])
+    assert torch.equal(swapped, clip_similarity(found[:1], found[1:]))
+    assert clip_similarity(found[:1], found[1:] * torch.nan).isnan().all()
     assert clip_similarity(found, found).tolist() == pytest.approx([1, 1], abs=1e-5)
 
 

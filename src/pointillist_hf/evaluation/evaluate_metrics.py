@@ -56,6 +56,7 @@ class PictureMetric(evaluate.Metric):
     """
 
     about = ""
+    inputs = INPUTS
     reference_url = ""
 
     def __init__(self, *args: object, **kwargs: object) -> None:
@@ -77,12 +78,17 @@ class PictureMetric(evaluate.Metric):
         """The figures. [H, W, 3] each, sRGB in [0, 1]"""
         raise NotImplementedError
 
+    @staticmethod
+    def feature() -> object:
+        """What predictions and references are, for `datasets`."""
+        return datasets.Image()
+
     def _info(self) -> evaluate.MetricInfo:
-        feature = datasets.Image()
+        feature = self.feature()
         return evaluate.MetricInfo(
             description=self.about,
             citation=CITATION,
-            inputs_description=INPUTS,
+            inputs_description=self.inputs,
             features=datasets.Features({"predictions": feature, "references": feature}),
             reference_urls=[self.reference_url] if self.reference_url else [],
         )

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers import AutoModel, PreTrainedModel
 from transformers import initialization as init
 
+from ..guarded_push import GuardedPush
 from .attention_blocks import CrossBlock, SelfBlock, fourier_features
 from .configuration_conditioner import (
     MICHELANGELO,
@@ -27,7 +28,7 @@ HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 HUB_OPTIONS = ("cache_dir", "local_files_only", "token", "force_download")
 
 
-class PointCloudEncoder(StrictLoading, PreTrainedModel):
+class PointCloudEncoder(GuardedPush, StrictLoading, PreTrainedModel):
     """Surface samples with normals -> a fixed number of tokens, in Michelangelo's architecture."""
 
     config_class = PointCloudEncoderConfig
@@ -71,7 +72,7 @@ class PointCloudEncoder(StrictLoading, PreTrainedModel):
         return super().push_to_hub(*args, **kwargs)
 
 
-class AvatarConditioner(StrictLoading, PreTrainedModel):
+class AvatarConditioner(GuardedPush, StrictLoading, PreTrainedModel):
     """Tokens of the portrait and tokens of the tracked head, side by side.
 
     Both are projected to one width and marked with a learned embedding of their kind. The portrait

@@ -22,6 +22,7 @@ from transformers.utils import ModelOutput
 
 from ..geometry.rotations import axis_angle_to_quat, quat_multiply
 from ..geometry.structures import Gaussians, TensorRecord
+from ..guarded_push import GuardedPush
 from .attention_blocks import CrossBlock, SelfBlock, fourier_features
 from .configuration_gaussian_decoder import GaussianDecoderConfig
 from .strict_loading import StrictLoading
@@ -113,7 +114,7 @@ class PointBlock(nn.Module):
         return states + self.mlp(self.norm(states))
 
 
-class GaussianDecoder(StrictLoading, PreTrainedModel):
+class GaussianDecoder(GuardedPush, StrictLoading, PreTrainedModel):
     """A transformer over the points of a cloud that predicts what each of them looks like.
 
     Its input per point is the geometric feature P (the encoded position) next to the generator's

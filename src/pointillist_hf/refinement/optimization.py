@@ -7,7 +7,7 @@ What no photograph shows keeps every bit of its values, and other views are held
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 
 import torch
@@ -74,6 +74,7 @@ def refine(
     seed: int = 0,
     settings: RefinementSettings | None = None,
     show_progress: bool = True,
+    on_step: Callable[[int], None] | None = None,
 ) -> Gaussians:
     """The gaussians after some steps towards the photographs.
 
@@ -91,6 +92,7 @@ def refine(
         seed: Of backgrounds and anchor views; the same seed gives the same bits.
         settings: By default `RefinementSettings()`.
         show_progress: Whether a progress bar is shown.
+        on_step: Gets the number of steps done; what it raises ends the refinement.
 
     Raises:
         ValueError: There is no view, or `num_steps` is negative.
@@ -117,6 +119,8 @@ def refine(
         for step in steps:
             loss = _take_step(change, scenes, step, generator, settings)
             steps.set_postfix(loss=f"{loss:.4f}", refresh=False)
+            if on_step is not None:
+                on_step(step + 1)
     except KeyboardInterrupt:
         logger.warning("Refinement was interrupted; what its steps have brought is kept.")
     return change.apply(detached=True)

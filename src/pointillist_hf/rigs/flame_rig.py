@@ -166,7 +166,7 @@ class FlameHeadRig(HeadRig):
         reference = Path(folder, kwargs.pop("subfolder", None) or "", cls.config_name)
         if not reference.is_file():
             raise FileNotFoundError(f"`folder` must hold {cls.config_name}, and {folder} does not.")
-        config = json.loads(reference.read_text())
+        config = json.loads(reference.read_text(encoding="utf-8"))
         missing = {"flame_path", "version", "sha256"} - {*config}
         if missing:
             raise ValueError(

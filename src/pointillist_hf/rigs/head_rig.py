@@ -13,6 +13,7 @@ from torch.nn.functional import normalize
 
 from ..geometry.structures import POSE_NAMES, RigParams
 from ..geometry.triangles import face_areas, interpolate_corners, sample_surface
+from ..guarded_push import GuardedPush
 from .skinning import JointMotion, SkinnedPoints, move_joints, skin_points
 
 FLOAT_ARRAYS = (
@@ -31,7 +32,7 @@ INDEX_ARRAYS = (
 )
 
 
-class HeadRig(ModelMixin, ConfigMixin):
+class HeadRig(GuardedPush, ModelMixin, ConfigMixin):
     """A head of V vertices and F triangles; subclasses say where its arrays come from.
 
     The arrays are buffers, so a rig is saved, loaded and moved like any model, but it has nothing

@@ -35,7 +35,7 @@ def keep_settings(settings: Mapping[str, object], folder: Path, *, is_new: bool)
         del bound["max_steps"]  # nothing but the end depends on it
     if is_new:
         text = json.dumps(dict(settings), indent=1, default=str) + "\n"
-        write_atomically(path, lambda partial: partial.write_text(text))
+        write_atomically(path, lambda partial: partial.write_text(text, "utf-8"))
         return
     began = read_json_object(path) if path.exists() else {}
     for name, value in bound.items():

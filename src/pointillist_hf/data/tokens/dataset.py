@@ -90,7 +90,7 @@ def write_header(
     text = _card_text(card, tokenizer)
     tokenizer.save_pretrained(output_dir / "tokenizer")
     rig.save_pretrained(output_dir / "rig")
-    write_atomically(output_dir / CARD_FILE, lambda partial: partial.write_text(text))
+    write_atomically(output_dir / CARD_FILE, lambda partial: partial.write_text(text, "utf-8"))
 
 
 def has_card(output_dir: Path, card: DatasetCard) -> bool:

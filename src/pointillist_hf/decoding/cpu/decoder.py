@@ -17,12 +17,14 @@ import torch
 from numpy import ndarray
 from torch import Tensor, nn
 
+from ...kernels.beside import wait_for_kernels
 from ...models.modeling_point_generator import PointGeneratorForCausalLM
 from ...models.point_generator_layers import rotary_embedding
 from ...models.tokenization_points import TOKENS_PER_POINT, TokenLayout
 from ..grammar import PointGrammar
 from ..sampling import SeededSampling
-from .arithmetic import LANES, pad
+from .arithmetic import LANES, PADDING, round_up
+from .faces import add_faces
 from .layers import NUM_MATRICES
 from .points import decode_points, decode_tokens
 from .records import (
@@ -64,6 +66,7 @@ class CompiledDecoder:
         seeds: One per row.
         weight_format: `WeightFormat`; keys and values are rounded like the weights, and float32 if
             these are exact.
+        face_anchors: Heads that anchored bindings know the faces by. [B, F, 6]
     """
 
     def __init__(
@@ -75,11 +78,14 @@ class CompiledDecoder:
         rules: Rules,
         seeds: Sequence[int],
         weight_format: WeightFormat = "exact",
+        face_anchors: Tensor | None = None,
     ) -> None:
         config, batch = model.config, len(encoder_hidden_states)
         self.model, self.rules = model, rules
         self.tokens_per_step = TOKENS_PER_POINT if config.point_head == "depth" else 1
-        self.weights = prepare_weights(model, weight_format)
+        self.weights, self.faces = prepare_weights(model, weight_format), ()
+        if face_anchors is not None:
+            self.weights, *self.faces = add_faces(model, self.weights, face_anchors, weight_format)
         contexts = list(encoder_hidden_states.float())
         if encoder_attention_mask is not None:
             kept = encoder_attention_mask.bool()
@@ -93,9 +99,9 @@ class CompiledDecoder:
             F=config.intermediate_size,
             H=config.num_attention_heads,
             P=config.head_dim,
-            V=_round_up(config.head_dim, LANES),
-            W=_round_up(min(window, longest)),
-            M=_round_up(max(1, *map(len, contexts))),
+            V=round_up(config.head_dim, LANES),
+            W=round_up(min(window, longest), CHUNK),
+            M=round_up(max(1, *map(len, contexts)), CHUNK),
             window=window,
             eps=config.rms_norm_eps,
         )
@@ -130,7 +136,7 @@ class CompiledDecoder:
         numbers, scales = _build_blocks(keys, values, weight_format)
         blocks = s.layers * s.B * (s.W // CHUNK) * s.H
         own = Store(
-            allocate(blocks * (pad(s.P) + s.V) * CHUNK, numbers.dtype),
+            allocate(blocks * (round_up(s.P, PADDING) + s.V) * CHUNK, numbers.dtype),
             np.zeros(blocks * 2 * CHUNK if len(scales) else 0, np.float32),
             np.arange(s.B),
             s.B,
@@ -197,7 +203,7 @@ class CompiledDecoder:
     def _build_rounded(self) -> Rounded:
         """Room for the states of all rows, or for the weights of a chunk of values."""
         widths = len(self.scratch.hidden), len(self.scratch.gated)
-        count = max(_round_up(max(widths) // self.sizes.B, BLOCK) * self.sizes.B, CHUNK)
+        count = max(round_up(max(widths) // self.sizes.B, BLOCK) * self.sizes.B, CHUNK)
         return Rounded(
             numbers=np.zeros(count, np.int8),
             scales=np.zeros(count // BLOCK, np.float32),
@@ -211,6 +217,7 @@ class CompiledDecoder:
             Tokens as they were drawn, padding after the end [B, T]; final hidden states of the
             tokens that were fed: the prompt's, then the drawn ones'. [B, steps, D]
         """
+        wait_for_kernels()
         layout, workers = self.model.config.layout, self._build_workers()
         last = np.full((self.sizes.B, self.tokens_per_step), layout.bos_token_id)
         points, threads = 4, ThreadCount(len(workers))
@@ -263,7 +270,7 @@ class CompiledDecoder:
 
         def work(worker: Worker) -> int:
             if self.depth is not None:
-                return decode_points(worker, self.weights, *shared, self.depth)
+                return decode_points(worker, self.weights, *shared, self.depth, *self.faces)
             return decode_tokens(worker, self.weights, *shared)
 
         return _run_together(pool, [lambda w=w: work(w) for w in workers], self.scratch.barrier)
@@ -321,10 +328,6 @@ def _run_together(
             other.result()
 
 
-def _round_up(count: int, step: int = CHUNK) -> int:
-    return -(-count // step) * step
-
-
 def _build_blocks(
     keys: Tensor, values: Tensor, weight_format: WeightFormat
 ) -> tuple[ndarray, ndarray]:
@@ -373,7 +376,8 @@ def build_rules(layout: TokenLayout, grammar: PointGrammar, sampling: SeededSamp
         firsts=ranges[:, 0].copy(),
         counts=ranges[:, 1] - ranges[:, 0],
         ranks=np.array([layout.sort_key.index(axis) for axis in layout.token_order]),
-        is_sorted=grammar.level == "full",
+        num_sorted=grammar.num_sorted,
+        has_every_face=grammar.has_every_face,
         min_points=grammar.min_points,
         max_points=grammar.max_points,
         end=layout.eos_token_id,

@@ -11,12 +11,14 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy import ndarray
 
-from ...rendering.cpu.exp2 import exp2
-from .arithmetic import F32, LOG2_E, ZERO, U, larger
+from ...kernels.compilation import compile_part
+from ...kernels.exp2 import exp2
+from .arithmetic import F32, LOG2_E, START, ZERO, U, larger
+from .records import SLOTS
 
+NUM_SLOTS = np.int64(SLOTS)  # not a literal, for which parts would be compiled anew
 WORDS = 624  # of the Mersenne twister's state
 u32 = np.uint32
 LEAST = F32(-3e38)
@@ -31,7 +33,8 @@ class Rules(NamedTuple):
     firsts: ndarray  # [4] first id of each slot
     counts: ndarray  # [4] ids of each slot
     ranks: ndarray  # [4] place of each slot in the sort key
-    is_sorted: bool
+    num_sorted: int  # axes of the sort key, from the first one on, in whose order points come
+    has_every_face: bool  # the binding comes first and never skips a face
     min_points: int
     max_points: int
     end: int  # id
@@ -49,7 +52,7 @@ class Draws(NamedTuple):
     words: ndarray  # [B, 2] words that earlier tokens had, and words made so far
 
 
-@njit
+@compile_part()
 def _twist(twister: ndarray, at: int) -> None:
     """The next WORDS words of a Mersenne twister, not yet tempered."""
     # Three loops, so that each has a fixed distance between what it reads and what it writes, on a
@@ -66,7 +69,7 @@ def _twist(twister: ndarray, at: int) -> None:
     state[U(623)] = state[U(396)] ^ (y >> one) ^ ((y & one) * matrix)
 
 
-@njit
+@compile_part()
 def _temper(word: int) -> int:
     word ^= word >> u32(11)
     word ^= (word << u32(7)) & u32(0x9D2C5680)
@@ -74,7 +77,7 @@ def _temper(word: int) -> int:
     return word ^ (word >> u32(18))
 
 
-@njit
+@compile_part()
 def uniform(twister: ndarray, at: int) -> float:
     """What `torch.rand(vocabulary, dtype=float64)` has for a token, from where its words are."""
     first, second = _temper(twister[at]), _temper(twister[at + 1])
@@ -82,7 +85,7 @@ def uniform(twister: ndarray, at: int) -> float:
     return np.float64(bits & np.uint64((1 << 53) - 1)) * 2.0**-53
 
 
-@njit
+@compile_part()
 def find_words(draws: Draws, b: int, token: int) -> tuple[int, int]:
     """Where the words of a token are, which are made now, and of how many tokens from it on.
 
@@ -96,7 +99,7 @@ def find_words(draws: Draws, b: int, token: int) -> tuple[int, int]:
     return (b + 1) * WORDS - left, left // 2
 
 
-@njit
+@compile_part()
 def _compare(points: ndarray, b: int, first: int, last: int) -> int:
     """Current point against the last one on a part of the sort key: 1, 0 or -1."""
     for rank in range(first, last):
@@ -106,17 +109,17 @@ def _compare(points: ndarray, b: int, first: int, last: int) -> int:
     return 0
 
 
-@njit
+@compile_part()
 def _lowest(rules: Rules, points: ndarray, b: int, slot: int) -> int:
     """Smallest value of the slot that keeps the order, see `PointGrammar`."""
     rank = rules.ranks[slot]
-    if _compare(points, b, 0, rank) > 0:
+    if _compare(points, b, START, rank) > 0:
         return 0
-    repeats = _compare(points, b, rank + 1, 4) >= 0
+    repeats = _compare(points, b, rank + 1, rules.num_sorted) >= 0
     return points[b, 0, rank] + (0 if repeats else 1)
 
 
-@njit
+@compile_part()
 def _find_best(logits: ndarray, start: int, first: int, stop: int) -> int:
     """Index of the likeliest token, the first of them if there are several."""
     top, winner = LEAST, first
@@ -126,7 +129,7 @@ def _find_best(logits: ndarray, start: int, first: int, stop: int) -> int:
     return winner
 
 
-@njit
+@compile_part()
 def _scale(logits: ndarray, first: int, stop: int, temperature: float) -> float:
     """Divides logits by the temperature; the largest quotient."""
     top = LEAST
@@ -136,7 +139,7 @@ def _scale(logits: ndarray, first: int, stop: int, temperature: float) -> float:
     return top
 
 
-@njit
+@compile_part()
 def _find_rivals(
     logits: ndarray, twister: ndarray, marks: ndarray, part: tuple, best: float, threshold: float
 ) -> int:
@@ -158,7 +161,7 @@ def _find_rivals(
     return count
 
 
-@njit
+@compile_part()
 def _draw(rules: Rules, draws: Draws, b: int, place: tuple, logits: ndarray) -> int:
     """Index of the token that wins among [low, count), and the end if it may come.
 
@@ -191,7 +194,16 @@ def _draw(rules: Rules, draws: Draws, b: int, place: tuple, logits: ndarray) -> 
     return winner
 
 
-@njit
+@compile_part()
+def _bound_face(rules: Rules, points: ndarray, b: int, num_points: int) -> tuple[int, int]:
+    """First face, and one past the last, with which no face is left out, see `PointGrammar`."""
+    count, previous = rules.counts[0], points[b, 0, 0] if num_points else -1
+    last = min(previous + 1, count - 1)
+    first = max(previous, 0, count - (rules.max_points - num_points))
+    return min(first, last), last + 1
+
+
+@compile_part()
 def choose(b: int, position: int, rules: Rules, draws: Draws, logits: ndarray) -> int:
     """The token at a position, from the logits of what its slot may hold and of the end."""
     slot, num_points = position % 4, position // 4 - 1
@@ -200,10 +212,18 @@ def choose(b: int, position: int, rules: Rules, draws: Draws, logits: ndarray) -
         for s in range(4):
             rank = rules.ranks[s]
             points[b, 0, rank], points[b, 1, rank] = points[b, 1, rank], rules.counts[s] - 1
-    low = _lowest(rules, points, b, slot) if rules.is_sorted and num_points else 0
+    is_kept = rules.ranks[slot] < rules.num_sorted and num_points > 0
+    low = _lowest(rules, points, b, slot) if is_kept else 0
+    may_end = slot == 0 and num_points >= rules.min_points
+    if slot == 0 and rules.has_every_face:
+        low, high = _bound_face(rules, points, b, num_points)
+        may_end = may_end and num_points > 0 and points[b, 0, 0] == count - 1
+        # What would come after the last face is the end.
+        at = b * rules.vocabulary
+        logits[at + high], count = logits[at + count], high
     if slot == 0 and num_points == rules.max_points:
         low = count
-    may_end = slot == 0 and (num_points >= rules.min_points or low >= count)
+    may_end = may_end or (slot == 0 and low >= count)
     place = slot, low, count, count + 1 if may_end else count
     chosen = _draw(rules, draws, b, place, logits)
     draws.words[b, 0] += 2 * rules.vocabulary
