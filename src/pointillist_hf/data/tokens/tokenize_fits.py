@@ -142,7 +142,9 @@ def _write_test_people(output_dir: Path, splits: dict[str, str], config: Tokeniz
     people = {find_person(name, pattern) for name, split in splits.items() if split == "test"}
     text = "".join(f"{person}\n" for person in sorted(people))
     if people:
-        write_atomically(output_dir / TEST_FILE, lambda partial: partial.write_text(text, encoding="utf-8"))
+        write_atomically(
+            output_dir / TEST_FILE, lambda partial: partial.write_text(text, encoding="utf-8")
+        )
 
 
 def _refuse_empty_splits(lacking: set[str], failed: dict[str, str]) -> None:
