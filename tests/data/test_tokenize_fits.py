@@ -124,7 +124,7 @@ def test_portraits_are_taken_from_the_front():
 def test_the_data_set_trains(dataset):
     people = load_people(dataset, "train")
     assert len(people) == 1
-    assert people.persons[0].portraits.shape == (2, 32, 32, 4)
+    assert people.persons[0].portraits[:].shape == (2, 32, 32, 4)
     assert people.tokenizer.num_faces == people.rig.num_faces
 
 
@@ -330,3 +330,23 @@ def test_commands_that_are_killed_end_as_unbroken_ones(tmp_path):
     assert files["whole"].keys() == files["broken"].keys()
     for name, content in files["whole"].items():
         assert files["broken"][name] == content, name
+
+
+def test_recordings_of_a_person_are_on_one_side(fits, tmp_path):
+    """Two fits of one person and one of another: rows say who it is, not what it was called."""
+    place = tmp_path / "fits"
+    for name, source in (("anna_1", "anna"), ("anna_2", "anna"), ("bert_1", "bert")):
+        shutil.copytree(fits / source, place / name)
+        notes = json.loads((place / name / FIT_FILE).read_text())
+        capture = (fits / source / notes["capture"]).resolve()
+        (place / name / FIT_FILE).write_text(json.dumps(notes | {"capture": str(capture)}))
+    config = dataclasses.replace(
+        CONFIG, num_test=0, test_people=("anna",), person_pattern="(?P<person>[a-z]+)_.*"
+    )
+    output = tmp_path / "people"
+    assert not tokenize_fits([place], output, config, show_progress=False)
+    found = {s: list(load_token_dataset(output, s)["identity"]) for s in ("train", "test")}
+    assert found == {"train": ["bert"], "test": ["anna", "anna"]}
+    assert (output / "test_people.txt").read_text() == "anna\n"
+    with pytest.raises(ValueError, match="`num_test` must be 0 where `test_people` are named"):
+        dataclasses.replace(config, num_test=1)
