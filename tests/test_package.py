@@ -2,6 +2,7 @@
 """What `import pointillist_hf` gives, and what the package says of itself."""
 
 import ast
+import re
 import subprocess
 import sys
 from configparser import ConfigParser
@@ -58,6 +59,14 @@ def test_version_is_read_without_running_the_package():
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__version__"
     ]
     assert versions == [pointillist_hf.__version__]
+
+
+def test_release_notes_and_citation_name_the_version():
+    version = pointillist_hf.__version__
+    citation = (ROOT / "CITATION.cff").read_text("utf-8")
+    day = re.search(r"^date-released: (\d{4}-\d\d-\d\d)$", citation, re.MULTILINE)[1]
+    assert f"\nversion: {version}\n" in citation
+    assert f"## [{version}] - {day}\n" in (ROOT / "CHANGELOG.md").read_text("utf-8")
 
 
 def test_the_console_script_exists():
