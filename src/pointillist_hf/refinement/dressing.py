@@ -33,8 +33,9 @@ def dress_points(
         rig: Of the bindings.
         decoder: With `image_inputs="projected"`; None takes discs in the photograph's colours.
     """
-    cloud = points
-    if not isinstance(points, SurfaceCloud):
+    if isinstance(points, SurfaceCloud):
+        cloud = points
+    else:
         rest = rig.canonical_vertices(view.rig_params.betas)[0]
         cloud = adopt_points(points, rig, rest, find_face_kinds(rig), density=1.0)
     projected = project_cloud(cloud, view, rig)
