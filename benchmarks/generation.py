@@ -8,7 +8,8 @@ that reads as many bytes per token: its feed-forward network is wider by what ou
 weighs, and its context longer by our conditioning tokens. Generators with the depth head have the
 same large transformer, and a small one beside it. A batch holds avatars of one portrait, which
 share its conditioning, and is compared with one Llama. Medians of interleaved rounds; `--cpu_time`
-counts the seconds that one thread is given, for machines that others use too.
+counts the seconds that one thread is given, for machines that others use too. Last come whole
+clouds of a generator that reads the tracked head (`--anchored_only`: nothing else).
 
 The roofline is the speed at which memory can be read, measured in the same run. What is built,
 timed and counted stands in `decoding/`.
@@ -28,6 +29,7 @@ from pathlib import Path
 import torch
 import transformers
 from engines.agreement import check
+from engines.avatars import measure_anchored
 from engines.clock import count_cpu_time
 from engines.networks import CONDITIONING, CONTEXTS, build_llama, build_model, round_to_bfloat16
 from engines.roofline import count_bytes, read_speed
@@ -48,6 +50,7 @@ class Arguments:
     rounds: int = 5
     tokens: int = 12  # of `generate` in a round; the compiled engines run for 0.1 seconds
     widths: list[int] = field(default_factory=lambda: [size[1] for size in SIZES])
+    anchored_only: bool = False  # clouds of a generator that reads the tracked head, and no more
     output: str = "outputs/generation.json"
 
 
@@ -119,6 +122,9 @@ def main() -> None:
         count_cpu_time()
     transformers.logging.set_verbosity_error()
     torch.set_num_threads(arguments.num_threads)
+    if arguments.anchored_only:
+        print(json.dumps(measure_anchored(arguments.rounds), indent=2))
+        return
     tables = []
     for size in (size for size in SIZES if size[1] in arguments.widths):
         for context in CONTEXTS:
@@ -130,6 +136,7 @@ def main() -> None:
         "clock": "cpu" if arguments.cpu_time else "wall",
         "conditioning_tokens": CONDITIONING,
         "speeds": tables,
+        "anchored": measure_anchored(arguments.rounds),
         "agreement": check(),
         "machine": platform.processor() or platform.machine(),
         "avx512": torch.backends.cpu.get_cpu_capability(),

@@ -3,13 +3,16 @@
 
 Draws clouds of held-out people, not those of identity.py, under several settings, and measures how
 far generated points are from true ones and true points from generated ones, before and after the
-clouds are laid onto the tracked head.
+clouds are laid onto the tracked head; and how many faces are left without a point. Of a generator
+whose clouds are sorted by faces:
+
+python benchmarks/sampling.py --grammars types faces every_face --own_every_face
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 
@@ -25,7 +28,7 @@ from pointillist_hf.evaluation.identification import draw_people, take_portrait
 from pointillist_hf.evaluation.rankings import rank_correlation
 from pointillist_hf.rigs.alignment import align_to_shape
 
-GRAMMARS, TEMPERATURES, MIN_PS = ("types", "full"), (1.0, 0.85), (0.05, 0.1)
+TEMPERATURES, MIN_PS = (1.0, 0.85), (0.05, 0.1)
 MM = 1000.0
 
 
@@ -39,6 +42,8 @@ class Arguments:
     first_person: int = 16
     num_skin_points: int = 600
     hair_budget: int = 450
+    own_every_face: bool = False
+    grammars: list[str] = field(default_factory=lambda: ["types", "full"])
 
 
 def mean_distances(made: Tensor, true: Tensor) -> tuple[float, float]:
@@ -51,7 +56,8 @@ def measure(
     pipe: AvatarPipeline, portraits: list[Image.Image], truth: list[Tensor], **sampling: object
 ) -> dict[str, float]:
     rig_params, context = pipe.encode_image(portraits, None, pipe.track_portraits(portraits))
-    input_ids = pipe.generate_tokens(context, seeds=[0] * len(portraits), **sampling).input_ids
+    seeds = [0] * len(portraits)
+    input_ids = pipe.generate_tokens(context, rig_params, seeds=seeds, **sampling).input_ids
     rows: dict[str, list[float]] = {}
     for ids, true, betas in zip(input_ids, truth, rig_params.betas, strict=True):
         cloud = pipe.tokenizer.decode_points(ids)
@@ -61,6 +67,8 @@ def measure(
             rows.setdefault(f"{name}_to_true_mm", []).append(there)
             rows.setdefault(f"true_to_{name}_mm", []).append(back)
         rows.setdefault("points", []).append(len(cloud))
+        bare = pipe.tokenizer.num_faces - len(cloud.bindings.unique())
+        rows.setdefault("bare_faces", []).append(bare)
     counts, true_counts = torch.tensor(rows["points"]), torch.tensor([len(t) for t in truth])
     means = {name: round(sum(values) / len(values), 2) for name, values in rows.items()}
     return {**means, "count_rank_correlation": round(rank_correlation(counts, true_counts), 2)}
@@ -68,7 +76,8 @@ def measure(
 
 def main() -> None:
     arguments = HfArgumentParser(Arguments).parse_args_into_dataclasses()[0]
-    points = {"num_skin_points": arguments.num_skin_points, "hair_budget": arguments.hair_budget}
+    names = ("num_skin_points", "hair_budget", "own_every_face")
+    points = {name: getattr(arguments, name) for name in names}
     config = SyntheticDatasetConfig(**points)
     pipe = AvatarPipeline.from_pretrained(arguments.model)
     pipe.set_progress_bar_config(disable=True)
@@ -77,7 +86,7 @@ def main() -> None:
     truth = [torch.from_numpy(sample_cloud(p, **points).means).float() for p in people]
     print("true points", sum(map(len, truth)) / len(truth))
     results = []
-    for grammar, temperature, min_p in product(GRAMMARS, TEMPERATURES, MIN_PS):
+    for grammar, temperature, min_p in product(arguments.grammars, TEMPERATURES, MIN_PS):
         sampling = {"grammar": grammar, "temperature": temperature, "min_p": min_p}
         results.append({**sampling, **measure(pipe, portraits, truth, **sampling)})
         print(results[-1], flush=True)

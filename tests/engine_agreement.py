@@ -19,7 +19,8 @@ def runner_up_gap(model, context, ids, seed, place, **options):
     grammar = PointGrammar(model.config.layout, level=options.get("grammar", "types"), **rules)
     draw = {"temperature": options.get("temperature", 1.0), "min_p": options.get("min_p", 0.05)}
     sampling = SeededSampling([torch.Generator().manual_seed(seed)], **draw)
-    logits = model(ids[None, :place], context[None], use_cache=False).logits
+    heads = {name: options[name] for name in ("face_anchors",) if name in options}
+    logits = model(ids[None, :place], context[None], use_cache=False, **heads).logits
     for length in range(4, place + 1):
         scores = sampling(None, grammar(ids[None, :length], logits[:, length - 1]))
     best = scores[0].topk(2).values
@@ -38,7 +39,10 @@ def count_ties(model, context, seeds, **options):
         differing = (first[:length] != second[:length]).nonzero().flatten()
         if len(differing):
             place = int(differing[0])
-            gap = runner_up_gap(model, context[row], first, seed, place, **options)
+            own = dict(options)
+            if "face_anchors" in options:
+                own["face_anchors"] = options["face_anchors"][[row]]
+            gap = runner_up_gap(model, context[row], first, seed, place, **own)
             assert gap < TIE, f"row {row} differs at {place}, by {gap}"
             ties += 1
             continue

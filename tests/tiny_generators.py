@@ -36,6 +36,7 @@ WIDE_DEPTH = {
     "depth_intermediate_size": 72,
 }
 HEADS = {"flat": {}, "depth": WIDE_DEPTH}
+ANCHORED = {"binding_head": "anchored", "anchor_reach": 3, "anchor_hidden_size": 12}
 each_head = pytest.mark.parametrize("head", HEADS)
 each_order = pytest.mark.parametrize("order", ["xyzb", "yzxb", "byzx"])
 
@@ -50,6 +51,21 @@ def build_generator(*, attention="sdpa", **changes):
     model = PointGeneratorForCausalLM(build_config(**changes)).eval()
     model.set_attn_implementation(attention)
     return model
+
+
+def build_anchored(order="byzx", **changes):
+    """With offset logits that are not zero, as they are only before training."""
+    model = build_generator(token_order=order, **{**NARROW_DEPTH, **ANCHORED, **changes})
+    for parameter in model.model.face_anchors.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    return model
+
+
+def random_heads(batch=2, num_faces=20):
+    """Faces all over the cube, as anchored bindings want them. [B, F, 6]"""
+    centers = 0.3 * (2 * torch.rand(batch, num_faces, 3) - 1) + torch.tensor([0.0, -0.03, -0.04])
+    normals = torch.nn.functional.normalize(torch.randn(batch, num_faces, 3), dim=-1)
+    return torch.cat([centers, normals], dim=-1)
 
 
 def random_ids(config, batch=2, num_points=10):

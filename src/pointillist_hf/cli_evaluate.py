@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Floor 10. The command `pointillist-hf evaluate`."""
+"""Floor 11. The command `pointillist-hf evaluate`."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Floor 10. The commands that have to do with the Hub and with the first use."""
+"""Floor 11. The commands that have to do with the Hub and with the first use."""
 
 from __future__ import annotations
 

@@ -39,6 +39,16 @@ def every_cloud(order, *, is_sorted, sizes=(0, 1, 2)):
                 yield (START,) * 4 + tuple(itertools.chain(*cloud)) + (END,)
 
 
+def clouds_by_faces(sizes, *, has_every_face):
+    """As `every_cloud`: two bins, three faces that come in their order, all of them if wished."""
+    points = list(itertools.product((2, 3, 4), (0, 1), (0, 1), (0, 1)))
+    for size in sizes:
+        for cloud in itertools.product(points, repeat=size):
+            faces = [point[0] for point in cloud]
+            if faces == sorted(faces) and (not has_every_face or set(faces) == {2, 3, 4}):
+                yield (START,) * 4 + tuple(itertools.chain(*cloud)) + (END,)
+
+
 def continuations(sequences):
     """What may follow each prefix of the sequences, from the start tokens on."""
     following = defaultdict(set)
@@ -102,6 +112,34 @@ def test_numbers_of_points_are_respected(order, is_sorted, sizes):
         max_points=sizes[-1],
     )
     check_exhaustively(grammar, following)
+
+
+@pytest.mark.parametrize(
+    ("level", "sizes"),
+    [("faces", (0, 1, 2)), ("faces", (2,)), ("faces", (3,)), ("every_face", (3,))],
+)
+def test_faces_come_in_their_order(level, sizes):
+    layout = TokenLayout(num_bins=2, num_faces=3, token_order="byzx")
+    following = continuations(clouds_by_faces(sizes, has_every_face=level == "every_face"))
+    grammar = PointGrammar(layout, level=level, min_points=sizes[0], max_points=sizes[-1])
+    check_exhaustively(grammar, following)
+
+
+@pytest.mark.parametrize(("least", "most"), [(1, 10), (11, 13), (12, 40)])
+@pytest.mark.parametrize("seed", range(5))
+def test_no_face_is_left_out(least, most, seed):
+    layout = TokenLayout(num_bins=4, num_faces=10, token_order="byzx")
+    grammar = PointGrammar(layout, level="every_face", min_points=least, max_points=most)
+    ids = walk(grammar, seed, limit=most, end_share=0.02)
+    faces = ids[4:-1:4] - layout.binding_offset
+    assert faces.unique_consecutive().tolist() == list(range(10))
+    assert least <= len(faces) <= most
+
+
+def test_a_cloud_ends_in_the_middle_when_it_may_not_be_longer():
+    layout = TokenLayout(num_bins=4, num_faces=10, token_order="byzx")
+    ids = walk(PointGrammar(layout, level="every_face", max_points=6), 0, limit=6)
+    assert (ids[4:-1:4] - layout.binding_offset).tolist() == [0, 1, 2, 3, 4, 5]
 
 
 @pytest.mark.parametrize("order", ORDERS)
@@ -185,7 +223,9 @@ def test_random_walks_become_avatars_that_render(tiny_tokenizer, tiny_decoder, t
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"level": "none"}, "`grammar` must be 'types' or 'full', got 'none'"),
+        ({"level": "none"}, "`grammar` must be one of types, full, .* got 'none'"),
+        ({"level": "faces"}, "`grammar` 'faces' wants .* `token_order` is 'xyzb'"),
+        ({"level": "every_face"}, "`grammar` 'every_face' wants points that are sorted by"),
         ({"max_points": 0}, "`max_points` must be a whole number, 1 to"),
         ({"min_points": 5, "max_points": 4}, "at least `min_points`, got 4 and 5"),
         ({"min_points": -1}, "`min_points`"),

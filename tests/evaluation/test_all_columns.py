@@ -15,7 +15,7 @@ from pointillist_hf.evaluation.benchmark_run import EvaluationConfig, evaluate_r
 from pointillist_hf.evaluation.instruments import InstrumentPaths
 from pointillist_hf.evaluation.manifest import read_manifest
 from pointillist_hf.evaluation.metric_catalogue import CATALOGUE, TABLE_1
-from pointillist_hf.evaluation.metric_weights import file_sha256
+from pointillist_hf.pretrained.weights_files import file_sha256
 
 pytest.importorskip("torchmetrics")
 evaluate = pytest.importorskip("evaluate")

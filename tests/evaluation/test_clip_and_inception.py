@@ -11,7 +11,6 @@ from PIL import Image
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-from pointillist_hf.evaluation.metric_weights import MissingWeightsError
 from pointillist_hf.evaluation.metrics import inception as inception_module
 from pointillist_hf.evaluation.metrics.clip import clip_embeddings, clip_similarity, load_clip
 from pointillist_hf.evaluation.metrics.inception import (
@@ -20,6 +19,7 @@ from pointillist_hf.evaluation.metrics.inception import (
     inception_features,
     resize_clean,
 )
+from pointillist_hf.pretrained.weights_files import MissingWeightsError
 
 
 @pytest.fixture(scope="module")

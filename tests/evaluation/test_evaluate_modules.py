@@ -17,10 +17,11 @@ from PIL import Image, ImageChops
 evaluate = pytest.importorskip("evaluate")
 
 from pointillist_hf.evaluation.evaluate_metrics import module_path  # noqa: E402
-from pointillist_hf.evaluation.metric_weights import MissingWeightsError  # noqa: E402
-from pointillist_hf.evaluation.metrics import lpips as lpips_module  # noqa: E402
-from pointillist_hf.evaluation.metrics.lpips import LpipsNetwork, lpips  # noqa: E402
+from pointillist_hf.evaluation.metrics.lpips import lpips  # noqa: E402
 from pointillist_hf.evaluation.metrics.pixels import laplacian_l1, psnr, ssim  # noqa: E402
+from pointillist_hf.pretrained import lpips as lpips_module  # noqa: E402
+from pointillist_hf.pretrained.lpips import LpipsNetwork  # noqa: E402
+from pointillist_hf.pretrained.weights_files import MissingWeightsError  # noqa: E402
 
 
 def can_leave_the_network():

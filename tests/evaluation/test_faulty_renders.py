@@ -12,9 +12,9 @@ from pointillist_hf.evaluation.benchmark_run import EvaluationConfig, evaluate_r
 from pointillist_hf.evaluation.face_reading import read_landmark_file
 from pointillist_hf.evaluation.instruments import InstrumentPaths
 from pointillist_hf.evaluation.manifest import read_manifest
-from pointillist_hf.evaluation.metric_weights import file_sha256
 from pointillist_hf.evaluation.metrics.pixels import psnr
 from pointillist_hf.evaluation.renders import FAULTS, LEFT_OUT, load_render
+from pointillist_hf.pretrained.weights_files import file_sha256
 
 TRACKER = Path(__file__).parents[2] / "model_cards/pointillist-tiny/portrait_tracker"
 

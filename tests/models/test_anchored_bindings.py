@@ -5,31 +5,25 @@ import pytest
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from tiny_generators import (
+    ANCHORED,
     CONTEXT,
     NARROW_DEPTH,
+    build_anchored,
     build_config,
     build_generator,
     label_tokens,
+    random_heads,
     random_ids,
 )
 from torch.nn.functional import cross_entropy, rms_norm, silu
 
 from pointillist_hf import PointGeneratorForCausalLM
-from pointillist_hf.decoding.generation import choose_engine, generate_points
+from pointillist_hf.decoding.generation import generate_points
 from pointillist_hf.decoding.grammar import PointGrammar
 from pointillist_hf.models.attention_blocks import fourier_features
 
-ANCHORED = {"binding_head": "anchored", "anchor_reach": 3, "anchor_hidden_size": 12}
 each_anchored_order = pytest.mark.parametrize("order", ["byzx", "yzxb"])
 PORTIONS = [[1] * 48, [4] + [1] * 44, [16, 16, 16], [20, 7, 1, 20], [2, 46]]
-
-
-def build_anchored(order="byzx", **changes):
-    """With offset logits that are not zero, as they are only before training."""
-    model = build_generator(token_order=order, **{**NARROW_DEPTH, **ANCHORED, **changes})
-    for parameter in model.model.face_anchors.parameters():
-        torch.nn.init.normal_(parameter, std=0.3)
-    return model
 
 
 @pytest.fixture
@@ -40,9 +34,7 @@ def context():
 @pytest.fixture
 def heads():
     """Faces all over the cube of two people. [2, 20, 6]"""
-    centers = 0.3 * (2 * torch.rand(2, 20, 3) - 1) + torch.tensor([0.0, -0.03, -0.04])
-    normals = torch.nn.functional.normalize(torch.randn(2, 20, 3), dim=-1)
-    return torch.cat([centers, normals], dim=-1).double()
+    return random_heads().double()
 
 
 def embed_by_loop(model, heads):
@@ -272,14 +264,6 @@ def test_heads_are_asked_for_and_not_taken_in_vain(context, heads):
         generate_points(free, context, max_points=3, face_anchors=heads)
     with pytest.raises(ValueError, match="`face_anchors` must have shape"):
         generate_points(model, context, max_points=3, face_anchors=heads[:1])
-
-
-def test_the_reference_serves_and_the_kernels_say_why_not(context):
-    model = build_anchored()
-    assert choose_engine(model, "auto") == "reference"
-    for engine in ("compiled", "compiled-int8"):
-        with pytest.raises(ValueError, match=r"cannot serve.*`binding_head` is 'anchored'"):
-            choose_engine(model, engine)
 
 
 @pytest.mark.parametrize(

@@ -138,6 +138,7 @@ def generate_points(
                     rules=build_rules(layout, rules, sampling),
                     seeds=seeds,
                     weight_format=WEIGHT_FORMATS[engine],
+                    face_anchors=kwargs.get("face_anchors"),
                 )
             prompt = torch.full((batch, TOKENS_PER_POINT), layout.bos_token_id, device=device)
             pieces = decoder.decode()
@@ -168,10 +169,11 @@ def choose_engine(
     states = options.get("encoder_hidden_states")
     device = model.device if states is None else states.device
     obstacle = None
-    if model.config.binding_head != "free":
-        obstacle = f"the `binding_head` is {model.config.binding_head!r}, not 'free'"
     # Nobody has run the graphs yet: on GPUs they must be asked for by name.
-    if obstacle is None and (engine != "compiled" or device.type != "cuda"):
+    if engine == "compiled" and device.type == "cuda":
+        if model.config.binding_head != "free":
+            obstacle = f"the `binding_head` is {model.config.binding_head!r}, not 'free', on CUDA"
+    else:
         obstacle = find_obstacle(model)
         if obstacle is None and device.type != "cpu":
             obstacle = f"the conditioning is on {device}, not on the CPU"

@@ -17,20 +17,28 @@ MAX_POINTS = 2**22  # of a cloud; forty times the densest fits
 GrammarLevel = Literal[
     "types",  # every slot holds its kind of token, and a cloud ends where a point may start
     "full",  # also: the points come in the order of the tokenizer
+    # For clouds whose bindings come first ("byzx"). Within a face, points come in any order: one
+    # that lies a bin too high then pushes nothing.
+    "faces",  # as "types", and the faces come in their order
+    "every_face",  # as "faces", and no face is left out, as in data with `own_every_face`
 ]
+# Axes of the sort key, from the first one on, in whose order points come.
+SORTED_AXES: dict[GrammarLevel, int] = {"types": 0, "full": 4, "faces": 1, "every_face": 1}
 
 
 class PointGrammar(LogitsProcessor):
     """Forbids the tokens that cannot continue a valid cloud; every allowed one can be completed.
 
     The values allowed in a slot are an interval [low, last]: the low end is the smallest value
-    with which the point can still end up at or above the previous one in the sort key.
+    with which the point can still end up at or above the previous one in the sort key. With
+    "every_face" the last value is the face after the previous one, and the low end rises where the
+    points left are just enough for the faces left.
 
     Args:
         layout: The vocabulary.
         level: `GrammarLevel`.
         min_points: A cloud may not end before it has so many points.
-        max_points: A cloud must end when it has so many points.
+        max_points: A cloud must end when it has so many points, even if faces are left.
     """
 
     def __init__(
@@ -41,8 +49,14 @@ class PointGrammar(LogitsProcessor):
         min_points: int = 1,
         max_points: int | None = None,
     ) -> None:
-        if level not in ("types", "full"):
-            raise ValueError(f"`grammar` must be 'types' or 'full', got {level!r}.")
+        if level not in SORTED_AXES:
+            raise ValueError(f"`grammar` must be one of {', '.join(SORTED_AXES)}, got {level!r}.")
+        self.has_every_face, self.num_sorted = level == "every_face", SORTED_AXES[level]
+        if "face" in level and layout.sort_key[0] != "b":
+            raise ValueError(
+                f"`grammar` {level!r} wants points that are sorted by their bindings, but "
+                f"`token_order` is {layout.token_order!r}. Take 'types' or 'full'."
+            )
         min_points = check_integer("min_points", min_points, 0, MAX_POINTS)
         if max_points is not None:
             max_points = check_integer("max_points", max_points, 1, MAX_POINTS)
@@ -72,14 +86,19 @@ class PointGrammar(LogitsProcessor):
         num_points, slot = divmod(done, TOKENS_PER_POINT)
         low, end = layout.slot_range(slot)
         ids = torch.arange(layout.vocab_size, device=input_ids.device)
-        lowest = self._lowest(input_ids, slot) if self.level == "full" and num_points else None
-        lowest = ids.new_zeros(len(input_ids)) if lowest is None else lowest
+        lowest, stop = ids.new_zeros(len(input_ids)), ids.new_full((len(input_ids),), end - low)
+        rank = layout.sort_key.index(layout.token_order[slot])
+        if num_points and rank < self.num_sorted:
+            lowest = self._lowest(input_ids, slot)
+        may_end = torch.full_like(lowest, num_points >= self.min_points, dtype=torch.bool)
+        if slot == 0 and self.has_every_face:
+            lowest, stop = self._bound_faces(input_ids, num_points)
+            may_end &= input_ids[:, -TOKENS_PER_POINT] == end - 1
         if slot == 0 and num_points == self.max_points:
-            lowest = lowest + (end - low)  # nothing but the end is left
-        allowed = (ids >= low + lowest[:, None]) & (ids < end)
+            lowest = stop  # nothing but the end is left
+        allowed = (ids >= low + lowest[:, None]) & (ids < low + stop[:, None])
         if slot == 0:
-            may_end = (num_points >= self.min_points) | (low + lowest >= end)
-            allowed[:, layout.eos_token_id] = may_end
+            allowed[:, layout.eos_token_id] = may_end | (lowest >= stop)
         finished = (input_ids == layout.eos_token_id).any(1)
         padding = ids == layout.pad_token_id
         return torch.where(finished[:, None], padding, allowed)
@@ -98,11 +117,22 @@ class PointGrammar(LogitsProcessor):
             current[name] = torch.full_like(previous[name], tops[s]) if given is None else given
         key = layout.sort_key
         position = key.index(layout.token_order[slot])
-        before, name, after = key[:position], key[position], key[position + 1 :]
+        before, name, after = key[:position], key[position], key[position + 1 : self.num_sorted]
         above = _compare(previous, current, before) > 0
         repeats = _compare(previous, current, after) >= 0  # the same value again can be completed
         lowest = previous[name] + (~repeats).long()
         return lowest.masked_fill(above, 0)
+
+    def _bound_faces(self, input_ids: Tensor, num_points: int) -> tuple[Tensor, Tensor]:
+        """First face, and one past the last, with which no face is left out. [B], [B]"""
+        count, none = self.layout.num_faces, input_ids.new_full((len(input_ids),), -1)
+        first = self.layout.binding_offset
+        previous = input_ids[:, -TOKENS_PER_POINT] - first if num_points else none
+        last = (previous + 1).clamp(max=count - 1)
+        lowest = previous.clamp(min=0)
+        if self.max_points is not None:
+            lowest = lowest.clamp(min=count - (self.max_points - num_points)).minimum(last)
+        return lowest, last + 1
 
 
 def _compare(previous: dict[str, Tensor], current: dict[str, Tensor], names: str) -> Tensor:

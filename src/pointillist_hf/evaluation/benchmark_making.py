@@ -20,6 +20,7 @@ from ..data.captures.reading import find_captures, read_capture
 from ..exporters.atomic_file import write_folder_atomically
 from ..geometry.structures import Capture
 from ..motion.vhap_params import write_params
+from ..pretrained.weights_files import file_sha256
 from .benchmark_choice import BenchmarkConfig, choose_identities, choose_source, choose_targets
 from .manifest import (
     MANIFEST_FILE,
@@ -30,7 +31,6 @@ from .manifest import (
     read_manifest,
     write_manifest,
 )
-from .metric_weights import file_sha256
 
 logger = logging.getLogger(__name__)
 

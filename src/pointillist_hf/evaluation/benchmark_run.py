@@ -14,6 +14,7 @@ import torch
 from ..exporters.atomic_file import write_atomically
 from ..exporters.json_file import write_json_object
 from ..exporters.write_targets import resolve_folder
+from ..pretrained.weights_files import file_sha256
 from .benchmark_choice import BenchmarkConfig
 from .benchmark_making import prepare_benchmark
 from .comparisons import compare_rows
@@ -21,7 +22,6 @@ from .face_reading import check_landmarks, read_landmark_file
 from .instruments import InstrumentPaths, open_instruments
 from .manifest import TASKS, Manifest, read_manifest
 from .metric_catalogue import CATALOGUE
-from .metric_weights import file_sha256
 from .model_variants import find_variants
 from .own_renders import PipelineRun, render_pipeline
 from .renders import RenderSet, find_renders

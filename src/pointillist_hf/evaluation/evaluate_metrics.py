@@ -3,7 +3,8 @@
 
 `evaluate.load(str(module_path("psnr")))` works without a network. Predictions and references are
 pictures, PIL or arrays, or paths. What a metric needs beyond is an argument of `evaluate.load` with
-the name that the class says; without it the usual places are searched, see `metric_weights`.
+the name that the class says; without it the usual places are searched, see
+`pretrained.weights_files`.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from ..portraits.face_landmarks import settle_landmarks
 from ..portraits.face_search import search_faces
 from ..portraits.portrait import NUM_LANDMARKS
 from ..portraits.portrait_tracker import PortraitTracker
-from .metric_weights import MissingWeightsError
+from ..pretrained.weights_files import MissingWeightsError
 
 NUM_REFINED = 478  # with MediaPipe's irises
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, max_pool2d, pad, relu
 
-from .metric_weights import WeightsFile
+from ..pretrained.weights_files import WeightsFile
 
 WEIGHTS_FILE = "face_recognition_model.bin"
 MANIFEST_FILE = "face_recognition_model-weights_manifest.json"

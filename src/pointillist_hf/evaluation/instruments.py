@@ -18,21 +18,21 @@ from torch import Tensor
 from transformers import CLIPVisionModelWithProjection
 
 from ..exporters.atomic_file import write_atomically
+from ..pretrained.lpips import HEAD_FILES, TRUNK_FILES, LpipsNetwork, find_heads
+from ..pretrained.weights_files import MissingWeightsError
 from .face_reading import FaceReader
 from .face_recognition import RECOGNITION_FILE, FaceRecognitionNetwork
 from .likeness import cut_face
-from .metric_weights import MissingWeightsError
 from .metrics.clip import CLIP_FILE, clip_embeddings, find_clip, load_clip
 from .metrics.head_pose import POSE_FILE, HeadPoseNetwork, cut_head
 from .metrics.inception import INCEPTION_FILE, InceptionFeatures, inception_features
-from .metrics.lpips import HEAD_FILES, TRUNK_FILES, LpipsNetwork, find_heads
 
 VERSION = 1  # of what is read; another one reads everything anew
 
 
 @dataclass(frozen=True)
 class InstrumentPaths:
-    """Where weights lie; None looks in the usual places, see `metric_weights`."""
+    """Where weights lie; None looks in the usual places, see `weights_files`."""
 
     tracker: str | Path | None = None  # folder of a checkpoint's portrait_tracker
     weights: str | Path | None = None  # folder of LPIPS, Inception, 6DRepNet360 and CLIP

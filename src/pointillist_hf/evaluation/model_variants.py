@@ -25,7 +25,7 @@ from ..models.modeling_point_generator import PointGeneratorForCausalLM
 from ..models.modeling_rig_regressor import RigRegressor
 from ..models.tokenization_points import PointTokenizer
 from ..pipeline_avatar import AvatarPipeline
-from .metric_weights import file_sha256
+from ..pretrained.weights_files import file_sha256
 
 TITLES_FILE, SETTINGS_FILE, WHOLE_FILE = "variants.json", "pipeline.json", "model_index.json"
 SEEDS = "seed_*"

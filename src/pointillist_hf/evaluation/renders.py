@@ -20,8 +20,8 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from ..exporters.json_file import read_json_object
+from ..pretrained.weights_files import file_sha256
 from .manifest import Item, Manifest
-from .metric_weights import file_sha256
 
 SYSTEM_FILE, LIST_FILE = "system.json", "renders.csv"
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")

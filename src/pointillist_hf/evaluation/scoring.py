@@ -16,9 +16,9 @@ from torch import Tensor
 
 from ..data.work_pool import run_jobs
 from ..exporters.json_file import read_json_object, write_json_object
+from ..pretrained.weights_files import file_sha256
 from .instruments import InstrumentPaths, Instruments, load_readings, open_instruments
 from .manifest import Item, Manifest
-from .metric_weights import file_sha256
 from .metrics.clip import clip_similarity
 from .metrics.head_pose import pose_distance
 from .metrics.keypoints import aligned_keypoint_distance, keypoint_distance, keypoint_rotation

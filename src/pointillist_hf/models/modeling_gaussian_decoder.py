@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 from transformers import PreTrainedModel
 from transformers import initialization as init
+from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import ModelOutput
 
 from ..geometry.rotations import axis_angle_to_quat, quat_multiply
@@ -80,7 +81,7 @@ class GaussianDecoderOutput(ModelOutput):
         return Gaussians(**{name: getattr(self, name)[row, :num_points] for name in fields})
 
 
-class GaussianDecoderLayer(nn.Module):
+class GaussianDecoderLayer(GradientCheckpointingLayer):
     """Looks at the conditioning, if configured, then at the other points."""
 
     def __init__(self, config: GaussianDecoderConfig) -> None:
@@ -124,6 +125,8 @@ class GaussianDecoder(GuardedPush, StrictLoading, PreTrainedModel):
     config_class = GaussianDecoderConfig
     base_model_prefix = "gaussian_decoder"
     main_input_name = "means"
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["GaussianDecoderLayer"]  # noqa: RUF012
 
     def __init__(self, config: GaussianDecoderConfig) -> None:
         super().__init__(config)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 
 import torch
@@ -51,6 +52,10 @@ class HeadRig(GuardedPush, ModelMixin, ConfigMixin):
         kwargs.pop("dtype", None)
         places = [arg for arg in args if not isinstance(arg, torch.dtype)]
         return super().to(*places, **kwargs) if places or kwargs else self
+
+    def on_cpu(self) -> HeadRig:
+        """The rig on the CPU: itself, or a copy."""
+        return self if self.v_template.device.type == "cpu" else copy.deepcopy(self).to("cpu")
 
     @property
     def num_faces(self) -> int:

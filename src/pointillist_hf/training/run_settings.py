@@ -14,7 +14,8 @@ FILE_NAME = "settings.json"
 # Where a run is, how it is watched and how it is computed may change under way.
 FREE = {"output_dir", "save_steps", "num_workers", "show_progress", "tracker", "eval_steps"}
 FREE |= {"sample_steps", "num_eval_people", "num_sample_points", "accumulation_steps"}
-FREE |= {"mixed_precision"}
+FREE |= {"mixed_precision", "gradient_checkpointing", "compile_layers"}
+FREE |= {"lpips_weights", "lpips_heads"}
 
 
 def keep_settings(settings: Mapping[str, object], folder: Path, *, is_new: bool) -> None:

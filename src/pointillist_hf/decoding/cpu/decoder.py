@@ -24,6 +24,7 @@ from ...models.tokenization_points import TOKENS_PER_POINT, TokenLayout
 from ..grammar import PointGrammar
 from ..sampling import SeededSampling
 from .arithmetic import LANES, PADDING, round_up
+from .faces import add_faces
 from .layers import NUM_MATRICES
 from .points import decode_points, decode_tokens
 from .records import (
@@ -65,6 +66,7 @@ class CompiledDecoder:
         seeds: One per row.
         weight_format: `WeightFormat`; keys and values are rounded like the weights, and float32 if
             these are exact.
+        face_anchors: Heads that anchored bindings know the faces by. [B, F, 6]
     """
 
     def __init__(
@@ -76,11 +78,14 @@ class CompiledDecoder:
         rules: Rules,
         seeds: Sequence[int],
         weight_format: WeightFormat = "exact",
+        face_anchors: Tensor | None = None,
     ) -> None:
         config, batch = model.config, len(encoder_hidden_states)
         self.model, self.rules = model, rules
         self.tokens_per_step = TOKENS_PER_POINT if config.point_head == "depth" else 1
-        self.weights = prepare_weights(model, weight_format)
+        self.weights, self.faces = prepare_weights(model, weight_format), ()
+        if face_anchors is not None:
+            self.weights, *self.faces = add_faces(model, self.weights, face_anchors, weight_format)
         contexts = list(encoder_hidden_states.float())
         if encoder_attention_mask is not None:
             kept = encoder_attention_mask.bool()
@@ -265,7 +270,7 @@ class CompiledDecoder:
 
         def work(worker: Worker) -> int:
             if self.depth is not None:
-                return decode_points(worker, self.weights, *shared, self.depth)
+                return decode_points(worker, self.weights, *shared, self.depth, *self.faces)
             return decode_tokens(worker, self.weights, *shared)
 
         return _run_together(pool, [lambda w=w: work(w) for w in workers], self.scratch.barrier)
@@ -371,7 +376,8 @@ def build_rules(layout: TokenLayout, grammar: PointGrammar, sampling: SeededSamp
         firsts=ranges[:, 0].copy(),
         counts=ranges[:, 1] - ranges[:, 0],
         ranks=np.array([layout.sort_key.index(axis) for axis in layout.token_order]),
-        is_sorted=grammar.level == "full",
+        num_sorted=grammar.num_sorted,
+        has_every_face=grammar.has_every_face,
         min_points=grammar.min_points,
         max_points=grammar.max_points,
         end=layout.eos_token_id,

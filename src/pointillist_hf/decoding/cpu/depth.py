@@ -12,6 +12,7 @@ from numpy import ndarray
 
 from ...kernels.compilation import compile_part
 from ...kernels.exp2 import exp2
+from .anchoring import share_rest
 from .arithmetic import (
     F32,
     FAST_MATH,
@@ -28,7 +29,17 @@ from .arithmetic import (
 from .attention import LOWEST
 from .layers import ADD, SET, feed_forward, multiply, normalize, round_states
 from .products import sum_columns
-from .records import SLOTS, DepthScratch, DepthSizes, Rows, Scratch, Sizes, Weights, Worker
+from .records import (
+    SLOTS,
+    DepthScratch,
+    DepthSizes,
+    Faces,
+    Rows,
+    Scratch,
+    Sizes,
+    Weights,
+    Worker,
+)
 
 # Its matrices as `weights` orders them: two, then those of each layer.
 STATE_PROJ, OUT_PROJ, LAYERS = range(3)
@@ -38,8 +49,9 @@ NUM_MATRICES = 7
 
 @compile_part(is_inlined=True)
 def feed_point(
-    worker: Worker, weights: Weights, D: int, scratch: Scratch, rows: Rows, moment: tuple
-) -> None:
+    worker: Worker, weights: Weights, faces: Faces | None, D: int, scratch: Scratch, rows: Rows,
+    moment: tuple,
+) -> None:  # fmt: skip
     """The large transformer's input at a step and position: the sum of four rows of a table."""
     step, position = moment
     hidden, inputs = scratch.hidden, weights.inputs
@@ -50,9 +62,12 @@ def feed_point(
                 hidden[at + k] = inputs.start[k] if position == 0 else ZERO
             for slot in range(SLOTS if position else 0):
                 token = rows.tokens[b, SLOTS * step + slot]
-                row = U((inputs.offsets[slot] + token) * D)
+                row = inputs.offsets[slot] + token
+                if faces is not None:
+                    row += faces.shifts[SLOTS * b + slot]
+                first = U(row * D)
                 for k in range(U(D)):
-                    hidden[at + k] += inputs.points[row + k]
+                    hidden[at + k] += inputs.points[first + k]
 
 
 @compile_part(is_inlined=True)
@@ -69,20 +84,27 @@ def share_point(
 
 @compile_part(is_inlined=True)
 def _feed_slot(
-    worker: Worker, weights: Weights, D: int, scratch: Scratch, shared: ndarray, token: tuple
-) -> None:
+    worker: Worker, weights: Weights, faces: Faces | None, D: int, scratch: Scratch,
+    shared: ndarray, token: tuple,
+) -> None:  # fmt: skip
     """The small transformer's input: what the slots share, and the token before."""
     tokens, column, slot = token
     hidden, inputs = scratch.hidden, weights.inputs
     for b in worker.live:
         if b % worker.num_threads == worker.thread:
-            at = U(b * D)
+            at, row = U(b * D), 0
+            if slot:
+                row = inputs.offsets[slot - 1] + tokens[b, column - 1]
+                if faces is not None:
+                    row += faces.shifts[SLOTS * b + slot - 1]
+                    if slot == 1:
+                        share_rest(faces, row, D, shared, b)
             for k in range(U(D)):
                 hidden[at + k] = shared[at + k]
             if slot:
-                row = U((inputs.offsets[slot - 1] + tokens[b, column - 1]) * D)
+                first = U(row * D)
                 for k in range(U(D)):
-                    hidden[at + k] += inputs.tokens[row + k]
+                    hidden[at + k] += inputs.tokens[first + k]
 
 
 @compile_part(fastmath=FAST_MATH)
@@ -153,8 +175,8 @@ def _transform_slot(
 
 @compile_part(is_inlined=True)
 def emit_slot(
-    worker: Worker, weights: Weights, sizes: Sizes, depth: DepthSizes, scratch: Scratch,
-    kept: DepthScratch, rows: Rows, place: tuple,
+    worker: Worker, weights: Weights, faces: Faces | None, sizes: Sizes, depth: DepthSizes,
+    scratch: Scratch, kept: DepthScratch, rows: Rows, place: tuple,
 ) -> None:  # fmt: skip
     """The states that a slot is predicted from, in the thread's own states and in the rows'.
 
@@ -162,7 +184,7 @@ def emit_slot(
     """
     column, slot = place
     token = rows.tokens, column, slot
-    _feed_slot(worker, weights, depth.D2, scratch, kept.shared, token)
+    _feed_slot(worker, weights, faces, depth.D2, scratch, kept.shared, token)
     wait(scratch.barrier, worker.num_threads)
     _transform_slot(worker, weights, sizes, depth, scratch, kept, slot)
     first, last = share_rows(START, sizes.D, worker.thread, worker.num_threads)

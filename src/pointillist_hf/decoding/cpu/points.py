@@ -8,6 +8,7 @@ the work is told in `layers`.
 from __future__ import annotations
 
 from ...kernels.compilation import compile_kernel, compile_part
+from .anchoring import add_offsets, score_faces, score_offsets
 from .arithmetic import START, U, is_given_up, share_rows, wait
 from .depth import emit_slot, feed_point, share_point
 from .layers import SET, multiply, normalize, round_states, transform
@@ -15,6 +16,7 @@ from .records import (
     SLOTS,
     DepthScratch,
     DepthSizes,
+    Faces,
     Memory,
     Rows,
     Scratch,
@@ -48,14 +50,23 @@ def _look_for_live(worker: Worker, rows: Rows) -> Worker:
 
 @compile_part(is_inlined=True)
 def _score(
-    worker: Worker, weights: Weights, D: int, rules: Rules, scratch: Scratch, slot: int
-) -> None:
+    worker: Worker, weights: Weights, faces: Faces | None, D: int, rules: Rules, scratch: Scratch,
+    rows: Rows, place: tuple,
+) -> None:  # fmt: skip
     """Logits of the ids that a slot may hold, then that of the end, from the thread's states."""
+    column, slot = place
     head, start, count = len(weights.starts) - 1, rules.firsts[slot], rules.counts[slot]
-    first, last = share_rows(start, start + count, worker.thread, worker.num_threads)
-    places = first, last, -start, rules.vocabulary
     round_states(worker, weights, worker.own, D)
-    multiply(worker, weights, head, worker.own, D, scratch.logits, places, SET)
+    is_anchored = False
+    if faces is not None:
+        is_anchored = slot == faces.slot
+        if is_anchored:
+            score_faces(worker, faces, D, rules, scratch, rows, column)
+        score_offsets(worker, weights, faces, D, slot)
+    if not is_anchored:
+        first, last = share_rows(start, start + count, worker.thread, worker.num_threads)
+        places = first, last, -start, rules.vocabulary
+        multiply(worker, weights, head, worker.own, D, scratch.logits, places, SET)
     if worker.thread == worker.num_threads - 1:
         places = rules.end, rules.end + 1, count - rules.end, rules.vocabulary
         multiply(worker, weights, head, worker.own, D, scratch.logits, places, SET)
@@ -63,16 +74,19 @@ def _score(
 
 @compile_part(is_inlined=True)
 def _draw(
-    worker: Worker, weights: Weights, D: int, sampling: tuple, scratch: Scratch, rows: Rows,
-    place: tuple,
+    worker: Worker, weights: Weights, faces: Faces | None, D: int, sampling: tuple,
+    scratch: Scratch, rows: Rows, place: tuple,
 ) -> None:  # fmt: skip
     """The next token of every row, from the thread's states: its column, and its position."""
     rules, draws = sampling
     column, position = place
-    _score(worker, weights, D, rules, scratch, position % SLOTS)
+    here = column, position % SLOTS
+    _score(worker, weights, faces, D, rules, scratch, rows, here)
     wait(scratch.barrier, worker.num_threads)
     for b in worker.live:
         if b % worker.num_threads == worker.thread:
+            if faces is not None:
+                add_offsets(faces, rules, rows.tokens, b, here, scratch.logits)
             token = choose(b, position, rules, draws, scratch.logits)
             rows.tokens[b, column] = token
             rows.ended[b] = token == rules.end
@@ -108,7 +122,8 @@ def decode_tokens(
                 for k in range(D):
                     rows.states[b, step, k] = me.own[U(b) * D + k]
         if position + 1 >= SLOTS:  # before that, the prompt goes on
-            _draw(me, weights, sizes.D, sampling, scratch, rows, (step + 1, position + 1))
+            place = step + 1, position + 1
+            _draw(me, weights, None, sizes.D, sampling, scratch, rows, place)
         # The states that others still read are overwritten next.
         wait(scratch.barrier, me.num_threads)
     return span.num_steps
@@ -118,8 +133,11 @@ def decode_tokens(
 def decode_points(
     worker: Worker, weights: Weights, sizes: Sizes, memory: Memory, scratch: Scratch, rows: Rows,
     sampling: tuple[Rules, Draws], span: Span, depth: tuple[DepthSizes, DepthScratch],
+    faces: Faces | None = None,
 ) -> int:  # fmt: skip
     """`decode_tokens` with the depth head: a step feeds a point and draws the next one.
+
+    Without `faces`, bindings are free, and what is said of faces is not compiled.
 
     Returns:
         Number of tokens that are known beyond the first point.
@@ -130,7 +148,7 @@ def decode_points(
         if len(me.live) == 0 or is_given_up(scratch.barrier):
             return SLOTS * step
         position = span.position + step
-        feed_point(me, weights, sizes.D, scratch, rows, (step, position))
+        feed_point(me, weights, faces, sizes.D, scratch, rows, (step, position))
         wait(scratch.barrier, me.num_threads)
         transform(me, weights, sizes, memory, scratch, rows, step, position)
         for b in me.live:
@@ -143,8 +161,8 @@ def decode_points(
                 if len(me.live) == 0:
                     return SLOTS * step + 1
             column = SLOTS * (step + 1) + slot
-            emit_slot(me, weights, sizes, small, scratch, kept, rows, (column, slot))
+            emit_slot(me, weights, faces, sizes, small, scratch, kept, rows, (column, slot))
             place = column, SLOTS * (position + 1) + slot
-            _draw(me, weights, sizes.D, sampling, scratch, rows, place)
+            _draw(me, weights, faces, sizes.D, sampling, scratch, rows, place)
             wait(scratch.barrier, me.num_threads)
     return SLOTS * span.num_steps

@@ -62,7 +62,8 @@ class DepthInputs(NamedTuple):
 class Weights(NamedTuple):
     """The network. How matrices are stored is told in `arithmetic`."""
 
-    matrices: ndarray  # of the layers, then of the depth head, then the output
+    # Of the layers, then of the depth head, then of each slot's offsets, then the output.
+    matrices: ndarray
     starts: ndarray  # [matrices]
     first_scales: ndarray  # [matrices]
     scales: ndarray  # [rows of all matrices] what a rounded row is multiplied by, otherwise 1
@@ -135,6 +136,28 @@ class DepthScratch(NamedTuple):
     keys: ndarray  # [L2 B H2] matrices of the first four rows alone, [LANES, P2]
     values: ndarray  # [L2 B 4 D2]
     states: ndarray  # [B D] its outputs
+
+
+class Faces(NamedTuple):
+    """The faces of R heads, which the rows' bindings are anchored on.
+
+    The first four are those of `Weights`, with a matrix [faces, D] for each head. Tables of
+    `DepthInputs` have the faces of all heads in the binding's slot, a head after the other.
+    """
+
+    matrices: ndarray
+    starts: ndarray  # [R]
+    first_scales: ndarray  # [R]
+    scales: ndarray  # [R faces]
+    heads: ndarray  # [B] which of the R is a row's
+    shifts: ndarray  # [B 4] what is added to `DepthInputs.offsets`
+    slot: int  # the binding's
+    # Where bindings come first, tokens are also scored by how far they are from their anchor.
+    reach: int  # on either side of it; 0 where they do not come first, and what follows is empty
+    bins: ndarray  # [R faces 3] the faces' centres, in the order of the slots
+    rests: ndarray  # [R faces D2] added to the small transformer's inputs
+    biases: ndarray  # [4 (2 reach + 3)]
+    near: ndarray  # [B (2 reach + 3)] room for what the offsets are worth
 
 
 class Rows(NamedTuple):

@@ -33,7 +33,8 @@ class Rules(NamedTuple):
     firsts: ndarray  # [4] first id of each slot
     counts: ndarray  # [4] ids of each slot
     ranks: ndarray  # [4] place of each slot in the sort key
-    is_sorted: bool
+    num_sorted: int  # axes of the sort key, from the first one on, in whose order points come
+    has_every_face: bool  # the binding comes first and never skips a face
     min_points: int
     max_points: int
     end: int  # id
@@ -114,7 +115,7 @@ def _lowest(rules: Rules, points: ndarray, b: int, slot: int) -> int:
     rank = rules.ranks[slot]
     if _compare(points, b, START, rank) > 0:
         return 0
-    repeats = _compare(points, b, rank + 1, NUM_SLOTS) >= 0
+    repeats = _compare(points, b, rank + 1, rules.num_sorted) >= 0
     return points[b, 0, rank] + (0 if repeats else 1)
 
 
@@ -194,6 +195,15 @@ def _draw(rules: Rules, draws: Draws, b: int, place: tuple, logits: ndarray) -> 
 
 
 @compile_part()
+def _bound_face(rules: Rules, points: ndarray, b: int, num_points: int) -> tuple[int, int]:
+    """First face, and one past the last, with which no face is left out, see `PointGrammar`."""
+    count, previous = rules.counts[0], points[b, 0, 0] if num_points else -1
+    last = min(previous + 1, count - 1)
+    first = max(previous, 0, count - (rules.max_points - num_points))
+    return min(first, last), last + 1
+
+
+@compile_part()
 def choose(b: int, position: int, rules: Rules, draws: Draws, logits: ndarray) -> int:
     """The token at a position, from the logits of what its slot may hold and of the end."""
     slot, num_points = position % 4, position // 4 - 1
@@ -202,10 +212,18 @@ def choose(b: int, position: int, rules: Rules, draws: Draws, logits: ndarray) -
         for s in range(4):
             rank = rules.ranks[s]
             points[b, 0, rank], points[b, 1, rank] = points[b, 1, rank], rules.counts[s] - 1
-    low = _lowest(rules, points, b, slot) if rules.is_sorted and num_points else 0
+    is_kept = rules.ranks[slot] < rules.num_sorted and num_points > 0
+    low = _lowest(rules, points, b, slot) if is_kept else 0
+    may_end = slot == 0 and num_points >= rules.min_points
+    if slot == 0 and rules.has_every_face:
+        low, high = _bound_face(rules, points, b, num_points)
+        may_end = may_end and num_points > 0 and points[b, 0, 0] == count - 1
+        # What would come after the last face is the end.
+        at = b * rules.vocabulary
+        logits[at + high], count = logits[at + count], high
     if slot == 0 and num_points == rules.max_points:
         low = count
-    may_end = slot == 0 and (num_points >= rules.min_points or low >= count)
+    may_end = may_end or (slot == 0 and low >= count)
     place = slot, low, count, count + 1 if may_end else count
     chosen = _draw(rules, draws, b, place, logits)
     draws.words[b, 0] += 2 * rules.vocabulary

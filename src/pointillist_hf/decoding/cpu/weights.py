@@ -13,6 +13,7 @@ from numpy import ndarray
 from torch import Tensor, nn
 
 from ...models.modeling_point_generator import PointGeneratorForCausalLM
+from ...models.slot_heads import OffsetLogits
 from ...models.tokenization_points import TOKENS_PER_POINT
 from .arithmetic import LANES, PADDING, round_up
 from .records import DepthInputs, FlatInputs, Weights
@@ -33,7 +34,8 @@ def find_obstacle(model: PointGeneratorForCausalLM) -> str | None:
         return f"the `hidden_act` is {config.hidden_act!r}, not 'silu'"
     if model.training and config.attention_dropout:
         return "the model is in training mode, with dropout"
-    if any(type(matrix) is not nn.Linear for matrix in [*_matrices(model), *_folded(model)]):
+    known = nn.Linear, OffsetLogits
+    if any(type(matrix) not in known for matrix in [*_matrices(model), *_folded(model)]):
         return "some of the matrices have been replaced by other modules"
     for name, parameter in model.named_parameters():
         if parameter.device.type != "cpu":
@@ -44,7 +46,7 @@ def find_obstacle(model: PointGeneratorForCausalLM) -> str | None:
 
 
 def _matrices(model: PointGeneratorForCausalLM) -> list[nn.Module]:
-    """The matrices of all layers in the order of the kernels, the depth head's, then the head."""
+    """The matrices of all layers in the order of the kernels, the depth head's, then the heads."""
     found = []
     for layer in model.model.layers:
         cross, own, mlp = layer.cross_attn, layer.self_attn, layer.mlp
@@ -57,6 +59,8 @@ def _matrices(model: PointGeneratorForCausalLM) -> list[nn.Module]:
             own, mlp = layer.slot_attn, layer.mlp
             found += [own.q_proj, own.k_proj, own.v_proj, own.o_proj]
             found += [mlp.gate_proj, mlp.up_proj, mlp.down_proj]
+    if model.config.binding_head == "anchored" and model.model.face_anchors.is_first:
+        found += model.model.face_anchors.slot_logits
     return [*found, model.lm_head]
 
 
@@ -85,25 +89,30 @@ def _fits_bfloat16(matrix: Tensor) -> bool:
     )
 
 
-def _flat(*tensors: Tensor) -> ndarray:
+def flatten(*tensors: Tensor) -> ndarray:
     """One float32 array of all; a single float32 tensor is not copied."""
     flat = [tensor.detach().float().reshape(-1) for tensor in tensors]
     return (flat[0] if len(flat) == 1 else torch.cat(flat)).numpy()
+
+
+def normalize_embeddings(model: PointGeneratorForCausalLM, embeddings: Tensor) -> Tensor:
+    """Embeddings as the depth head takes tokens in. [..., D]"""
+    norm = model.model.depth_head.token_norm
+    weight = norm.weight.detach().float()
+    return nn.functional.rms_norm(embeddings.detach().float(), weight.shape, weight, norm.eps)
 
 
 def _build_inputs(model: PointGeneratorForCausalLM) -> FlatInputs | DepthInputs:
     """What the tokens turn into where the transformers take them in."""
     network = model.model
     if model.config.point_head == "flat":
-        return FlatInputs(_flat(network.embed_tokens.weight), _flat(network.embed_slots.weight))
+        return FlatInputs(flatten(network.embed_tokens.weight), flatten(network.embed_slots.weight))
     depth, layout = network.depth_head, model.config.layout
     ranges = [layout.slot_range(slot) for slot in range(TOKENS_PER_POINT)]
-    embeddings = nn.functional.rms_norm(
-        network.embed_tokens.weight.detach().float(),
-        depth.token_norm.weight.shape,
-        depth.token_norm.weight.detach().float(),
-        depth.token_norm.eps,
-    )
+    if model.config.binding_head == "anchored":
+        # Faces differ from head to head; `faces` puts them in.
+        ranges[layout.slot_of("b")] = (0, 0)
+    embeddings = normalize_embeddings(model, network.embed_tokens.weight)
 
     def project(parts: Sequence[Tensor]) -> ndarray:
         """Of each slot's tokens."""
@@ -111,7 +120,7 @@ def _build_inputs(model: PointGeneratorForCausalLM) -> FlatInputs | DepthInputs:
             embeddings[low:high] @ part.detach().float().mT
             for (low, high), part in zip(ranges, parts, strict=False)
         ]
-        return _flat(*rows)
+        return flatten(*rows)
 
     first_rows = np.cumsum([0] + [high - low for low, high in ranges[:-1]])
     starts = embeddings[layout.bos_token_id].repeat(TOKENS_PER_POINT)
@@ -120,11 +129,11 @@ def _build_inputs(model: PointGeneratorForCausalLM) -> FlatInputs | DepthInputs:
     ]
     return DepthInputs(
         offsets=first_rows - np.array([low for low, _ in ranges]),
-        start=_flat(depth.point_proj.weight.detach().float() @ starts),
+        start=flatten(depth.point_proj.weight.detach().float() @ starts),
         points=project(depth.point_proj.weight.chunk(TOKENS_PER_POINT, dim=1)),
         tokens=project([matrix.weight for matrix in depth.token_projs]),
-        norms=_flat(*norms),
-        out_norm=_flat(depth.norm.weight),
+        norms=flatten(*norms),
+        out_norm=flatten(depth.norm.weight),
     )
 
 
@@ -190,8 +199,8 @@ def build_weights(model: PointGeneratorForCausalLM, weight_format: WeightFormat)
         starts=starts[:-1],
         first_scales=np.cumsum([0] + [len(rows) for rows in scales[:-1]]),
         scales=np.concatenate(scales),
-        norms=_flat(*norms),
-        final_norm=_flat(model.model.norm.weight),
+        norms=flatten(*norms),
+        final_norm=flatten(model.model.norm.weight),
         inputs=_build_inputs(model),
     )
 

@@ -7,9 +7,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from pointillist_hf.evaluation.metric_weights import MissingWeightsError
-from pointillist_hf.evaluation.metrics import lpips as lpips_module
-from pointillist_hf.evaluation.metrics.lpips import LpipsNetwork, lpips
+from pointillist_hf.evaluation.metrics.lpips import lpips
+from pointillist_hf.pretrained import lpips as lpips_module
+from pointillist_hf.pretrained.lpips import LpipsNetwork
+from pointillist_hf.pretrained.weights_files import MissingWeightsError
 
 
 @pytest.fixture(scope="module")
