@@ -94,8 +94,8 @@ def test_dependencies_have_a_home():
             [node.module] if isinstance(node, ast.ImportFrom) else [a.name for a in node.names]
         )
     }
-    called = {"PIL": "pillow", "cv2": "opencv_python_headless"}
+    called = {"PIL": "pillow", "cv2": "opencv_python_headless", "yaml": "pyyaml"}
     # Extras; a dependency of numba; ourselves, in scripts that evaluate copies.
-    comes_along = {"gsplat", "imageio_ffmpeg", "evaluate", "llvmlite", "pointillist_hf"}
+    comes_along = {"gsplat", "gradio", "imageio_ffmpeg", "evaluate", "llvmlite", "pointillist_hf"}
     third_party = imported - {*sys.stdlib_module_names} - comes_along
     assert {called.get(name, name) for name in third_party} == required
