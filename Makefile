@@ -68,9 +68,10 @@ test: $(INSTALLED) $(KERNELS)  ## Run the tests that are quick
 test-slow: $(INSTALLED) $(KERNELS)  ## Run the tests that take their time
 	$(PYTEST) -m "slow and not gpu and not flame"
 
-quality: $(INSTALLED)  ## Check style
+quality: $(INSTALLED)  ## Check style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/ty check
 
 style: $(INSTALLED)  ## Repair style
 	$(BIN)/ruff check --fix .

@@ -2,6 +2,7 @@
 """What `import pointillist_hf` gives, and what the package says of itself."""
 
 import ast
+import re
 import subprocess
 import sys
 from configparser import ConfigParser
@@ -60,6 +61,14 @@ def test_version_is_read_without_running_the_package():
     assert versions == [pointillist_hf.__version__]
 
 
+def test_release_notes_and_citation_name_the_version():
+    version = pointillist_hf.__version__
+    citation = (ROOT / "CITATION.cff").read_text("utf-8")
+    day = re.search(r"^date-released: (\d{4}-\d\d-\d\d)$", citation, re.MULTILINE)[1]
+    assert f"\nversion: {version}\n" in citation
+    assert f"## [{version}] - {day}\n" in (ROOT / "CHANGELOG.md").read_text("utf-8")
+
+
 def test_the_console_script_exists():
     setup = ConfigParser()
     setup.read(ROOT / "setup.cfg")
@@ -85,8 +94,8 @@ def test_dependencies_have_a_home():
             [node.module] if isinstance(node, ast.ImportFrom) else [a.name for a in node.names]
         )
     }
-    called = {"PIL": "pillow", "yaml": "pyyaml", "cv2": "opencv_python_headless"}
+    called = {"PIL": "pillow", "cv2": "opencv_python_headless", "yaml": "pyyaml"}
     # Extras; a dependency of numba; ourselves, in scripts that evaluate copies.
-    comes_along = {"gsplat", "imageio_ffmpeg", "evaluate", "llvmlite", "pointillist_hf"}
+    comes_along = {"gsplat", "gradio", "imageio_ffmpeg", "evaluate", "llvmlite", "pointillist_hf"}
     third_party = imported - {*sys.stdlib_module_names} - comes_along
     assert {called.get(name, name) for name in third_party} == required

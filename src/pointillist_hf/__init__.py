@@ -10,7 +10,7 @@ from importlib import import_module
 
 from .lazy_registration import install
 
-__version__ = "0.1.0.dev0"
+__version__ = "0.1.0"
 
 _HOMES = {
     "PortraitTracker": "portraits.portrait_tracker",

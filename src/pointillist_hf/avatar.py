@@ -230,7 +230,8 @@ class Avatar:
         """The points with the attributes of their faces: kept, as it is half of a frame."""
         sources = (self.gaussians.means, self.bindings, self.betas, self.rig)
         known, bound = self._bound
-        if known is None or any(a is not b for a, b in zip(known, sources, strict=True)):
+        is_new = known is None or any(a is not b for a, b in zip(known, sources, strict=True))
+        if bound is None or is_new:
             rest = self.rig.canonical_vertices(self.betas[None])[0]
             points = CanonicalPoints(self.gaussians.means, self.bindings)
             bound = bind_points(points, self.rig, rest)
@@ -308,7 +309,8 @@ class Avatar:
             FileNotFoundError: The folder holds no avatar, or there is no way to the Hub.
             ValueError: It is damaged, or was written by another version or for an unknown rig.
         """
-        return cls(*load_avatar(fetch_folder(folder, AVATAR_PATTERNS, **options)))
+        place = fetch_folder(folder, AVATAR_PATTERNS, **options)  # ty: ignore[invalid-argument-type]
+        return cls(*load_avatar(place))
 
     def push_to_hub(
         self,
@@ -333,7 +335,8 @@ class Avatar:
             ValueError: It may not be published; the message says why, and what to do.
             OSError: The Hub refused it, or was not reached.
         """
-        request = Request(repo_id, Terms(licence, rights), **options)
+        terms = Terms(licence, rights)
+        request = Request(repo_id, terms, **options)  # ty: ignore[invalid-argument-type]
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
             self.save_pretrained(folder)
             if preview:
@@ -362,13 +365,15 @@ class Avatar:
         check_options(suffix, options, OPTIONS[suffix])
         resolve_file(path)
         if suffix == PAGE:
-            write_page(self.gaussians, self.bindings, self.rig, self.betas, path, **options)
+            parts = (self.gaussians, self.bindings, self.rig, self.betas)
+            write_page(*parts, path, **options)  # ty: ignore[invalid-argument-type]
         elif suffix == BOUND:
             rest = self.rig.canonical_vertices(self.betas[None])[0]
             corners = rest[self.rig.faces[self.bindings]]
             splats = global_to_local(self.gaussians, self.bindings, corners)
             # The viewers of GaussianAvatars expect harmonics of degree 3.
-            write_bound_ply(splats, path, **{"sh_degree": 3, **options})
+            options = {"sh_degree": 3, **options}
+            write_bound_ply(splats, path, **options)
         else:
             SPLAT_WRITERS[suffix](self.gaussians, path, **options)
 

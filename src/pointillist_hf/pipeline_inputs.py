@@ -68,7 +68,7 @@ def list_seeds(seed: int | Sequence[int], count: int) -> list[int]:
     """
     # A number of numpy or torch is no sequence, whatever it can be asked.
     is_one = not hasattr(seed, "__len__") or getattr(seed, "ndim", 1) == 0
-    seeds = [seed] * count if is_one else list(seed)
+    seeds = [seed] * count if is_one else list(seed)  # ty: ignore[invalid-argument-type]
     if len(seeds) != count:
         raise ValueError(
             f"`seed` must be one number or one per portrait, got {len(seeds)} for {count}."

@@ -18,7 +18,6 @@ from multiprocessing.connection import Connection
 from typing import Protocol
 
 from ..cli_errors import explain
-from ..first_use import warm_up_in_background
 from ..pipeline_avatar import AvatarPipeline
 from .jobs import JobCallback
 
@@ -189,7 +188,6 @@ def _work(model: str | None, connection: Connection) -> None:
         connection.send(_fail(error))
         return
     pipe.set_progress_bar_config(disable=True)
-    warm_up_in_background(pipe)
     connection.send(_Ready())
 
     def tell(step: str, done: object) -> None:

@@ -18,7 +18,7 @@ def check_integer(name: str, value: object, low: int, high: int | None = None) -
         ValueError: It is no whole number, or lies beyond the bounds.
     """
     try:
-        number = None if isinstance(value, bool) else operator.index(value)
+        number = None if isinstance(value, bool) else operator.index(value)  # ty: ignore
     except TypeError:
         number = None
     if number is None or number < low or (high is not None and number > high):
@@ -48,7 +48,7 @@ def check_number(
         ValueError: It is no finite number, or lies beyond the bounds.
     """
     try:
-        number = math.nan if isinstance(value, (bool, str)) else float(value)
+        number = math.nan if isinstance(value, (bool, str)) else float(value)  # ty: ignore
     except (TypeError, ValueError, OverflowError, RuntimeError):
         number = math.nan
     if not (math.isfinite(number) and low <= number <= high) or (above and number == low):

@@ -78,7 +78,7 @@ class PointCache(EncoderDecoderCache):
                 "Leave `cache_implementation` alone, and go on from the cache that was returned."
             )
         # The cross-attention's is built without the configuration, which would cut it to a window.
-        return cls(kind(config=config), DynamicCache())
+        return cls(kind(config=config), DynamicCache())  # ty: ignore[unknown-argument]
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """Tokens seen so far."""

@@ -39,10 +39,11 @@ def dress_points(
         decoder: With `image_inputs="projected"`; None takes discs in the photograph's colours.
     """
     device, rig, view = rig.v_template.device, rig.on_cpu(), view.to("cpu")
-    cloud = points.to("cpu")
-    if not isinstance(points, SurfaceCloud):
+    if isinstance(points, SurfaceCloud):
+        cloud = points.to("cpu")
+    else:
         rest = rig.canonical_vertices(view.rig_params.betas)[0]
-        cloud = adopt_points(points, rig, rest, find_face_kinds(rig), density=1.0)
+        cloud = adopt_points(points.to("cpu"), rig, rest, find_face_kinds(rig), density=1.0)
     projected = project_cloud(cloud, view, rig)
     if decoder is None:
         return cloud.to_gaussians(color_points(cloud, projected, view, rig)).to(device)

@@ -51,12 +51,18 @@ def fit_portrait(
         rig_params: One frame, if somebody knows it; else the landmarks decide.
         cameras: One, if somebody knows it; else the landmarks decide.
     """
-    size = {"width": portrait.width, "height": portrait.height}
     if rig_params is None:
-        fit = fit_landmarks(rig, portrait.landmarks[None], portrait.irises[None], **size)
+        fit = fit_landmarks(
+            rig,
+            portrait.landmarks[None],
+            portrait.irises[None],
+            width=portrait.width,
+            height=portrait.height,
+        )
         rig_params, cameras = fit.rig_params, fit.cameras
     elif cameras is None:
-        cameras = fit_camera(rig, rig_params, portrait.landmarks, **size)
+        width, height = portrait.width, portrait.height
+        cameras = fit_camera(rig, rig_params, portrait.landmarks, width=width, height=height)
     share = measure_share_seen(portrait, rig, rig_params, cameras)
     return TrackedPortrait(replace(portrait, share_seen=share), rig_params, cameras)
 

@@ -123,7 +123,7 @@ def _run_stage(
     test = _load_people(data, "test", size, loop) if is_checked else None
     run = STAGES[stage]
     if encoders != Encoders():
-        run = partial(run, encoders=encoders)
+        run = partial(run, encoders=encoders)  # ty: ignore[unknown-argument]
     description = _describe(stage, data, people, size, loop, encoders)
     if os.environ.get("RANK", "0") == "0" and loop.show_progress:
         tqdm.write(format_run(description))
