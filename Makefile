@@ -24,7 +24,7 @@ CHECKPOINT ?= model_cards/pointillist-tiny
 PRECISION ?= bf16
 LAUNCH ?= OMP_NUM_THREADS=1 ACCELERATE_USE_CPU=true $(BIN)/accelerate launch --multi_gpu \
 	--num_processes 2 --num_machines 1 --mixed_precision $(PRECISION) --dynamo_backend no
-TRAIN = $(LAUNCH) examples/train.py --data $(DATA) --output $(RUN) --mixed_precision $(PRECISION)
+TRAIN = $(LAUNCH) examples/train.py --data $(DATA) --output $(RUN)
 
 # Models are read from disk; a test or demo that reaches for the network is at fault.
 export HF_HUB_OFFLINE = 1
@@ -32,7 +32,7 @@ export HF_HUB_OFFLINE = 1
 export GOMP_SPINCOUNT = 0
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow quality style bench checkpoint publish clean
+.PHONY: help install demo app test test-slow quality style docs bench checkpoint publish clean
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /	/' | expand -t 14
@@ -50,9 +50,14 @@ $(INSTALLED): setup.cfg constraints.txt
 demo: $(INSTALLED)  ## From a photograph to an avatar, in outputs/demo
 	$(BIN)/python examples/demo.py --output outputs/demo
 
+app: $(INSTALLED)  ## Serve the page on which a photograph becomes an avatar
+	$(BIN)/python -m pip install -q -c constraints.txt -e ".[app]"
+	$(BIN)/pointillist-hf app
+
 # Kernels are compiled once, not by each process that finds numba's cache empty.
-$(KERNELS): $(INSTALLED) tests/compile_kernels.py $(wildcard src/pointillist_hf/rendering/*.py \
-		src/pointillist_hf/rendering/cpu/*.py src/pointillist_hf/decoding/cpu/*.py)
+$(KERNELS): $(INSTALLED) tests/compile_kernels.py $(wildcard src/pointillist_hf/kernels/*.py \
+		src/pointillist_hf/rendering/*.py src/pointillist_hf/rendering/cpu/*.py \
+		src/pointillist_hf/decoding/cpu/*.py)
 	$(BIN)/python tests/compile_kernels.py rendering flat & first=$$!; \
 		$(BIN)/python tests/compile_kernels.py depth anchored && wait $$first
 	touch $@
@@ -70,6 +75,10 @@ quality: $(INSTALLED)  ## Check style
 style: $(INSTALLED)  ## Repair style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(INSTALLED)  ## Build the documentation in outputs/site; a link or name that leads nowhere fails
+	$(BIN)/python -m pip install -q -c constraints.txt -e ".[docs]"
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
 
 # On a GPU: python benchmarks/graph_generation.py
 BENCHMARKS := $(filter-out benchmarks/graph_generation.py, $(wildcard benchmarks/*.py))
@@ -94,9 +103,12 @@ PUBLISH ?= pointillist-hf
 # Lists what would go where; with a token and PUBLISH_OPTIONS= it is sent.
 PUBLISH_OPTIONS ?= --dry-run
 
-publish: $(INSTALLED)  ## Publish the tiny model; without PUBLISH_OPTIONS= only say what would be sent
+publish: $(INSTALLED)  ## Publish model and people; without PUBLISH_OPTIONS= only say what would be sent
 	HF_HUB_OFFLINE=0 $(BIN)/pointillist-hf push $(CHECKPOINT) $(PUBLISH)/$(notdir $(CHECKPOINT)) \
 		$(PUBLISH_OPTIONS)
+	test -d $(DATA) || echo "$(PUBLISH)/pointillist-people: nothing to send yet, see make checkpoint: $(DATA)"
+	test ! -d $(DATA) || HF_HUB_OFFLINE=0 $(BIN)/pointillist-hf push $(DATA) \
+		$(PUBLISH)/pointillist-people --card model_cards/pointillist-people/README.md $(PUBLISH_OPTIONS)
 
 clean:  ## Remove .venv, caches and outputs; data and runs stay
 	rm -rf $(VENV) outputs .pytest_cache .ruff_cache build dist src/*.egg-info

@@ -198,7 +198,7 @@ def main() -> None:
             figures["avatar_seconds"][f"{size}_{head}"] = seconds
             print(f"{size} {head}: {arguments.avatar_points} points in {seconds} s", flush=True)
         # After each size, so that a machine that goes away leaves something.
-        output.write_text(json.dumps(figures, indent=2) + "\n")
+        output.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

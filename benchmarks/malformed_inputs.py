@@ -163,7 +163,7 @@ def json_damage(path: Path, keys: int = 6) -> Iterator[tuple[str, Callable[[Path
         if label == "empty object" and path.parent.name == "rig":
             continue  # all fields of a rig have defaults, and its arrays say the rest
         yield f"{path.name} {label}", lambda p, c=content: p.write_bytes(c)
-    values = json.loads(path.read_text())
+    values = json.loads(path.read_text(encoding="utf-8"))
     for key in [k for k in values if not k.startswith("_") and k not in NEUTRAL][:keys]:
         if path.name in INDISPENSABLE:  # other files' fields have defaults
             yield f"{path.name} lacks {key}", lambda p, k=key: _edit(p, k)
@@ -177,9 +177,9 @@ def json_damage(path: Path, keys: int = 6) -> Iterator[tuple[str, Callable[[Path
 
 
 def _edit(path: Path, key: str, value: object = None, *, change: bool = False) -> None:
-    values = json.loads(path.read_text())
+    values = json.loads(path.read_text(encoding="utf-8"))
     values.pop(key, None)
-    path.write_text(json.dumps({**values, key: value} if change else values))
+    path.write_text(json.dumps({**values, key: value} if change else values), encoding="utf-8")
 
 
 def file_damage() -> dict[str, Callable[[Path], None]]:

@@ -159,7 +159,7 @@ def train_variant(
 
 def read_rows(log: Path) -> list[dict]:
     """The steps of a run, without one that was cut off."""
-    lines = log.read_text().splitlines() if log.exists() else []
+    lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
     return [json.loads(line) for line in lines if line.endswith("}")]
 
 

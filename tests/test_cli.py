@@ -56,6 +56,7 @@ def test_help_loads_no_torch():
         "tokenize",
         "push",
         "warmup",
+        "app",
     ):
         assert command in result.stdout
 

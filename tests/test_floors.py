@@ -13,10 +13,10 @@ SOURCE = Path(__file__).parent.parent / "src" / "pointillist_hf"
 
 # A file imports from lower floors, and on its own floor from its own folder only.
 FLOORS = (
-    {"geometry"},
+    {"geometry", "kernels", "guarded_push.py"},
     {"rigs", "rendering"},
     {"motion", "portraits", "models", "exporters"},
-    {"decoding", "publishing"},
+    {"decoding", "publishing", "pretrained"},
     {"avatar.py"},
     {"refinement"},
     {"pipeline_avatar.py", "pipeline_inputs.py", "pipeline_output.py", "pipeline_parts.py"}
@@ -24,8 +24,9 @@ FLOORS = (
     | {"lazy_registration.py", "registration.py"},
     {"data"},
     {"training"},
-    {"evaluation"},
-    {"cli.py", "cli_errors.py", "cli_evaluate.py", "cli_hub.py", "__init__.py"},
+    {"evaluation", "cli_errors.py"},
+    {"app"},
+    {"cli.py", "cli_app.py", "cli_convert.py", "cli_evaluate.py"} | {"cli_hub.py", "__init__.py"},
 )
 FILES_OF_ROOT = {name for names in FLOORS for name in names if name.endswith(".py")}
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
@@ -37,13 +38,21 @@ CLOSED = {
 HOMES = {
     "torch": {*FLOOR}
     - FLOORS[-1]
-    - {"registration.py", "lazy_registration.py", "default_model.py", "pipeline_hub.py"},
-    "numpy": {*FLOOR} - {"geometry", "publishing", "refinement", "training"} - FILES_OF_ROOT,
+    - {
+        "cli_errors.py",
+        "registration.py",
+        "lazy_registration.py",
+        "default_model.py",
+        "pipeline_hub.py",
+        "kernels",
+        "guarded_push.py",
+    },
+    "numpy": {*FLOOR} - {"geometry", "publishing", "refinement", "training", "app"} - FILES_OF_ROOT,
     "PIL": {"portraits", "exporters", "data", "evaluation"},
     "tqdm": {"exporters", "refinement", "data", "training", "evaluation"},
     # The kernels that draw, and those that decode tokens on the CPU. llvmlite comes with numba.
-    "numba": {"rendering", "decoding/cpu"},
-    "llvmlite": {"rendering/cpu", "decoding/cpu"},
+    "numba": {"kernels", "rendering", "decoding/cpu"},
+    "llvmlite": {"kernels", "decoding/cpu"},
     "gsplat": {"rendering"},
     "cv2": {"portraits"},
     "imageio_ffmpeg": {"exporters"},
@@ -58,7 +67,9 @@ HOMES = {
     # Scripts that evaluate copies elsewhere before it runs them.
     "pointillist_hf": {"evaluation/modules"},
     "accelerate": {"training"},
-    "typer": {"cli.py", "cli_evaluate.py", "cli_hub.py"},
+    "yaml": {"training"},
+    "gradio": {"app"},
+    "typer": {"cli.py", "cli_app.py", "cli_convert.py", "cli_evaluate.py", "cli_hub.py"},
 }
 # Who may import inside functions, and why.
 HIDDEN = {
@@ -66,12 +77,14 @@ HIDDEN = {
     "rendering/gsplat_backend.py": "gsplat is optional",
     "exporters/video.py": "imageio-ffmpeg is optional",
     "cli.py": "--help answers before torch is loaded",
+    "cli_convert.py": "likewise",
+    "cli_app.py": "likewise, and gradio is optional",
     "cli_evaluate.py": "likewise",
     "cli_hub.py": "likewise",
 }
 REFUSED_NAMES = {"print", "torch.load", "pickle", "cPickle", "dill", "joblib"}
 # Who may read pickles all the same: it builds nothing that they name.
-RESTRICTED_READERS = {"rigs/flame/restricted_pickle.py", "evaluation/torch_checkpoint.py"}
+RESTRICTED_READERS = {"rigs/flame/restricted_pickle.py", "pretrained/torch_checkpoint.py"}
 
 MAX_FILE_LINES, MAX_FUNCTION_LINES = 400, 80
 
@@ -133,6 +146,22 @@ def test_imports_go_down(file):
         is_root = "/" not in own and "/" not in file
         is_beside = FLOOR[there] == FLOOR[here] and (there == here or is_root)
         assert is_below or is_beside, f"{at} may not import {own}"
+
+
+@every_file
+def test_text_is_utf_8_on_every_machine(file):
+    """Windows takes another encoding where none is named."""
+    for node in ast.walk(parse(file)):
+        if not (isinstance(node, ast.Call) and isinstance(node.func, (ast.Attribute, ast.Name))):
+            continue
+        name = node.func.attr if isinstance(node.func, ast.Attribute) else node.func.id
+        words = ast.unparse(node)
+        is_text = name in ("read_text", "write_text")
+        mode = next((a.value for a in node.args if isinstance(a, ast.Constant)), None)
+        # Files that are opened to read or write text; "rb", "wb" and pictures are none.
+        is_text |= name == "open" and mode in ("r", "w", "a", "x")
+        runs = name in ("run", "Popen", "check_output") and "text=True" in words
+        assert not (is_text or runs) or "utf-8" in words, f"{file}:{node.lineno} names no encoding"
 
 
 @every_file

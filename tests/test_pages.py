@@ -9,11 +9,13 @@ import runpy
 import shutil
 import subprocess
 import sys
+from dataclasses import fields
 
 import numpy as np
 import pytest
 import torch
 import typer
+from accelerate.commands.launch import launch_command_parser
 from fake_flame import write_flame
 from page_blocks import (
     PAGES,
@@ -31,6 +33,7 @@ from typer.testing import CliRunner
 import pointillist_hf
 from pointillist_hf.cli import app
 from pointillist_hf.data.tokens.synthetic import SyntheticDatasetConfig
+from pointillist_hf.training.run_arguments import LoopArguments, StageArguments
 
 SOURCE = ROOT / "src" / "pointillist_hf"
 ROOMS = {path.parent.name for path in SOURCE.glob("*/__init__.py")}
@@ -48,6 +51,8 @@ SMALL = {
     "rig_gallery.py": "--num_people 1 --num_dressed 1 --size 24 --resolution low",
     "train.py": "--size nano-depth --max_steps 2 --batch_size 2",
 }
+# Commands that run until they are stopped.
+SERVERS = {"app"}
 # Scripts that take minutes at any size: their options are checked, and nothing is run.
 LONG_SCRIPTS = {"ablate_generator.py", *(path.name for path in ROOT.glob("benchmarks/*.py"))}
 
@@ -123,8 +128,8 @@ def check_script(words, monkeypatch):
     with monkeypatch.context() as patch:
         read = HfArgumentParser.parse_args_into_dataclasses
 
-        def read_and_stop(parser):
-            read(parser)
+        def read_and_stop(parser, *args, **kwargs):
+            read(parser, *args, **kwargs)
             raise OptionsAreKnownError
 
         patch.setattr(HfArgumentParser, "parse_args_into_dataclasses", read_and_stop)
@@ -152,15 +157,21 @@ def do_command(words, monkeypatch, *, is_run):
     match words:
         case ["pointillist-hf", name, *options]:
             COMMANDS[name].make_context(name, list(options))
-            if is_run:
+            if is_run and name not in SERVERS:
                 small = SMALL.get(name, "").split()
                 result = CliRunner().invoke(app, [name, *options, *small])
                 assert result.exit_code == 0, result.output
+        case ["accelerate", "launch", *rest] if rest[0].startswith("-"):
+            launch_command_parser().parse_args(rest)
+            script = next(i for i, word in enumerate(rest) if word.endswith(".py"))
+            do_command(["accelerate", "launch", *rest[script:]], monkeypatch, is_run=is_run)
         case ["python", script, *options] | ["accelerate", "launch", script, *options]:
             name = script.split("/")[-1]
             check_script([script, *options], monkeypatch)
             if is_run and name not in LONG_SCRIPTS:
                 run_script([script, *options, *SMALL.get(name, "").split()], monkeypatch)
+        case ["bash", script, _]:
+            assert (ROOT / script).is_file(), script  # it takes minutes, and has tests of its own
         case ["make", *targets]:
             check_make(targets)
         case ["pip", "install", *packages]:
@@ -266,7 +277,8 @@ def test_names_in_the_prose_exist(page):
         return
     for span in read_code_spans(page):
         parts = span.removeprefix("pointillist_hf.").split(".")
-        if re.fullmatch(r"[\w.]+", span) and parts[0] in ROOMS and len(parts) > 1:
+        is_module = re.fullmatch(r"[\w.]+", span) and len(parts) > 1 and parts[-1] != "py"
+        if is_module and parts[0] in ROOMS:
             assert is_name(parts), f"{span} in {page}"
         elif re.match(r"(examples|benchmarks|tests|docs)/[\w./]+$", span):
             assert (ROOT / span).exists(), f"{span} in {page}"
@@ -290,6 +302,8 @@ def is_name(parts):
 def test_options_in_the_prose_exist(page):
     known = {option for c in COMMANDS.values() for p in c.params for option in p.opts}
     known |= {"--help", *(f"--{name}" for name in SyntheticDatasetConfig.__dataclass_fields__)}
+    run_options = [f.name for kind in (StageArguments, LoopArguments) for f in fields(kind)]
+    known |= {"--config", *(f"--{name}" for name in run_options)}
     for script in [*ROOT.glob("examples/*.py"), *ROOT.glob("benchmarks/*.py")]:
         known |= {f"--{name}" for name in re.findall(r"^    (\w+): ", script.read_text(), re.M)}
     for span in read_code_spans(page):

@@ -159,3 +159,21 @@ def test_contradictions_are_refused(tiny_pipeline, build, astronaut, tiny_rig):
         pipe(astronaut, cameras=found.cameras)
     with pytest.raises(ValueError, match="must show a face"):
         pipe(Image.new("RGB", (96, 96), "white"))
+
+
+def test_progress_is_told(build, astronaut):
+    told = []
+    out = build()(astronaut, on_progress=lambda *news: told.append(news), refine_steps=2)
+    assert [news for news in told if not news[1]] == [(step, 0) for step in out.timings]
+    points = [count for step, count in told if step == "generate_tokens"]
+    assert points == [*range(len(out.input_ids[0]) // 4 - 1)]
+    assert told[-3:] == [("refine", 0), ("refine", 1), ("refine", 2)]
+
+
+def test_what_progress_raises_ends_the_call(build, astronaut):
+    def stop(step, done):
+        if (step, done) == ("generate_tokens", 2):
+            raise TimeoutError("enough")
+
+    with pytest.raises(TimeoutError, match="enough"):
+        build()(astronaut, on_progress=stop)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The package as it is installed: built as a wheel, away from the repository."""
+"""The package as it is installed: from a source archive to a wheel, away from the repository."""
 
 import os
 import shutil
@@ -15,6 +15,7 @@ from pointillist_hf.default_model import MODEL_ID
 
 ROOT = Path(__file__).parent.parent
 PHOTOGRAPH = ROOT / "examples" / "images" / "astronaut.jpg"
+BUILD_ARCHIVE = "import sys; from setuptools import build_meta as b; b.build_sdist(sys.argv[1])"
 SOURCES = ("src", "setup.cfg", "pyproject.toml", "README.md", "LICENSE")
 
 
@@ -33,8 +34,10 @@ def site(tmp_path_factory):
         shutil.copytree(source, target, ignore=skip) if source.is_dir() else shutil.copy(
             source, target
         )
+    build = [sys.executable, "-c", BUILD_ARCHIVE, str(place)]
+    subprocess.run(build, cwd=place / "tree", check=True, capture_output=True)
     options = ("--no-deps", "--no-index", "--no-build-isolation", "-w", str(place))
-    pip("wheel", *options, str(place / "tree"))
+    pip("wheel", *options, str(next(place.glob("*.tar.gz"))))
     wheel = next(place.glob("*.whl"))
     pip("install", "--no-deps", "--no-index", "--target", str(place / "site"), str(wheel))
     return place / "site"

@@ -22,10 +22,10 @@ from pointillist_hf.decoding.cpu.sampling import choose
 from pointillist_hf.decoding.cpu.weights import store
 from pointillist_hf.decoding.grammar import PointGrammar
 from pointillist_hf.decoding.sampling import SeededSampling
+from pointillist_hf.kernels.compilation import compile_kernel
 from pointillist_hf.models.depth_point_head import PointCache
 from pointillist_hf.models.ring_cache import RingCache
 from pointillist_hf.models.tokenization_points import TOKENS_PER_POINT
-from pointillist_hf.rendering.cpu.compilation import compile_kernel
 
 from .clock import Clock, now
 from .networks import CONDITIONING, CONDITIONING_SIZE

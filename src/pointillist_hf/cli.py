@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Floor 10. The command `pointillist-hf`: each subcommand is a call into the library.
+"""Floor 11. The command `pointillist-hf`: each subcommand is a call into the library.
 
 Commands import what they need themselves, so that `--help` answers at once: torch and diffusers
 take seconds to load.
@@ -13,6 +13,8 @@ from typing import Annotated
 import typer
 from typer.core import TyperGroup
 
+from .cli_app import serve_app
+from .cli_convert import convert_flame_file, convert_michelangelo_file
 from .cli_errors import one_line_errors
 from .cli_evaluate import evaluate_systems
 from .cli_hub import push_folder, show_log, warm_up_kernels
@@ -67,15 +69,18 @@ def make_avatar(
 ) -> None:
     """Make an avatar of a portrait: avatar/, avatar.ply, avatar.html and turntable.gif in DIR."""
     show_log()
+    from .decoding.cpu.first_calls import expect_model
+    from .default_model import find_default_model
+
+    source = model or find_default_model()
+    expect_model(source)  # before torch is loaded, which takes as long as compiling
     from .exporters.images import write_gif
-    from .first_use import warm_up_in_background
     from .geometry.cameras import orbit_cameras
     from .pipeline_avatar import AvatarPipeline
     from .portraits.image_processing_portrait import load_image
 
     portrait = load_image(image)
-    pipe = AvatarPipeline.from_pretrained(model)
-    warm_up_in_background(pipe)
+    pipe = AvatarPipeline.from_pretrained(source)
     result = pipe(
         portrait,
         seed=seed,
@@ -122,6 +127,10 @@ def animate_avatar(
     frame_format: Annotated[
         str, typer.Option(help="Of the files in a folder: .png, .ply, .splat, .spz or .glb.")
     ] = ".png",
+    landmarks: Annotated[
+        Path | None,
+        typer.Option(help="FLAME's landmark_embedding_with_eyes.npy, for ARKit on FLAME."),
+    ] = None,
 ) -> None:
     """Move an avatar by a motion file: Live Link Face, MediaPipe, Audio2Expression, VHAP."""
     if output.suffix not in ("", ".gif", ".mp4"):
@@ -130,9 +139,12 @@ def animate_avatar(
     from .exporters.clips import check_clip
     from .geometry.cameras import orbit_cameras
     from .motion.motion_files import read_motion
+    from .rigs.flame_rig import take_landmarks
 
     check_clip(output, width=size, height=size, fps=fps, frame_format=frame_format)
     person = Avatar.from_pretrained(avatar)
+    if landmarks is not None:
+        take_landmarks(person.rig, landmarks)
     rig_params = read_motion(
         motion,
         person.rig,
@@ -236,21 +248,6 @@ def _describe_dataset(path: Path, split: str, row: int, picture: Path | None) ->
         typer.echo(f"{typer.format_filename(picture)} written")
 
 
-@app.command("convert-flame")
-def convert_flame_file(
-    path: Annotated[Path, typer.Argument(help="FLAME's .pkl or .npz.")],
-    output: Annotated[Path, typer.Argument(help="The .safetensors file to write.")],
-    version: Annotated[
-        str | None, typer.Option(help="2020, 2023, 2023_no_jaw or 2023_open; default: by name.")
-    ] = None,
-) -> None:
-    """Convert a FLAME model, so that no pickle is read again. The licence stays FLAME's."""
-    from .rigs.flame.model_file import convert_flame
-
-    flame = convert_flame(path, output, version=version)
-    typer.echo(f"FLAME {flame.version} in {output}; SHA-256 of the original {flame.sha256}")
-
-
 @app.command("synthesize")
 def synthesize_captures(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write to.")],
@@ -314,7 +311,14 @@ def tokenize_people(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the data set.")],
     num_bins: Annotated[int, typer.Option(help="Bins per axis.")] = 1024,
     token_order: Annotated[str, typer.Option(help="xyzb, yzxb or byzx.")] = "xyzb",
-    num_test: Annotated[int, typer.Option(help="People in the test split.")] = 0,
+    num_test: Annotated[int, typer.Option(help="People to hold out for tests.")] = 0,
+    test_people: Annotated[
+        Path | None, typer.Option(help="File of their names instead, one a line.")
+    ] = None,
+    test_seed: Annotated[int, typer.Option(help="Of the draw of --num-test.")] = 0,
+    person_pattern: Annotated[
+        str | None, typer.Option(help="Of a fit's name; its group person is who it shows.")
+    ] = None,
     image_size: Annotated[int, typer.Option(help="Side of the pictures, pixels.")] = 256,
     min_opacity: Annotated[float, typer.Option(help="Of splats that become points.")] = 0.0,
     cube_half_extent: Annotated[
@@ -333,12 +337,16 @@ def tokenize_people(
 ) -> None:
     """Make a tokenised data set of fits; an interrupted run goes on."""
     from .data.tokens.fit_row import TokenizeConfig
+    from .data.tokens.people_splits import read_names
     from .data.tokens.tokenize_fits import tokenize_fits
 
     config = TokenizeConfig(
         num_bins=num_bins,
         token_order=token_order,
         num_test=num_test,
+        test_people=() if test_people is None else read_names(test_people),
+        test_seed=test_seed,
+        person_pattern=person_pattern,
         image_size=image_size,
         min_opacity=min_opacity,
         cube_half_extent=cube_half_extent,
@@ -365,7 +373,10 @@ def _report_failures(failed: dict[str, str]) -> None:
         raise typer.Exit(1)
 
 
+app.command("convert-flame")(convert_flame_file)
+app.command("convert-michelangelo")(convert_michelangelo_file)
 app.command("evaluate")(evaluate_systems)
+app.command("app")(serve_app)
 app.command("push")(push_folder)
 app.command("warmup")(warm_up_kernels)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Floor 10. What is the user's doing, and what is a fault of ours: decided here for all commands.
+"""Floor 9. What is the user's doing, and what is our fault: decided for all commands and the app.
 
 The former becomes one sentence; the latter keeps its trace. Classes of other libraries are told by
 their names, so that nothing is imported for the sake of errors that do not come.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Floor 10. The commands that have to do with the Hub and with the first use."""
+"""Floor 11. The commands that have to do with the Hub and with the first use."""
 
 from __future__ import annotations
 
@@ -56,6 +56,9 @@ def push_folder(
     create_pr: Annotated[
         bool, typer.Option("--create-pr", help="Propose it instead of writing it.")
     ] = False,
+    card: Annotated[
+        Path | None, typer.Option(help="A card of your own, instead of the folder's.")
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="List what would be sent, and send nothing.")
     ] = False,
@@ -66,6 +69,7 @@ def push_folder(
         "commit_message": message,
         "create_pr": create_pr,
         "dry_run": dry_run,
+        "card": card,
     }
     if list(folder.glob("*.parquet")):
         from .data.tokens.publication import push_token_dataset

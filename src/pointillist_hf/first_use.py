@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Floor 6. The CPU kernels are compiled when they are first used, once on a machine: here, earlier.
 
-numba lets one thread compile at a time, and whoever needs the same kernel waits for it. So a thread
-can begin while the photograph is tracked, and nothing is compiled twice.
+The large kernel, which decodes, is compiled in a process beside this one while weights are loaded
+and the photograph is tracked (`kernels.beside`); those that draw, in a thread. numba lets one
+thread compile at a time, and whoever needs the same kernel waits for it, so nothing is compiled
+twice.
 """
 
 from __future__ import annotations
@@ -15,14 +17,16 @@ import torch
 from .decoding.generation import generate_points
 from .geometry.cameras import orbit_cameras
 from .geometry.structures import Gaussians
-from .pipeline_avatar import AvatarPipeline
+from .kernels.compilation import is_kept
+from .pipeline_hub import HubPipeline
 from .rendering import rasterize
+from .rendering.cpu.blending import blend_forward
 from .rendering.mesh import rasterize_mesh
 
 SIDE = 16  # pixels
 
 
-def warm_up(pipe: AvatarPipeline) -> float:
+def warm_up(pipe: HubPipeline) -> float:
     """Runs the kernels that an avatar needs on next to nothing. Returns the seconds it took.
 
     Args:
@@ -30,20 +34,24 @@ def warm_up(pipe: AvatarPipeline) -> float:
     """
     start = time.perf_counter()
     if pipe.point_generator.device.type == "cpu":
+        _draw(pipe)  # while the other kernel is compiled beside
         _decode(pipe)
-        _draw(pipe)
     return time.perf_counter() - start
 
 
-def warm_up_in_background(pipe: AvatarPipeline) -> threading.Thread:
-    """The same in a thread that ends with the process."""
-    thread = threading.Thread(target=warm_up, args=(pipe,), daemon=True, name="compilation")
-    thread.start()
-    return thread
+def compile_drawing(pipe: HubPipeline) -> None:
+    """Lets the kernels that draw be compiled in a thread, if an avatar needs them and none is kept.
+
+    The program ends when the thread does: nobody may pull LLVM's floor away from under it.
+    """
+    looks = pipe.config.complete_points or pipe.gaussian_decoder.config.image_inputs == "projected"
+    is_here = pipe.point_generator.device.type == "cpu"
+    if looks and is_here and not is_kept(blend_forward):
+        threading.Thread(target=_draw, args=(pipe,), name="compilation").start()
 
 
 @torch.no_grad()  # which holds for this thread alone
-def _decode(pipe: AvatarPipeline) -> None:
+def _decode(pipe: HubPipeline) -> None:
     generator = pipe.point_generator
     context = torch.zeros(1, 1, generator.config.cross_attention_size, dtype=generator.dtype)
     options = {"grammar": pipe.config.grammar, "max_points": 1}
@@ -53,7 +61,7 @@ def _decode(pipe: AvatarPipeline) -> None:
 
 
 @torch.no_grad()
-def _draw(pipe: AvatarPipeline) -> None:
+def _draw(pipe: HubPipeline) -> None:
     rig, cameras = pipe.rig, orbit_cameras([0.0], width=SIDE, height=SIDE)
     place = rig.v_template[:1]
     splat = Gaussians(

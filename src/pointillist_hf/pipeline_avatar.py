@@ -4,17 +4,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from .avatar import Avatar
+from .decoding.cpu.first_calls import expect_model
 from .decoding.generation import Engine
 from .decoding.grammar import GrammarLevel
 from .default_model import find_default_model
-from .geometry.structures import Cameras, RigParams
+from .first_use import compile_drawing
+from .geometry.structures import Cameras, CanonicalPoints, Gaussians, RigParams
 from .models.modeling_conditioner import AvatarConditioner
 from .models.modeling_gaussian_decoder import GaussianDecoder
 from .models.modeling_point_generator import PointGeneratorForCausalLM
@@ -31,6 +34,10 @@ from .registration import register_with_transformers
 from .rigs.head_rig import HeadRig
 
 register_with_transformers()
+
+# Gets the name of a step, and how much of it is done: points while tokens are generated, steps of
+# the optimisation while an avatar is refined, and 0 as each step begins.
+ProgressCallback = Callable[[str, int], None]
 
 
 class AvatarPipeline(PipelineSteps, HubPipeline):
@@ -143,8 +150,9 @@ class AvatarPipeline(PipelineSteps, HubPipeline):
         """
         source = str(pretrained_model_name_or_path or find_default_model())
         kwargs = resolve_dtype(kwargs)
+        expect_model(source)
         try:
-            return super().from_pretrained(source, **kwargs)
+            pipe = super().from_pretrained(source, **kwargs)
         except (*DAMAGE, OSError) as error:
             # A disk's words, and our own about the Hub, say already what to do.
             is_clear = isinstance(error, FileNotFoundError) and "`" in str(error)
@@ -155,6 +163,8 @@ class AvatarPipeline(PipelineSteps, HubPipeline):
                 f"`pretrained_model_name_or_path` must be a whole pipeline, and {source} holds "
                 f"none: {' '.join(str(error).split()) or type(error).__name__}"
             ) from error
+        compile_drawing(pipe)
+        return pipe
 
     @torch.no_grad()
     def __call__(
@@ -174,6 +184,7 @@ class AvatarPipeline(PipelineSteps, HubPipeline):
         refine_steps: int | None = None,
         detect_face: bool = True,
         remove_background: bool = True,
+        on_progress: ProgressCallback | None = None,
         **generate_kwargs: object,
     ) -> AvatarPipelineOutput:
         """Avatars of the portraits.
@@ -185,8 +196,7 @@ class AvatarPipeline(PipelineSteps, HubPipeline):
             image: PIL image, path, array [H, W, 3] or tensor [3, H, W]; a list makes a batch.
             rig_params: Of the portraits, one frame each, from a tracker of your own.
             cameras: That see these heads in the photographs' pixels; else they are found.
-            face: Which face of a photograph, 1 being the largest; None takes that and warns if
-                there are several.
+            face: Which face, 1 being the largest; None takes that and warns if there are several.
             seed: One for all portraits, or one each. The same seed gives the same avatar; further
                 avatars of a portrait have the seeds after it.
             max_points: Most points of an avatar.
@@ -199,10 +209,12 @@ class AvatarPipeline(PipelineSteps, HubPipeline):
             refine_steps: Steps of optimisation against the photograph; 0 leaves the networks' word.
             detect_face: False takes the largest centred square as the frame; without a tracker.
             remove_background: False keeps the background; without a tracker.
+            on_progress: Is told how far it is, see `ProgressCallback`; what it raises ends it.
             **generate_kwargs: Go to `generate_points`, for instance `streamer`, which gets the
                 points as they are decoded, or `stop`.
         """
         images = image if isinstance(image, list) else [image]
+        tell = on_progress or _tell_nobody
         sampling = {"grammar": grammar, "temperature": temperature, "min_p": min_p}
         sampling |= {"max_points": max_points, "engine": engine, **generate_kwargs}
         framing = {"detect_face": detect_face, "remove_background": remove_background}
@@ -212,35 +224,53 @@ class AvatarPipeline(PipelineSteps, HubPipeline):
         )
         copies = list_copies(len(images), num_return_sequences)
         seeds = [seed + i for seed in seeds for i in range(num_return_sequences)]
-        timings: dict[str, float] = {}
-        with _timed(timings, "track_portraits"):
+        timed = _Stopwatch(tell)
+        with timed("track_portraits"):
             tracked = self.track_portraits(images, rig_params, cameras, face=face)
-        with _timed(timings, "encode_image"):
+        with timed("encode_image"):
             rig_params, context = self.encode_image(images, rig_params, tracked, **framing)
             views = self.frame_portraits(tracked, copies)
         rig_params, context = rig_params[copies], context[copies]
-        with _timed(timings, "generate_tokens"):
+        with timed("generate_tokens"):
+            sampling["on_points"] = partial(tell, "generate_tokens")
             generated = self.generate_tokens(context, rig_params, seeds=seeds, **sampling)
-        with _timed(timings, "decode_points"):
+        with timed("decode_points"):
             clouds = self.decode_points(generated.input_ids, rig_params, views)
-        with _timed(timings, "decode_gaussians"):
+        with timed("decode_gaussians"):
             gaussians = self.decode_gaussians(clouds, generated.token_hidden_states, context, views)
-        avatars = [
-            Avatar(splats, cloud.bindings, self.rig, betas)
-            for splats, cloud, betas in zip(gaussians, clouds, rig_params.betas, strict=True)
-        ]
-        with _timed(timings, "refine"):
+        avatars = _join_parts(gaussians, clouds, self.rig, rig_params)
+        with timed("refine"):
             for i in range(len(avatars) if refine_steps else 0):
-                options = {"num_steps": refine_steps, "seed": seeds[i]}
-                avatars[i] = self.refine(avatars[i], [views[i]], **options)
+                options = {"num_steps": refine_steps, "on_step": partial(tell, "refine")}
+                avatars[i] = self.refine(avatars[i], [views[i]], seed=seeds[i], **options)
         self.maybe_free_model_hooks()
         return AvatarPipelineOutput(
-            avatars, clouds, generated.input_ids, rig_params, tracked, timings
+            avatars, clouds, generated.input_ids, rig_params, tracked, timed.seconds
         )
 
 
-@contextmanager
-def _timed(timings: dict[str, float], name: str) -> Iterator[None]:
-    start = time.perf_counter()
-    yield
-    timings[name] = time.perf_counter() - start
+class _Stopwatch:
+    """Says that steps begin, and how many seconds they took."""
+
+    def __init__(self, tell: ProgressCallback) -> None:
+        self.tell, self.seconds = tell, {}
+
+    @contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        self.tell(name, 0)
+        start = time.perf_counter()
+        yield
+        self.seconds[name] = time.perf_counter() - start
+
+
+def _tell_nobody(step: str, done: int) -> None:
+    pass
+
+
+def _join_parts(
+    gaussians: list[Gaussians], clouds: list[CanonicalPoints], rig: HeadRig, rig_params: RigParams
+) -> list[Avatar]:
+    return [
+        Avatar(splats, cloud.bindings, rig, betas)
+        for splats, cloud, betas in zip(gaussians, clouds, rig_params.betas, strict=True)
+    ]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from diffusers import DiffusionPipeline
 
+from .decoding.cpu.first_calls import expect_model
 from .publishing.cards import CardFacts
 from .publishing.download import explain_absence, fetch_beside
 from .publishing.guard import Terms
@@ -36,6 +37,7 @@ class HubPipeline(DiffusionPipeline):
             if is_absent(error):
                 raise FileNotFoundError(explain_absence(pretrained_model_name)) from error
             raise
+        expect_model(folder)
         for path in BESIDE_WEIGHTS:
             fetch_beside(Path(folder), pretrained_model_name, path, **options)
         return folder

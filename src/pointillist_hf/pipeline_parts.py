@@ -20,6 +20,8 @@ REQUIRED = (
 )  # fmt: skip
 # What diffusers and json raise of a folder that is no whole pipeline, beside errors of files.
 DAMAGE = (ValueError, KeyError, TypeError, AttributeError, IndexError, RuntimeError)
+# Where the parts say how large their portraits are.
+PORTRAIT_SIZES = {"conditioner": ("image_size",), "rig_regressor": ("image_config", "image_size")}
 TOLERANCE = 1e-6  # of lengths in metres
 MAX_VIEW_SIZE, MAX_REFINE_STEPS = 2**12, 10**6
 
@@ -114,8 +116,8 @@ def _pairs(pipe: DiffusionPipeline) -> list[tuple[tuple[str, object], tuple[str,
     ]
     width, states = of("conditioner", "hidden_size"), of("point_generator", "hidden_size")
     sizes = [
-        (of(part, "image_config", "image_size"), ("image_processor.size", _processor_size(pipe)))
-        for part in ("conditioner", "rig_regressor")
+        (of(part, *path), ("image_processor.size", _processor_size(pipe)))
+        for part, path in PORTRAIT_SIZES.items()
         if part in configs
     ]
     looks = getattr(configs["gaussian_decoder"], "image_inputs", "none") == "projected"

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -69,6 +69,8 @@ class PipelineSteps:
     ) -> list[TrackedPortrait] | None:
         """The faces in the photographs, and the rig that lies on them; None without a tracker.
 
+        All of it on the CPU, where photographs are read, and where small solvers are quickest.
+
         Args:
             images: B photographs.
             rig_params: B frames, if somebody knows them; then only cameras are looked for.
@@ -77,13 +79,13 @@ class PipelineSteps:
         """
         if self.portrait_tracker is None:
             return None
-        portraits = self.portrait_tracker(images, face=face)
+        portraits, rig = self.portrait_tracker(images, face=face), self.rig.on_cpu()
         return [
             fit_portrait(
                 portrait,
-                self.rig,
-                None if rig_params is None else rig_params[i : i + 1],
-                None if cameras is None else cameras[i : i + 1],
+                rig,
+                None if rig_params is None else rig_params[i : i + 1].to("cpu"),
+                None if cameras is None else cameras[i : i + 1].to("cpu"),
             )
             for i, portrait in enumerate(portraits)
         ]
@@ -116,7 +118,7 @@ class PipelineSteps:
             )["pixel_values"]
         else:
             rig_params = join_params([one.rig_params for one in tracked])
-            roots = self.rig.joint_motion(rig_params).transforms[:, 0]
+            roots = self.rig.on_cpu().joint_motion(rig_params).transforms[:, 0]
             framed = [
                 self.image_processor.frame_head(one.portrait, root, one.cameras)
                 for one, root in zip(tracked, roots, strict=True)
@@ -145,6 +147,7 @@ class PipelineSteps:
         rig_params: RigParams | None = None,
         *,
         seeds: Sequence[int],
+        on_points: Callable[[int], None] | None = None,
         **sampling: object,
     ) -> PointGenerationOutput:
         """One token sequence per row of the context, with the hidden states of its tokens.
@@ -153,6 +156,7 @@ class PipelineSteps:
             context: [B, M, D]
             rig_params: B frames, whose heads a generator with anchored bindings looks at.
             seeds: One per row.
+            on_points: Gets the number of points so far, of all rows.
             **sampling: Of `generate_points`; what is None or missing is the pipeline's.
         """
         for name in ("grammar", "temperature", "min_p", "max_points"):
@@ -169,9 +173,12 @@ class PipelineSteps:
         most = check_integer("max_points", sampling["max_points"], 1, MAX_POINTS)
         with self.progress_bar(total=len(context) * most) as bar:
             bar.unit = " points"
-            counter = PointCounter(bar.update, self.tokenizer.layout.bos_token_id)
+            end_token_id = self.tokenizer.layout.bos_token_id
+            counters = [PointCounter(bar.update, end_token_id)]
+            if on_points is not None:
+                counters.append(PointCounter(_sum_up(on_points), end_token_id))
             streamer = sampling.pop("streamer", None)
-            sampling["streamer"] = StreamerGroup([counter, streamer] if streamer else [counter])
+            sampling["streamer"] = StreamerGroup([*counters, streamer] if streamer else counters)
             generated = generate_points(
                 self.point_generator,
                 context.to(self.point_generator.dtype),
@@ -255,6 +262,7 @@ class PipelineSteps:
         *,
         num_steps: int = 100,
         seed: int = 0,
+        on_step: Callable[[int], None] | None = None,
     ) -> Avatar:
         """The avatar after some steps towards photographs of its person.
 
@@ -265,6 +273,20 @@ class PipelineSteps:
             views: Photographs, see `TrackedPortrait.view`.
             num_steps: Each looks at one photograph, in turn.
             seed: The same seed gives the same bits.
+            on_step: Gets the number of steps done; what it raises ends the refinement.
         """
         show = not getattr(self, "_progress_bar_config", {}).get("disable", False)
-        return refine_avatar(avatar, views, num_steps=num_steps, seed=seed, show_progress=show)
+        options = {"num_steps": num_steps, "seed": seed, "on_step": on_step}
+        return refine_avatar(avatar, views, show_progress=show, **options)
+
+
+def _sum_up(on_total: Callable[[int], None]) -> Callable[[int], None]:
+    """A callback for numbers, which calls another with their sum so far."""
+    total = 0
+
+    def add(number: int) -> None:
+        nonlocal total
+        total += number
+        on_total(total)
+
+    return add

@@ -25,10 +25,11 @@ from pointillist_hf.data.fitting.fits import FIT_FILE, read_fit
 from pointillist_hf.data.fitting.runner import fit_capture, fit_captures
 from pointillist_hf.data.tokens.dataset import load_token_dataset
 from pointillist_hf.data.tokens.fit_row import TokenizeConfig
+from pointillist_hf.data.tokens.people_splits import choose_splits
 from pointillist_hf.data.tokens.publication import push_token_dataset
 from pointillist_hf.data.tokens.row_picture import draw_row
 from pointillist_hf.data.tokens.rows import FEATURES, row_cameras, row_params
-from pointillist_hf.data.tokens.tokenize_fits import choose_splits, find_fits, tokenize_fits
+from pointillist_hf.data.tokens.tokenize_fits import find_fits, tokenize_fits
 from pointillist_hf.exporters.ply import read_bound_ply, write_bound_ply
 from pointillist_hf.geometry.cameras import project_points
 from pointillist_hf.models.tokenization_points import PointTokenizer
@@ -272,7 +273,7 @@ def test_splits_are_stable_and_disjoint():
     splits = choose_splits(names, 5)
     assert sum(split == "test" for split in splits.values()) == 5
     assert choose_splits(names[::-1], 5) == splits
-    with pytest.raises(ValueError, match="`num_test` must be less than the number of fits"):
+    with pytest.raises(ValueError, match="`num_test` must be less than the number of people"):
         choose_splits(names, 20)
 
 

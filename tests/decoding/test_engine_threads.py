@@ -12,7 +12,7 @@ from engine_agreement import each_engine
 from pointillist_hf.decoding.cpu import decoder
 from pointillist_hf.decoding.cpu.arithmetic import wait
 from pointillist_hf.decoding.generation import generate_points
-from pointillist_hf.rendering.cpu.compilation import compile_kernel
+from pointillist_hf.kernels.compilation import compile_kernel
 
 
 @each_engine

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A benchmark of tiny captures, made once."""
 
+from dataclasses import replace
+
 import pytest
 from capture_files import CONFIG
 
@@ -25,3 +27,14 @@ def benchmark_folder(capture_folders, drawn, tmp_path_factory):
     folder = tmp_path_factory.mktemp("benchmark") / "made"
     make_benchmark(capture_folders, folder, drawn, dataset="tiny people", show_progress=False)
     return folder
+
+
+@pytest.fixture(scope="session")
+def face_benchmark(drawn, tmp_path_factory):
+    """As `benchmark_folder`, of people large enough for their faces to be found."""
+    folder = tmp_path_factory.mktemp("faces")
+    config = replace(CONFIG, image_size=160, num_timesteps=2)
+    captures = write_synthetic_captures(folder, 3, config, seed=5, show_progress=False)
+    drawn = replace(drawn, image_size=160)
+    make_benchmark(captures, folder / "made", drawn, dataset="people", show_progress=False)
+    return folder / "made"

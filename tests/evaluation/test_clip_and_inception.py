@@ -11,7 +11,6 @@ from PIL import Image
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-from pointillist_hf.evaluation.metric_weights import MissingWeightsError
 from pointillist_hf.evaluation.metrics import inception as inception_module
 from pointillist_hf.evaluation.metrics.clip import clip_embeddings, clip_similarity, load_clip
 from pointillist_hf.evaluation.metrics.inception import (
@@ -20,6 +19,7 @@ from pointillist_hf.evaluation.metrics.inception import (
     inception_features,
     resize_clean,
 )
+from pointillist_hf.pretrained.weights_files import MissingWeightsError
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +50,9 @@ def test_clip_is_transformers_own(clip, tmp_path):
     a, b = found.numpy()
     cosine = a @ b / np.linalg.norm(a) / np.linalg.norm(b)
     assert clip_similarity(found[:1], found[1:]).item() == pytest.approx(cosine, abs=1e-5)
+    swapped = clip_similarity(found[1:], found[:1])
+    assert torch.equal(swapped, clip_similarity(found[:1], found[1:]))
+    assert clip_similarity(found[:1], found[1:] * torch.nan).isnan().all()
     assert clip_similarity(found, found).tolist() == pytest.approx([1, 1], abs=1e-5)
 
 

@@ -2,6 +2,10 @@
 """Each metric through `evaluate.load`, without a network."""
 
 import hashlib
+import os
+import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,13 +17,31 @@ from PIL import Image, ImageChops
 evaluate = pytest.importorskip("evaluate")
 
 from pointillist_hf.evaluation.evaluate_metrics import module_path  # noqa: E402
-from pointillist_hf.evaluation.metric_weights import MissingWeightsError  # noqa: E402
-from pointillist_hf.evaluation.metrics import lpips as lpips_module  # noqa: E402
-from pointillist_hf.evaluation.metrics.lpips import LpipsNetwork, lpips  # noqa: E402
+from pointillist_hf.evaluation.metrics.lpips import lpips  # noqa: E402
 from pointillist_hf.evaluation.metrics.pixels import laplacian_l1, psnr, ssim  # noqa: E402
+from pointillist_hf.pretrained import lpips as lpips_module  # noqa: E402
+from pointillist_hf.pretrained.lpips import LpipsNetwork  # noqa: E402
+from pointillist_hf.pretrained.weights_files import MissingWeightsError  # noqa: E402
+
+
+def can_leave_the_network():
+    tool = shutil.which("unshare")
+    return bool(tool) and subprocess.run([tool, "-rn", "true"], capture_output=True).returncode == 0
+
 
 ROOT = Path(__file__).parents[2]
-NAMES = ("psnr", "ssim", "laplacian_l1", "lpips", "fid", "clip", "akd_468", "apd", "likeness")
+NAMES = (
+    "akd",
+    "psnr",
+    "ssim",
+    "laplacian_l1",
+    "lpips",
+    "fid",
+    "clip",
+    "akd_468",
+    "apd",
+    "likeness",
+)
 # What evaluate and datasets do of their own.
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
@@ -59,8 +81,8 @@ def test_every_folder_has_its_script_and_card():
         folder = module_path(name)
         card = (folder / "README.md").read_text()
         assert f"title: {name}" in card and "- evaluate" in card and "## Limitations" in card
-    with pytest.raises(ValueError, match="`name` must be one of akd_468"):
-        module_path("akd")
+    with pytest.raises(ValueError, match="`name` must be one of akd, akd_468"):
+        module_path("fvd")
 
 
 @pytest.mark.parametrize("function", [psnr, ssim, laplacian_l1])
@@ -78,7 +100,7 @@ def test_figures_are_those_of_the_functions(function):
     assert metric.features["predictions"] and metric.citation and metric.description
 
 
-@pytest.mark.parametrize("name", ["lpips", "fid", "clip", "apd"])
+@pytest.mark.parametrize("name", ["lpips", "fid", "clip", "apd", "likeness"])
 def test_missing_weights_are_named(name):
     with pytest.raises(MissingWeightsError, match=f"Metric `{name}` needs"):
         load(name)
@@ -108,3 +130,41 @@ def test_keypoints_of_a_shifted_face_and_of_none():
     metric = load("akd_468", tracker=tracker)
     found = metric.compute(predictions=[moved, empty], references=[face, face])
     assert found["akd_468"] == pytest.approx(5, abs=0.3) and found["num_missed"] == 1
+
+
+def test_akd_takes_landmarks_of_another_program():
+    points = np.random.default_rng(0).uniform(0, 256, (3, 478, 3)).astype(np.float32)
+    moved = points + np.float32([3, 4, 50])
+    moved[2] = np.nan
+    metric = load("akd", size=256)
+    metric.add_batch(predictions=moved, references=points)
+    found = metric.compute()
+    assert found["akd"] == pytest.approx(10, abs=1e-3) and found["num_missed"] == 1
+    assert found["values"][:2] == pytest.approx([10, 10], abs=1e-3)
+    assert metric.features["references"].shape == (478, 3)
+    assert "[478, 3]" in metric.inputs_description
+
+
+@pytest.mark.skipif(not can_leave_the_network(), reason="needs a network of its own")
+def test_every_module_loads_without_a_network(tmp_path):
+    program = f"""
+import evaluate
+from pointillist_hf.evaluation.evaluate_metrics import module_path
+for name in {NAMES!r}:
+    try:
+        print(name, evaluate.load(str(module_path(name))).name)
+    except FileNotFoundError as error:
+        print(name, "needs" if f"`{{name}}` needs" in str(error) else error)
+"""
+    places = {name: str(tmp_path) for name in ("HF_HOME", "TORCH_HOME", "POINTILLIST_WEIGHTS")}
+    ended = subprocess.run(
+        ["unshare", "-rn", sys.executable, "-c", program],
+        cwd=ROOT,
+        env={**os.environ, **places},
+        capture_output=True,
+        text=True,
+    )
+    found = dict(line.split(" ", 1) for line in ended.stdout.splitlines())
+    unloaded = {name for name, word in found.items() if word == "needs"}
+    assert found.keys() == {*NAMES}, ended.stderr
+    assert unloaded == {"lpips", "fid", "clip", "apd", "likeness"}, found

@@ -9,11 +9,13 @@ import torch
 from PIL import Image
 
 from pointillist_hf.data.captures.reading import read_capture
+from pointillist_hf.data.captures.writing import write_capture
 from pointillist_hf.evaluation.benchmark_choice import (
     BenchmarkConfig,
     choose_identities,
     choose_source,
     choose_targets,
+    person_of,
     view_angles,
 )
 from pointillist_hf.evaluation.benchmark_making import compose, make_benchmark
@@ -31,6 +33,45 @@ def test_25_of_419_by_seed():
     assert chosen != choose_identities(NERSEMBLE, BenchmarkConfig(seed=1))[0]
     more, _ = choose_identities([*NERSEMBLE, "419"], BenchmarkConfig())
     assert len({*chosen} & {*more}) >= 24
+
+
+def test_captures_of_one_person_are_one_person():
+    names = [f"{person}_{take}" for person in NERSEMBLE for take in ("EMO-1_v16", "SEN-04_v16")]
+    names += ["UNION10_074_EMO1234EXP234589_v16_DS2_whiteBg", "person_0000074", "2024_talk"]
+    assert person_of(names[-3]) == person_of("074") == person_of("074_EMO-1_v16") == "074"
+    assert person_of("person_0000074") == "person_0000074" and person_of("2024_talk") == "2024_talk"
+    chosen, driver = choose_identities(names, BenchmarkConfig())
+    assert len({person_of(name) for name in [*chosen, driver]}) == 26
+    # Who is drawn does not depend on which of their captures somebody has.
+    fewer, _ = choose_identities([*NERSEMBLE, *names[-2:]], BenchmarkConfig())
+    assert [person_of(name) for name in chosen] == [person_of(name) for name in fewer]
+
+
+def test_a_video_is_a_capture_with_one_camera(capture_folders, drawn, tmp_path):
+    talks = []
+    for folder in capture_folders:
+        capture = read_capture(folder)
+        camera = capture.camera_ids[int(view_angles(capture).argmin())]
+        kept = [k for k in range(len(capture)) if capture.camera_ids[k] == camera]
+        parts = {
+            name: [getattr(capture, name)[k] for k in kept]
+            for name in ("images", "masks", "camera_ids")
+        }
+        video = replace(
+            capture,
+            **parts,
+            cameras=capture.cameras[kept],
+            timesteps=capture.timesteps[kept],
+            splits=("train",) * len(kept),
+        )
+        write_capture(video, tmp_path / folder.name)
+        talks.append(tmp_path / folder.name)
+    made = make_benchmark(talks, tmp_path / "made", drawn, show_progress=False)
+    assert {item.task for item in made.items} == {"self", "cross"} and len(made.sources) == 2
+    for source in made.sources:
+        own = [i for i in made.of_task("self") if i.identity == source.identity]
+        assert own and {i.camera for i in own} == {source.camera}
+        assert source.timestep not in {i.timestep for i in own}
 
 
 def test_drivers_of_small_sets():

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageFilter
+from PIL import Image, ImageDraw, ImageEnhance, ImageFilter
 
 from pointillist_hf.data.population.photography import portrait_cameras, pose_subject
 from pointillist_hf.data.population.scene import render_frame
@@ -275,6 +275,8 @@ def test_opaque_alpha_is_no_cut_out(tracker, photograph, portrait):
         (lambda head: head.crop((0, 95, 280, 280)), "cut off by the border"),
         (lambda head: head.crop((100, 0, 280, 280)), "cut off by the border"),
         (lambda head: head.resize((90, 90)), "small"),
+        (lambda head: ImageEnhance.Brightness(head).enhance(0.2), "face is dark"),
+        (lambda head: ImageEnhance.Brightness(head).enhance(2.2), "overexposed"),
     ],
 )
 def test_warnings_say_what_is_wrong(tracker, head, caplog, spoil, message):
@@ -282,6 +284,22 @@ def test_warnings_say_what_is_wrong(tracker, head, caplog, spoil, message):
         portrait = tracker(spoil(head))[0]
     assert [warning for warning in portrait.warnings if message in warning]
     assert [record.message for record in caplog.records] == list(portrait.warnings)
+
+
+@pytest.mark.parametrize("color", [(120, 170, 200), (25, 25, 28)])
+def test_a_mask_gets_a_warning(tracker, photograph, portrait, color):
+    covered, places = photograph.copy(), portrait.landmarks[:, :2].tolist()
+    outline = (197, 347, 454, 361, 397, 152, 172, 132, 234, 118)  # from the nose to the chin
+    ImageDraw.Draw(covered).polygon([tuple(places[i]) for i in outline], fill=color)
+    assert any("cover the face" in warning for warning in tracker(covered)[0].warnings)
+
+
+def test_sunglasses_get_a_warning(tracker, photograph, portrait):
+    covered, places = photograph.copy(), portrait.landmarks[:, :2].numpy()
+    for corners in ((33, 133), (362, 263)):
+        x, y = places[list(corners)].mean(0)
+        ImageDraw.Draw(covered).ellipse([x - 15, y - 12, x + 15, y + 15], fill=(15, 15, 20))
+    assert any("sunglasses" in warning for warning in tracker(covered)[0].warnings)
 
 
 @pytest.mark.slow

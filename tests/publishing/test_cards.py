@@ -8,7 +8,7 @@ import pytest
 from huggingface_hub import DatasetCard, ModelCard
 
 from pointillist_hf.publishing.artefacts import find_artefact
-from pointillist_hf.publishing.cards import CardFacts, Result, adapt_card, build_card
+from pointillist_hf.publishing.cards import CardFacts, Result, adapt_card, build_card, join_cards
 from pointillist_hf.publishing.local_paths import refuse_paths, remove_paths
 from pointillist_hf.publishing.manifest import PartLicence
 from pointillist_hf.publishing.publication import Request, stage_folder
@@ -164,3 +164,30 @@ def test_files_that_name_a_folder_are_refused(tmp_path):
         refuse_paths([tmp_path / "card.md"], [tmp_path])
     refuse_paths([tmp_path / "card.md"], [Path("/"), tmp_path / "elsewhere"])
     shutil.rmtree(tmp_path)
+
+
+TABLE = "| setting | value |\n| --- | --- |\n| `a` | 1 |"
+
+
+def test_a_card_written_by_hand_keeps_splits_and_settings():
+    made = (
+        "---\nlicense: apache-2.0\nconfigs:\n- config_name: x\n  data_files:\n  - split: train\n"
+        '    path: "train-*.parquet"\n---\n# Made\n\n' + TABLE + "\n"
+    )
+    written = (ROOT / "model_cards" / "pointillist-people" / "README.md").read_text("utf-8")
+    card = DatasetCard(join_cards(written, made))
+    assert card.data.license == "apache-2.0"
+    assert card.data.task_categories == ["image-to-3d"]
+    assert card.data.configs[0]["data_files"][0]["path"] == "train-*.parquet"
+    assert card.text.rstrip().endswith(
+        "## Settings\n\n| setting | value |\n| --- | --- |\n| `a` | 1 |"
+    )
+    assert join_cards(written, None) == written
+
+
+def test_the_card_of_the_embedded_model_has_its_figures():
+    card = ModelCard.load(EMBEDDED / "README.md")
+    figures = {one.metric_name: one.metric_value for one in card.data.eval_results}
+    assert figures["Face, PSNR in dB"] == 22.8
+    assert card.data.datasets == ["pointillist-hf/pointillist-people"]
+    assert "people who have agreed to it" in " ".join(card.text.split())

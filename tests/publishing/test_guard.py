@@ -100,6 +100,26 @@ def test_precision_and_shards_do_not_change_weights(tiny_pipeline, saved, tmp_pa
     assert len({part["fingerprint"] for part in known.values()}) == len(TRAINED)
 
 
+@pytest.mark.parametrize(
+    ("part", "changes", "message"),
+    [
+        ("image", {"model_type": "dinov3_vit"}, "conditioner holds a DINOv3"),
+        ("point_cloud", {"origin": "michelangelo"}, "holds the encoder of Michelangelo"),
+    ],
+)
+def test_encoders_of_others_are_refused_unless_they_are_elsewhere(
+    part, changes, message, pipeline_dir
+):
+    path = pipeline_dir / "conditioner" / "config.json"
+    config = json.loads(path.read_text())
+    config[f"{part}_config"] |= changes
+    path.write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=message):
+        publish(pipeline_dir)
+    path.write_text(json.dumps({**config, f"{part}_encoder_source": "somebody/encoder"}))
+    assert publish(pipeline_dir).licence == "apache-2.0"
+
+
 def test_flame_by_path_is_refused_and_its_path_never_sent(pipeline_dir, flame_rig, tmp_path):
     shutil.rmtree(pipeline_dir / "rig")
     flame_rig.save_pretrained(pipeline_dir / "rig")

@@ -13,7 +13,9 @@ import pytest
 import torch
 from torch import nn
 
-from pointillist_hf.training.loop import LoopConfig, Periodic, learning_rate_factor, train
+from pointillist_hf.training.loop import Periodic, train
+from pointillist_hf.training.loop_config import LoopConfig
+from pointillist_hf.training.optimization import learning_rate_factor
 
 RUN = """
 import json, os, pathlib, sys, time, torch

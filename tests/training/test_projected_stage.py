@@ -28,7 +28,7 @@ def test_a_lesson_is_learned(lesson):
     decoder = GaussianDecoder(build_projected_decoder_config(tokenizer))
     training = ProjectedDecoderTraining(decoder, LossWeights())
     optimizer = torch.optim.Adam(decoder.parameters(), lr=3e-3)
-    batch = ([lesson], [torch.tensor([0])], [torch.full((3,), 0.5)], [torch.ones(5)])
+    batch = ([lesson.of_views(torch.tensor([0]))], [torch.full((3,), 0.5)], [torch.ones(5)])
     found = []
     for _ in range(6):
         losses = training(*batch)

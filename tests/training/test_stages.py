@@ -27,12 +27,12 @@ from pointillist_hf.evaluation.identification import identify_people
 from pointillist_hf.evaluation.rankings import pairwise_errors, rank_correlation
 from pointillist_hf.rendering.similarity import psnr
 from pointillist_hf.training.dataset import load_people, with_token_order
+from pointillist_hf.training.frozen_features import windowed_states
 from pointillist_hf.training.generator_checks import cloud_losses, validate_generator
 from pointillist_hf.training.loop import LoopConfig
 from pointillist_hf.training.portraits import portrait_pixels
 from pointillist_hf.training.recipes import build_generator_config, build_image_processor
 from pointillist_hf.training.stages import run_stage
-from pointillist_hf.training.train_decoder import windowed_states
 from pointillist_hf.training.train_generator import GeneratorTraining
 
 EXAMPLES = Path(__file__).parents[2] / "examples"

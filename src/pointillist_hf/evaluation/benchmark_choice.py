@@ -8,6 +8,7 @@ name. A person, camera or time step that is added takes the place of one other a
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -53,14 +54,32 @@ def draw(names: Iterable[str], seed: int, purpose: str) -> list[str]:
     return sorted(names, key=place)
 
 
+def person_of(capture: str) -> str:
+    """Whom a capture shows, by its name.
+
+    NeRSemble's captures of a person begin with the three digits of the participant, in
+    GaussianAvatars' release after UNION10_ and the like; any other capture is a person of its own.
+    """
+    found = re.match(r"(?:UNION\d*_)?(\d{3})(?:_|$)", capture)
+    return found[1] if found else capture
+
+
 def choose_identities(
     names: Sequence[str], config: BenchmarkConfig
 ) -> tuple[list[str], str | None]:
-    """The people to show, and the one who drives all of them.
+    """The captures to show, one of each person drawn, and the one that drives all of them.
 
-    The driver is nobody of them where there is anyone else; with one person in all, there is none.
+    People are drawn by their own names, so that the list does not depend on who has which captures
+    of them. The driver is nobody of them where there is anyone else; with one person in all, there
+    is none.
     """
-    order = draw(names, config.seed, "identity")
+    captures: dict[str, list[str]] = {}
+    for name in names:
+        captures.setdefault(person_of(name), []).append(name)
+    order = [
+        draw(captures[person], config.seed, "capture")[0]
+        for person in draw(captures, config.seed, "identity")
+    ]
     chosen = order[: config.num_identities]
     others = order[config.num_identities :] or (chosen[:1] if len(chosen) > 1 else [])
     return chosen, others[0] if others else None

@@ -20,9 +20,17 @@ from ..data.captures.reading import find_captures, read_capture
 from ..exporters.atomic_file import write_folder_atomically
 from ..geometry.structures import Capture
 from ..motion.vhap_params import write_params
+from ..pretrained.weights_files import file_sha256
 from .benchmark_choice import BenchmarkConfig, choose_identities, choose_source, choose_targets
-from .manifest import Item, Manifest, Source, file_name, write_manifest
-from .metric_weights import file_sha256
+from .manifest import (
+    MANIFEST_FILE,
+    Item,
+    Manifest,
+    Source,
+    file_name,
+    read_manifest,
+    write_manifest,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -70,6 +78,31 @@ def make_benchmark(
 
     write_folder_atomically(folder, fill)
     return made[0]
+
+
+def prepare_benchmark(
+    folder: str | Path,
+    captures: Sequence[str | Path] = (),
+    config: BenchmarkConfig | None = None,
+    *,
+    dataset: str = "captures",
+    show_progress: bool = True,
+) -> Manifest:
+    """The manifest of a benchmark, which is made of captures if it is not there.
+
+    The arguments are those of `make_benchmark`. A benchmark that is there stays as it is.
+
+    Raises:
+        FileNotFoundError: It is not there, and there are no captures.
+    """
+    folder = Path(folder)
+    if captures and not (folder / MANIFEST_FILE).is_file():
+        return make_benchmark(
+            captures, folder, config, dataset=dataset, show_progress=show_progress
+        )
+    if captures:
+        logger.warning("%s is there already; `captures` are not looked at.", folder)
+    return read_manifest(folder)
 
 
 class _Maker:

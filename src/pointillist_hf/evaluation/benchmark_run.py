@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -14,19 +14,22 @@ import torch
 from ..exporters.atomic_file import write_atomically
 from ..exporters.json_file import write_json_object
 from ..exporters.write_targets import resolve_folder
+from ..pretrained.weights_files import file_sha256
 from .benchmark_choice import BenchmarkConfig
-from .benchmark_making import make_benchmark
-from .face_reading import read_landmark_file
+from .benchmark_making import prepare_benchmark
+from .comparisons import compare_rows
+from .face_reading import check_landmarks, read_landmark_file
 from .instruments import InstrumentPaths, open_instruments
-from .manifest import MANIFEST_FILE, TASKS, Manifest, read_manifest
-from .metric_catalogue import CATALOGUE, of_kinds
-from .metric_weights import file_sha256
+from .manifest import TASKS, Manifest, read_manifest
+from .metric_catalogue import CATALOGUE
+from .model_variants import find_variants
 from .own_renders import PipelineRun, render_pipeline
-from .renders import FAULTS, RenderSet, find_renders
-from .report_page import Section, write_report
+from .renders import RenderSet, find_renders
+from .report_page import write_report
+from .report_text import build_column, build_sections
 from .scoring import SystemScores, real_features, score_systems
-from .summary import common_items, floor_of_fid, summarise
-from .tables import TASK_TITLES, Figures, fault_table, own_table, paper_table, speed_table
+from .summary import common_items, floor_of_fid, group_figures, summarise
+from .tables import SPEED
 
 RESULTS_FILE, TABLES_FILE = "results.json", "results.md"
 PACKAGES = ("pointillist-hf", "torch", "numpy", "pillow", "transformers", "opencv-python-headless")
@@ -58,10 +61,12 @@ def run_benchmark(
     config: EvaluationConfig,
     *,
     pipeline: PipelineRun | None = None,
+    variants: Path | None = None,
     captures: Sequence[Path] = (),
     drawn: BenchmarkConfig | None = None,
+    dataset: str = "captures",
 ) -> dict[str, object]:
-    """All of it: makes the benchmark if it is not there, runs the pipeline, measures.
+    """All of it: makes the benchmark if it is not there, runs pipelines, measures.
 
     Args:
         benchmark: Its folder.
@@ -69,22 +74,48 @@ def run_benchmark(
         renders: "SYSTEM=FOLDER" each.
         config: How to measure.
         pipeline: To run on the benchmark, as the system "AvatarPointillist".
+        variants: Folder of what differs from the pipeline, see `model_variants`; each variant is
+            run in place of the pipeline.
         captures: To make the benchmark of.
         drawn: What a new benchmark draws.
+        dataset: What a new benchmark calls its data.
 
     Returns:
         What results.json holds.
     """
     folders = parse_renders(renders)
-    if captures and not (benchmark / MANIFEST_FILE).is_file():
-        make_benchmark(captures, benchmark, drawn, show_progress=config.show_progress)
-    manifest = read_manifest(benchmark)
-    if pipeline is not None:
-        folder = output / "renders" / OWN_NAME
-        pool = {"num_proc": config.num_proc, "show_progress": config.show_progress}
-        render_pipeline(pipeline, benchmark, manifest, folder, **pool)
-        folders = {OWN_NAME: folder, **folders}
-    return evaluate_renders(benchmark, folders, output, config)
+    bar = config.show_progress
+    manifest = prepare_benchmark(benchmark, captures, drawn, dataset=dataset, show_progress=bar)
+    runs = _list_runs(pipeline, variants)
+    rows = {row: [*named] for row, named in runs.items()} | {name: [name] for name in folders}
+    if len(rows) < len(runs) + len(folders):
+        raise ValueError("`renders` and `variants` must have different names.")
+    own: dict[str, Path] = {}
+    pool = {"num_proc": config.num_proc, "show_progress": bar}
+    for name, run in (pair for named in runs.values() for pair in named.items()):
+        own[name] = output / "renders" / name
+        _check_names([name])
+        render_pipeline(run, benchmark, manifest, own[name], name=name, **pool)
+    return evaluate_renders(benchmark, own | folders, output, config, rows=rows)
+
+
+def _list_runs(
+    pipeline: PipelineRun | None, variants: Path | None
+) -> dict[str, dict[str, PipelineRun]]:
+    """Runs of each row, by the name of the system."""
+    if variants is None:
+        return {} if pipeline is None else {OWN_NAME: {OWN_NAME: pipeline}}
+    if pipeline is None:
+        raise ValueError("`model` must be given with `variants`: it has the parts that they share.")
+    return {
+        row: {
+            row if len(places) == 1 else f"{row} {place.name}": replace(
+                pipeline, variant=str(place)
+            )
+            for place in places
+        }
+        for row, places in find_variants(variants).items()
+    }
 
 
 def parse_renders(renders: Sequence[str]) -> dict[str, Path]:
@@ -98,7 +129,7 @@ def parse_renders(renders: Sequence[str]) -> dict[str, Path]:
         system, _, folder = text.partition("=")
         if not system or not folder:
             raise ValueError(f"`renders` must be of the form SYSTEM=FOLDER, got {text!r}.")
-        if system in folders or system == OWN_NAME:
+        if system in folders:
             raise ValueError(f"`renders` must name every system once, got {system!r} again.")
         folders[system] = Path(folder)
     return folders
@@ -109,6 +140,8 @@ def evaluate_renders(
     renders: Mapping[str, str | Path],
     output: str | Path,
     config: EvaluationConfig | None = None,
+    *,
+    rows: Mapping[str, Sequence[str]] | None = None,
 ) -> dict[str, object]:
     """Measures the renders of systems against a benchmark; writes results.json, .md and a page.
 
@@ -117,6 +150,8 @@ def evaluate_renders(
         renders: Folders of renders by the system's name, in the order of the table's rows.
         output: Folder of the results, which also keeps what was measured so far.
         config: How.
+        rows: Systems of each row of the tables, where several are one system that was trained
+            several times; None gives each its own.
 
     Returns:
         What results.json holds.
@@ -132,96 +167,68 @@ def evaluate_renders(
     _check_pictures(benchmark, manifest)
     sets = [find_renders(system, folder, manifest) for system, folder in renders.items()]
     landmarks = None if config.landmarks is None else read_landmark_file(config.landmarks)
+    if landmarks is not None:
+        check_landmarks(landmarks, _hashes(sets, manifest))
     pool = {"num_proc": config.num_proc, "show_progress": config.show_progress}
     scores = score_systems(
         sets, benchmark, manifest, output, config.paths, landmarks=landmarks, **pool
     )
     real = real_features(benchmark, manifest, output, config.paths, **pool)
+    rows = rows or {system: [system] for system in renders}
     figures = summarise(scores, manifest, real, seed=config.seed)
     instruments = open_instruments(config.paths)
+    about = {one.system: one.about for one in sets}
     results = {
         "protocol": {"sha256": manifest.sha256, "dataset": manifest.dataset},
-        "figures": figures,
+        "figures": group_figures(figures, rows),
+        "trainings": {s: figures[s] for names in rows.values() if len(names) > 1 for s in names},
+        "comparisons": compare_rows(scores, manifest, rows, seed=config.seed),
+        "speed": {row: _speed([about[system] for system in rows[row]]) for row in rows},
         "fid_floor": floor_of_fid(real),
         "num_items": {t: len(manifest.of_task(t)) for t in TASKS},
         "num_common": {t: _count_common(scores, manifest, t) for t in TASKS},
-        "systems": {one.system: one.about for one in sets},
+        "systems": about,
         "faults": {one.system: [asdict(fault) for fault in one.faults] for one in sets},
         "metrics": {name: asdict(metric) for name, metric in CATALOGUE.items()},
         "weights": instruments.weights,
         "missing_weights": instruments.missing,
         "environment": _environment(),
     }
-    sections = _sections(results, figures, sets, config)
+    sections = build_sections(
+        results,
+        {one.system: one.faults for one in sets},
+        table=config.table,
+        with_published=config.with_published,
+    )
     text = "".join(f"## {section.title}\n\n{section.text}\n" for section in sections)
     write_json_object(results, output / RESULTS_FILE)
     write_atomically(output / TABLES_FILE, lambda unfinished: unfinished.write_text(text, "utf-8"))
-    write_report(output, benchmark, manifest, sets, sections)
+    columns = {row: build_column(scores[systems[0]]) for row, systems in rows.items()}
+    write_report(output, benchmark, manifest, columns, sections)
     return results
 
 
-def _sections(
-    results: Mapping, figures: Figures, sets: list[RenderSet], config: EvaluationConfig
-) -> list[Section]:
-    sections = [
-        Section(
-            f"Table {config.table}",
-            paper_table(figures, table=config.table, with_published=config.with_published)
-            + _paper_notes(results, figures),
-        )
-    ]
-    sections += [
-        Section(
-            f"{TASK_TITLES[task]}, other metrics",
-            own_table(figures, task) + _own_notes(task),
-        )
-        for task in TASKS
-        if results["num_items"][task]
-    ]
-    if any(one.about for one in sets):
-        sections.append(Section("Speed and size", speed_table({s.system: s.about for s in sets})))
-    counts = {one.system: one.count_faults() for one in sets}
-    total, shared = (sum(results[name].values()) for name in ("num_items", "num_common"))
-    text = f"Figures are of the {shared} of {total} items that every system has.\n\n"
-    sections.append(Section("Faults of the renders", text + fault_table(counts, FAULTS)))
-    return sections
-
-
-def _paper_notes(results: Mapping, figures: Figures) -> str:
-    """What has to be known of the figures, one line each."""
-    sizes = {
-        task: {one[task]["fid"].get("num_items") for one in figures.values()} for task in TASKS
+def _speed(about: Sequence[Mapping[str, object]]) -> dict[str, float]:
+    """Means of what systems say of their speed and size."""
+    said = {name: [one[name] for one in about if name in one] for name in SPEED}
+    return {
+        name: sum(values) / len(values)
+        for name, values in said.items()
+        if values and all(isinstance(value, int | float) for value in values)
     }
-    named = [f"FID@{n} ({task})" for task in TASKS for n in sizes[task] if n]
-    floor = results["fid_floor"]
-    metrics = [metric for metric in CATALOGUE.values() if metric.kind == "paper"]
-    notes = [f"{metric.title}: {metric.note}." for metric in metrics if metric.note]
-    absent = [
-        m for m in metrics if all("mean" not in s[m.tasks[0]][m.name] for s in figures.values())
-    ]
-    notes += [f"{metric.title} was not measured: it needs {metric.needs}." for metric in absent]
-    if named:
-        notes.append(f"The number of pictures belongs to FID: {', '.join(named)}.")
-    if floor["fid"] is not None:
-        notes.append(
-            f"Real pictures against other real ones of the same people: "
-            f"{floor['fid']:.1f} (FID@{floor['num_items']})."
-        )
-    return "\n" + "".join(f"- {note}\n" for note in notes)
-
-
-def _own_notes(task: str) -> str:
-    """What the metrics of names of their own are."""
-    noted = [metric for metric in of_kinds(task, "standin", "extra") if metric.note]
-    lines = "".join(f"- {metric.title}: {metric.note}.\n" for metric in noted)
-    return "\nNone of these is a metric of the paper.\n\n" + lines
 
 
 def _count_common(scores: Mapping[str, SystemScores], manifest: Manifest, task: str) -> int:
     return sum(item.task == task for item in common_items(scores, manifest))
 
 
-def _check_names(renders: Mapping[str, str | Path]) -> None:
+def _hashes(sets: Sequence[RenderSet], manifest: Manifest) -> dict[str, str]:
+    """SHA-256 of all pictures whose landmarks are compared."""
+    targets = {f"targets/{item.target}.png": item.target_sha256 for item in manifest.items}
+    return targets | {str(one.files[i]): one.sha256[i] for one in sets for i in one.files}
+
+
+def _check_names(renders: Collection[str]) -> None:
     if not renders:
         raise ValueError("`renders` must name at least one system, got none.")
     for name in renders:

@@ -3,7 +3,8 @@
 
 `evaluate.load(str(module_path("psnr")))` works without a network. Predictions and references are
 pictures, PIL or arrays, or paths. What a metric needs beyond is an argument of `evaluate.load` with
-the name that the class says; without it the usual places are searched, see `metric_weights`.
+the name that the class says; without it the usual places are searched, see
+`pretrained.weights_files`.
 """
 
 from __future__ import annotations
@@ -55,6 +56,7 @@ class PictureMetric(evaluate.Metric):
     """
 
     about = ""
+    inputs = INPUTS
     reference_url = ""
 
     def __init__(self, *args: object, **kwargs: object) -> None:
@@ -76,12 +78,17 @@ class PictureMetric(evaluate.Metric):
         """The figures. [H, W, 3] each, sRGB in [0, 1]"""
         raise NotImplementedError
 
+    @staticmethod
+    def feature() -> object:
+        """What predictions and references are, for `datasets`."""
+        return datasets.Image()
+
     def _info(self) -> evaluate.MetricInfo:
-        feature = datasets.Image()
+        feature = self.feature()
         return evaluate.MetricInfo(
             description=self.about,
             citation=CITATION,
-            inputs_description=INPUTS,
+            inputs_description=self.inputs,
             features=datasets.Features({"predictions": feature, "references": feature}),
             reference_urls=[self.reference_url] if self.reference_url else [],
         )

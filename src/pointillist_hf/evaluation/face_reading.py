@@ -7,6 +7,7 @@ see `read_landmark_file`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ..default_model import EMBEDDED_FOLDER
 from ..portraits.face_landmarks import settle_landmarks
 from ..portraits.face_search import search_faces
 from ..portraits.portrait import NUM_LANDMARKS
 from ..portraits.portrait_tracker import PortraitTracker
+from ..pretrained.weights_files import MissingWeightsError
 
 NUM_REFINED = 478  # with MediaPipe's irises
 
@@ -31,6 +34,21 @@ class FaceReader:
 
     def __init__(self, tracker: PortraitTracker) -> None:
         self.tracker = tracker
+
+    @classmethod
+    def read(cls, tracker: str | Path | None = None) -> FaceReader:
+        """The reader by the tracker of a folder; None takes that of the checkout.
+
+        Raises:
+            MissingWeightsError: There is none.
+        """
+        folder = Path(tracker or EMBEDDED_FOLDER / "portrait_tracker")
+        if not folder.is_dir():
+            raise MissingWeightsError(
+                f"`tracker` must be a checkpoint's folder portrait_tracker, and {folder} is none.",
+                "a portrait tracker",
+            )
+        return cls(PortraitTracker.from_pretrained(folder))
 
     def __call__(self, picture: Image.Image | Tensor) -> Tensor:
         """Pixels and depth of the landmarks; NaN where there is no face. [468, 3]
@@ -50,11 +68,11 @@ class FaceReader:
 
 
 def read_landmark_file(path: str | Path) -> dict[str, Tensor]:
-    """Landmarks that MediaPipe found elsewhere, by the name of the picture. [478, 3] each
+    """Landmarks that MediaPipe found elsewhere, by the SHA-256 of the picture's file. [478, 3] each
 
     Args:
-        path: An .npz as `examples/extract_landmarks.py` writes it: an array for each picture, NaN
-            where there is no face.
+        path: An .npz as `examples/extract_landmarks.py` writes it: pixels at the size of the
+            manifest, an array for each picture, NaN where there is no face.
 
     Raises:
         FileNotFoundError: There is none.
@@ -70,3 +88,22 @@ def read_landmark_file(path: str | Path) -> dict[str, Tensor]:
                 f"`{name}` in {path} must have shape ({NUM_REFINED}, 3), got {tuple(points.shape)}."
             )
     return found
+
+
+def check_landmarks(landmarks: Mapping[str, Tensor], pictures: Mapping[str, str]) -> None:
+    """Refuses landmarks that were taken before a picture was made or changed.
+
+    Args:
+        landmarks: Of `read_landmark_file`.
+        pictures: The SHA-256 of every picture that is compared, by a name for the message.
+
+    Raises:
+        ValueError: Some are not among them.
+    """
+    absent = [name for name, sha256 in pictures.items() if sha256 not in landmarks]
+    if absent:
+        raise ValueError(
+            f"`landmarks` must have all pictures as they are, and lacks {len(absent)} of "
+            f"{len(pictures)}, such as {absent[0]}; run examples/extract_landmarks.py again over "
+            "the benchmark and all folders of renders."
+        )

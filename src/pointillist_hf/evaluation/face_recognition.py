@@ -19,10 +19,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, max_pool2d, pad, relu
 
+from ..pretrained.weights_files import WeightsFile
+
 WEIGHTS_FILE = "face_recognition_model.bin"
 MANIFEST_FILE = "face_recognition_model-weights_manifest.json"
 SOURCE = "`npm pack @vladmandic/face-api@1.7.15` brings it, in the folder package/model"
 CHECKSUM = "b413e420d6840b2775fba32008db6f3cddb07d485967fb42cfcf379c16a8c589"
+RECOGNITION_FILE = WeightsFile("likeness", WEIGHTS_FILE, SOURCE, CHECKSUM)
 CHIP_SIZE = 150  # pixels
 MEAN_COLOR = (122.782, 117.001, 104.298)  # of 255
 

@@ -18,22 +18,21 @@ from torch import Tensor
 from transformers import CLIPVisionModelWithProjection
 
 from ..exporters.atomic_file import write_atomically
-from ..portraits.portrait_tracker import PortraitTracker
+from ..pretrained.lpips import HEAD_FILES, TRUNK_FILES, LpipsNetwork, find_heads
+from ..pretrained.weights_files import MissingWeightsError
 from .face_reading import FaceReader
-from .face_recognition import WEIGHTS_FILE, FaceRecognitionNetwork
+from .face_recognition import RECOGNITION_FILE, FaceRecognitionNetwork
 from .likeness import cut_face
-from .metric_weights import MissingWeightsError, file_sha256
 from .metrics.clip import CLIP_FILE, clip_embeddings, find_clip, load_clip
 from .metrics.head_pose import POSE_FILE, HeadPoseNetwork, cut_head
 from .metrics.inception import INCEPTION_FILE, InceptionFeatures, inception_features
-from .metrics.lpips import HEAD_FILES, TRUNK_FILES, LpipsNetwork, find_heads
 
 VERSION = 1  # of what is read; another one reads everything anew
 
 
 @dataclass(frozen=True)
 class InstrumentPaths:
-    """Where weights lie; None looks in the usual places, see `metric_weights`."""
+    """Where weights lie; None looks in the usual places, see `weights_files`."""
 
     tracker: str | Path | None = None  # folder of a checkpoint's portrait_tracker
     weights: str | Path | None = None  # folder of LPIPS, Inception, 6DRepNet360 and CLIP
@@ -143,9 +142,9 @@ def open_instruments(paths: InstrumentPaths | None = None) -> Instruments:
 def _open_faces(paths: InstrumentPaths) -> tuple[FaceReader, list[dict]]:
     if paths.tracker is None:
         raise MissingWeightsError("Keypoints need a portrait tracker.", "a portrait tracker")
-    tracker = PortraitTracker.from_pretrained(paths.tracker)
-    checksums = sorted(tracker.networks.checksums.items())
-    return FaceReader(tracker), [{"file": name, "sha256": sha256} for name, sha256 in checksums]
+    reader = FaceReader.read(paths.tracker)
+    checksums = sorted(reader.tracker.networks.checksums.items())
+    return reader, [{"file": name, "sha256": sha256} for name, sha256 in checksums]
 
 
 def _open_lpips(paths: InstrumentPaths) -> tuple[LpipsNetwork, list[dict]]:
@@ -175,8 +174,7 @@ def _open_pose(paths: InstrumentPaths) -> tuple[HeadPoseNetwork, list[dict]]:
 
 
 def _open_recognition(paths: InstrumentPaths) -> tuple[FaceRecognitionNetwork, list[dict]]:
-    if paths.recognition is None:
-        raise MissingWeightsError("Likeness needs a network.", WEIGHTS_FILE)
-    file = Path(paths.recognition) / WEIGHTS_FILE
-    network = FaceRecognitionNetwork.read(paths.recognition)
-    return network, [{"file": WEIGHTS_FILE, "sha256": file_sha256(file), "checked": True}]
+    file = RECOGNITION_FILE.find(paths.recognition or paths.weights)
+    # Its hash is compared already.
+    network = FaceRecognitionNetwork.read(file, checksum=None)
+    return network, [RECOGNITION_FILE.describe(file)]

@@ -44,11 +44,13 @@ _METRICS = (
     ),
     Metric(
         "akd", "AKD", "paper", "px", False, 2, BOTH, needs="landmarks of mediapipe (.npz)",
-        note="478 keypoints, at 512 x 512, of the faces found",
+        note="478 keypoints, at 512 x 512, of the faces found; in cross reenactment to the "
+        "driver's face",
     ),
     Metric(
         "apd", "APD", "paper", "1e-3 rad", False, 2, BOTH,
-        needs="6DRepNet360_Full-Rotation_300W_LP+Panoptic.pth", note="unit assumed",
+        needs="6DRepNet360_Full-Rotation_300W_LP+Panoptic.pth",
+        note="unit assumed; in cross reenactment to the driver's pose",
     ),
     Metric(
         "akd_468", "AKD-468", "standin", "px", False, 2, BOTH, needs="a portrait tracker",
@@ -56,11 +58,17 @@ _METRICS = (
     ),
     Metric(
         "akd_468_aligned", "AKD-468 aligned", "standin", "px", False, 2, BOTH,
-        needs="a portrait tracker", note="after the similarity of the rigid keypoints",
+        needs="a portrait tracker", note="the same, aligned in each picture by its rigid keypoints",
     ),
     Metric(
         "pose_468_deg", "pose-468", "standin", "deg", False, 2, BOTH, needs="a portrait tracker",
         note="angle between the poses of the keypoints in space",
+    ),
+    Metric(
+        "akd_aligned", "AKD aligned", "extra", "px", False, 2, BOTH,
+        needs="landmarks of mediapipe (.npz)",
+        note="AKD after the similarity that fits the rigid keypoints of each picture: without the "
+        "place and size of the head, which one portrait does not show",
     ),
     Metric(
         "kid", "KID", "extra", "", False, 4, BOTH, True,

@@ -22,17 +22,18 @@ from ..data.rig_reference import describe_rig
 from ..data.work_pool import run_jobs
 from ..exporters.atomic_file import write_atomically
 from ..exporters.json_file import read_json_object, write_json_object
-from ..geometry.structures import RigParams
 from ..motion.vhap_params import read_params
 from ..pipeline_avatar import AvatarPipeline
 from ..rigs.flame_rig import FlameHeadRig
 from ..rigs.head_rig import HeadRig
 from .manifest import Item, Manifest, item_camera
+from .model_variants import load_variant, model_digest
 from .renders import SYSTEM_FILE
 
 logger = logging.getLogger(__name__)
 
 AVATARS = "avatars"  # beside the pictures, one .splat and one .json each
+PATHS = ("name", "model", "variant")
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class PipelineRun:
     model: str
     seed: int = 0
     refine_steps: int | None = None  # None: the model's own
+    variant: str | None = None  # folder of what differs from the model, see `model_variants`
 
 
 def render_pipeline(
@@ -50,6 +52,7 @@ def render_pipeline(
     manifest: Manifest,
     folder: Path,
     *,
+    name: str = "AvatarPipeline",
     num_proc: int = 1,
     show_progress: bool = True,
 ) -> None:
@@ -60,6 +63,7 @@ def render_pipeline(
         benchmark: Its folder.
         manifest: Its manifest.
         folder: Of the renders.
+        name: Of the system.
         num_proc: Processes.
         show_progress: Whether to draw a bar.
 
@@ -67,42 +71,77 @@ def render_pipeline(
         ValueError: The folder holds renders of another run, or tracks are of another rig.
     """
     about = {
-        "name": "AvatarPipeline",
+        "name": name,
         "model": run.model,
+        "variant": run.variant,
+        "weights": model_digest(run.model, run.variant),
         "seed": run.seed,
         "refine_steps": run.refine_steps,
         "manifest": manifest.sha256,
     }
     _claim(folder, about)
-    missing = [
-        name
-        for name in manifest.identities
-        if any(not _file(folder, item).is_file() for item in _items(manifest, name))
-    ]
+    missing = missing_people(folder, manifest)
     work = partial(_render_person, run=run, benchmark=benchmark, manifest=manifest, folder=folder)
     jobs = run_jobs(work, missing, num_proc=num_proc, unit="avatar", show_progress=show_progress)
-    for name, problem in jobs:
+    for person, problem in jobs:
         if problem:
-            logger.warning("No avatar of %s: %s", name, problem)
-    write_json_object({**about, **_measure(folder, manifest)}, folder / SYSTEM_FILE)
+            logger.warning("No avatar of %s: %s", person, problem)
+    # Processes that work beside each other are slower each.
+    describe_system({**about, "num_proc": num_proc}, folder, manifest)
 
 
-def render_avatar(
-    avatar: Avatar, benchmark: Path, manifest: Manifest, identity: str, folder: Path
+def render_person(
+    avatar: Avatar,
+    seconds: float,
+    benchmark: Path,
+    manifest: Manifest,
+    identity: str,
+    folder: Path,
 ) -> None:
-    """Writes the pictures of a person that are missing, each at once."""
+    """Writes the pictures of a person, the avatar, and what both took.
+
+    The last is written last: a person without it was not finished, and is made again as a whole.
+
+    Args:
+        avatar: Of the person, on the rig of the benchmark's tracks.
+        seconds: That it took to make.
+        benchmark: Folder of the benchmark.
+        manifest: Its manifest.
+        identity: Of the person.
+        folder: Of the renders.
+    """
+    avatar.export(folder / AVATARS / f"{identity}.splat")
+    items = _items(manifest, identity)
     background = torch.tensor(manifest.background)
-    tracks: dict[str, RigParams] = {}
-    for item in _items(manifest, identity):
-        if _file(folder, item).is_file():
-            continue
-        if item.capture not in tracks:
-            tracks[item.capture] = read_params(benchmark / "tracks" / f"{item.capture}.npz")[0]
+    tracks = {
+        name: read_params(benchmark / "tracks" / f"{name}.npz")[0]
+        for name in {item.capture for item in items}
+    }
+    start = time.perf_counter()
+    for item in items:
         posed = avatar.animate(tracks[item.capture][item.timestep : item.timestep + 1])
         camera = item_camera(item, manifest.image_size)
         pixels = posed.render(camera, background=background)[0].clamp(0, 1)
         picture = Image.fromarray((255 * pixels).round().byte().numpy())
         write_atomically(_file(folder, item), partial(picture.save, format="PNG"))
+    rate = len(items) / (time.perf_counter() - start)
+    figures = {"seconds": seconds, "frames_per_second": rate}
+    write_json_object(figures, folder / AVATARS / f"{identity}.json")
+
+
+def missing_people(folder: Path, manifest: Manifest) -> list[str]:
+    """Whom a folder of `render_person` lacks pictures or figures of."""
+    return [
+        name
+        for name in manifest.identities
+        if not (folder / AVATARS / f"{name}.json").is_file()
+        or any(not _file(folder, item).is_file() for item in _items(manifest, name))
+    ]
+
+
+def describe_system(about: Mapping[str, object], folder: Path, manifest: Manifest) -> None:
+    """Writes system.json: what is said, and means of what `render_person` measured."""
+    write_json_object({**about, **_measure(folder, manifest)}, folder / SYSTEM_FILE)
 
 
 def check_rig(rig: HeadRig, manifest: Manifest) -> None:
@@ -132,15 +171,17 @@ def _name_rig(words: Mapping[str, object]) -> str:
 
 
 @lru_cache(1)
-def _pipeline(model: str) -> AvatarPipeline:
-    return AvatarPipeline.from_pretrained(model)
+def _pipeline(model: str, variant: str | None) -> AvatarPipeline:
+    pipe = load_variant(model, variant)
+    pipe.set_progress_bar_config(disable=True)  # there is one of all avatars
+    return pipe
 
 
 def _render_person(
     name: str, run: PipelineRun, benchmark: Path, manifest: Manifest, folder: Path
 ) -> str:
     """Why there are no pictures of a person; empty if there are."""
-    pipe = _pipeline(run.model)
+    pipe = _pipeline(run.model, run.variant)
     check_rig(pipe.rig, manifest)
     start = time.perf_counter()
     try:
@@ -149,13 +190,7 @@ def _render_person(
     except ValueError as error:  # no face, most of all
         return str(error)
     seconds = time.perf_counter() - start
-    result.avatar.export(folder / AVATARS / f"{name}.splat")
-    start, items = time.perf_counter(), _items(manifest, name)
-    count = sum(not _file(folder, item).is_file() for item in items)
-    render_avatar(result.avatar, benchmark, manifest, name, folder)
-    rate = count / (time.perf_counter() - start)
-    figures = {"seconds": seconds, "frames_per_second": rate}
-    write_json_object(figures, folder / AVATARS / f"{name}.json")
+    render_person(result.avatar, seconds, benchmark, manifest, name, folder)
     return ""
 
 
@@ -176,16 +211,18 @@ def _measure(folder: Path, manifest: Manifest) -> dict[str, float]:
 def _claim(folder: Path, about: dict[str, object]) -> None:
     """Marks a folder as that of a run, or refuses the folder of another one."""
     path = folder / SYSTEM_FILE
-    if path.is_file():
-        found = read_json_object(path)
-        other = [name for name in about if found.get(name) != about[name]]
-        if other:
-            raise ValueError(
-                f"{folder} holds renders of another run: `{other[0]}` was {found.get(other[0])!r}, "
-                f"and is {about[other[0]]!r}. Name another output folder, or remove it."
-            )
+    if not path.is_file():
+        write_json_object(about, path)
         return
-    write_json_object(about, path)
+    found = read_json_object(path)
+    # Weights that are known say more than the paths by which they were reached.
+    passed_over = PATHS if about["weights"] else ()
+    for name, value in about.items():
+        if name not in passed_over and found.get(name) != value:
+            raise ValueError(
+                f"{folder} holds renders of another run: `{name}` was {found.get(name)!r}, and is "
+                f"{value!r}. Name another output folder, or remove it."
+            )
 
 
 def _items(manifest: Manifest, identity: str) -> list[Item]:

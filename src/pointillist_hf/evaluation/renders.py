@@ -10,7 +10,6 @@ repaired in silence: what is changed or left out stands in the list of faults.
 from __future__ import annotations
 
 import csv
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +20,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from ..exporters.json_file import read_json_object
+from ..pretrained.weights_files import file_sha256
 from .manifest import Item, Manifest
 
 SYSTEM_FILE, LIST_FILE = "system.json", "renders.csv"
@@ -61,6 +61,7 @@ class RenderSet:
 
     system: str
     files: dict[str, Path]  # usable ones, by item
+    sha256: dict[str, str]  # of these files
     faults: list[Fault]
     about: dict[str, object] = field(default_factory=dict)  # of system.json
 
@@ -90,15 +91,14 @@ def find_renders(system: str, folder: str | Path, manifest: Manifest) -> RenderS
     known = {item.item_id: item for item in manifest.items}
     named, faults = _name_files(folder, known)
     seen: dict[str, str] = {}
-    usable: dict[str, Path] = {}
+    digests: dict[str, str] = {}
     for item_id, item in known.items():
         if item_id not in named:
             faults.append(Fault("missing", item_id))
             continue
         found = _examine(named[item_id], item, manifest)
         if not any(fault.kind in LEFT_OUT for fault in found):
-            usable[item_id] = named[item_id]
-            digest = hashlib.sha256(named[item_id].read_bytes()).hexdigest()
+            digest = digests[item_id] = file_sha256(named[item_id])
             if digest == item.target_sha256:
                 found.append(Fault("copied", item_id))
             if digest in seen:
@@ -106,7 +106,8 @@ def find_renders(system: str, folder: str | Path, manifest: Manifest) -> RenderS
             seen.setdefault(digest, item_id)
         faults += found
     about = read_json_object(folder / SYSTEM_FILE) if (folder / SYSTEM_FILE).is_file() else {}
-    return RenderSet(system, usable, faults, about)
+    usable = {item_id: named[item_id] for item_id in digests}
+    return RenderSet(system, usable, digests, faults, about)
 
 
 def load_render(path: Path, image_size: int, background: Sequence[float]) -> Tensor:

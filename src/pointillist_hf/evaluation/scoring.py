@@ -16,9 +16,9 @@ from torch import Tensor
 
 from ..data.work_pool import run_jobs
 from ..exporters.json_file import read_json_object, write_json_object
+from ..pretrained.weights_files import file_sha256
 from .instruments import InstrumentPaths, Instruments, load_readings, open_instruments
 from .manifest import Item, Manifest
-from .metric_weights import file_sha256
 from .metrics.clip import clip_similarity
 from .metrics.head_pose import pose_distance
 from .metrics.keypoints import aligned_keypoint_distance, keypoint_distance, keypoint_rotation
@@ -79,7 +79,7 @@ def score_systems(
         manifest: Its manifest.
         output: Folder for what is kept.
         paths: Of the weights.
-        landmarks: MediaPipe's, by `targets/<target>` and `<system>/<item_id>`.
+        landmarks: MediaPipe's, by the SHA-256 of the picture's file.
         num_proc: Processes.
         show_progress: Whether to draw a bar.
     """
@@ -220,11 +220,12 @@ def _enter(
     landmarks: Mapping[str, Tensor],
 ) -> None:
     values = dict(record["values"])
-    names = (f"{scores.renders.system}/{item.item_id}", f"targets/{item.target}")
-    if all(name in landmarks for name in names):
-        own, truth = (landmarks[name][None] for name in names)
+    if landmarks:
+        digests = (scores.renders.sha256[item.item_id], item.target_sha256)
+        own, truth = (landmarks[sha256][None] for sha256 in digests)
         size = (place.image_size, place.image_size)
         values["akd"] = _number(keypoint_distance(own, truth, size))
+        values["akd_aligned"] = _number(aligned_keypoint_distance(own, truth, size))
     for name, value in values.items():
         scores.values.setdefault(name, {})[item.item_id] = value
     if "akd_468" in values and values["akd_468"] is None:

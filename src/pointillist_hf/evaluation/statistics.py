@@ -21,6 +21,19 @@ class Estimate:
     high: float
 
 
+@dataclass(frozen=True)
+class PairedDifference:
+    """How two systems differ on the same people: what people have in common falls out."""
+
+    mean: float  # first minus second, over people
+    low: float
+    high: float
+    num_higher: int  # people for whom the first one has the higher figure
+    num_lower: int
+    num_identities: int
+    chance: float  # of the sign test
+
+
 def mean_over_people(values: Mapping[str, Sequence[float]], *, seed: int = 0) -> Estimate | None:
     """Mean of the means of people; the interval by drawing people anew (bootstrap).
 
@@ -64,14 +77,42 @@ def set_over_people(distance: Callable[[list[str]], float], people: Sequence[str
     return Estimate(whole, whole - QUANTILE * spread, whole + QUANTILE * spread)
 
 
-def sign_test(first: Mapping[str, float], second: Mapping[str, float]) -> float:
-    """How likely the two would differ in one direction for as many people by chance, in [0, 1].
+def paired_difference(
+    first: Mapping[str, Sequence[float]], second: Mapping[str, Sequence[float]], *, seed: int = 0
+) -> PairedDifference | None:
+    """Mean difference of two systems, by people whom both have figures of.
 
     Args:
-        first: A figure of each person.
-        second: Another system's.
+        first: Of each person's pictures.
+        second: Likewise, of another system.
+        seed: Of the interval's draws.
+
+    Returns:
+        None where they have nobody in common.
     """
-    gaps = [first[p] - second[p] for p in first.keys() & second.keys() if first[p] != second[p]]
-    count, fewer = len(gaps), min(sum(g > 0 for g in gaps), sum(g < 0 for g in gaps))
-    tail = sum(math.comb(count, k) for k in range(fewer + 1)) / 2**count if count else 1.0
-    return min(1.0, 2 * tail)
+    shared = sorted(p for p in first.keys() & second.keys() if first[p] and second[p])
+    gaps = {p: [sum(first[p]) / len(first[p]) - sum(second[p]) / len(second[p])] for p in shared}
+    estimate = mean_over_people(gaps, seed=seed)
+    if estimate is None:
+        return None
+    higher, lower = (sum(side * gap > 0 for [gap] in gaps.values()) for side in (1, -1))
+    return PairedDifference(
+        estimate.mean,
+        estimate.low,
+        estimate.high,
+        higher,
+        lower,
+        len(shared),
+        sign_test(higher, lower),
+    )
+
+
+def sign_test(num_higher: int, num_lower: int) -> float:
+    """How likely chance alone would be as lopsided, to either side, in [0, 1].
+
+    Args:
+        num_higher: People for whom one of two systems has the higher figure.
+        num_lower: People for whom it has the lower one; ties count for neither.
+    """
+    count, fewer = num_higher + num_lower, min(num_higher, num_lower)
+    return min(1.0, 2 * sum(math.comb(count, k) for k in range(fewer + 1)) / 2**count)

@@ -7,7 +7,8 @@ An item that one system lacks is left out for all of them, so that no system gai
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import statistics
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
 import torch
@@ -64,6 +65,42 @@ def summarise(
     }
 
 
+def group_figures(
+    figures: Mapping[str, Mapping[str, Mapping[str, Mapping]]], rows: Mapping[str, Sequence[str]]
+) -> dict[str, dict[str, dict[str, Mapping]]]:
+    """Figures by row: those of its system, or the mean and deviation of several trained alike.
+
+    Args:
+        figures: Of `summarise`.
+        rows: Systems of each row.
+
+    Returns:
+        As `summarise`; rows of several systems have a `deviation` and `num_systems` in place of the
+        interval over people, which would say nothing of what another training gives.
+    """
+    return {
+        row: figures[systems[0]]
+        if len(systems) == 1
+        else {
+            task: {name: _join([figures[s][task][name] for s in systems]) for name in names}
+            for task, names in figures[systems[0]].items()
+        }
+        for row, systems in rows.items()
+    }
+
+
+def person_values(
+    scores: SystemScores, items: Sequence[Item], metric: str
+) -> dict[str, list[float]]:
+    """What was measured of each person's pictures; those without a value are left out."""
+    values = scores.values.get(metric, {})
+    people: dict[str, list[float]] = {item.identity: [] for item in items}
+    for item in items:
+        value = values.get(item.item_id)
+        people[item.identity] += [] if value is None else [value]
+    return people
+
+
 def floor_of_fid(real: Mapping[str, Tensor]) -> dict[str, float | int | None]:
     """FID of real pictures to other real pictures of the same people, and of how many."""
     if not real:
@@ -79,11 +116,7 @@ def _figure(
         return _set_figure(metric, scores, items, real)
     if metric.name not in scores.values or not items:
         return {"needs": metric.needs if items else "usable renders"}
-    values = scores.values[metric.name]
-    people: dict[str, list[float]] = {item.identity: [] for item in items}
-    for item in items:
-        value = values.get(item.item_id)
-        people[item.identity] += [] if value is None else [value]
+    people = person_values(scores, items, metric.name)
     missed = len(items) - sum(map(len, people.values()))
     counts = {
         "num_identities": sum(bool(values) for values in people.values()),
@@ -96,6 +129,21 @@ def _figure(
         if estimate is None
         else (_plain(estimate) | counts)
     )
+
+
+def _join(figures: Sequence[Mapping]) -> Mapping:
+    if any("mean" not in figure for figure in figures):
+        return next(figure for figure in figures if "mean" not in figure)
+    means = [figure["mean"] for figure in figures]
+    return {
+        **figures[0],
+        "mean": statistics.fmean(means),
+        "low": None,
+        "high": None,
+        "deviation": statistics.stdev(means),
+        "num_systems": len(means),
+        "num_missed": sum(figure["num_missed"] for figure in figures),
+    }
 
 
 def _set_figure(

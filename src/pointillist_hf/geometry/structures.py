@@ -50,7 +50,10 @@ class TensorRecord:
         *args: torch.device | str | torch.dtype,
         **kwargs: torch.device | str | torch.dtype,
     ) -> Record:
-        """The same record with every tensor moved; floating tensors only change their dtype."""
+        """The same record with every tensor moved, those of records in it as well.
+
+        Floating tensors alone change their dtype.
+        """
         places = [arg for arg in args if not isinstance(arg, torch.dtype)]
         places_by_name = {name: arg for name, arg in kwargs.items() if name != "dtype"}
         moved = {f.name: getattr(self, f.name) for f in fields(self)}
@@ -59,6 +62,8 @@ class TensorRecord:
                 moved[name] = value.to(*args, **kwargs)
             elif isinstance(value, Tensor) and (places or places_by_name):
                 moved[name] = value.to(*places, **places_by_name)
+            elif isinstance(value, TensorRecord):
+                moved[name] = value.to(*args, **kwargs)
         return replace(self, **moved)
 
 

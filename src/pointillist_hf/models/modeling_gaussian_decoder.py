@@ -17,10 +17,12 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 from transformers import PreTrainedModel
 from transformers import initialization as init
+from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import ModelOutput
 
 from ..geometry.rotations import axis_angle_to_quat, quat_multiply
 from ..geometry.structures import Gaussians, TensorRecord
+from ..guarded_push import GuardedPush
 from .attention_blocks import CrossBlock, SelfBlock, fourier_features
 from .configuration_gaussian_decoder import GaussianDecoderConfig
 from .strict_loading import StrictLoading
@@ -79,7 +81,7 @@ class GaussianDecoderOutput(ModelOutput):
         return Gaussians(**{name: getattr(self, name)[row, :num_points] for name in fields})
 
 
-class GaussianDecoderLayer(nn.Module):
+class GaussianDecoderLayer(GradientCheckpointingLayer):
     """Looks at the conditioning, if configured, then at the other points."""
 
     def __init__(self, config: GaussianDecoderConfig) -> None:
@@ -112,7 +114,7 @@ class PointBlock(nn.Module):
         return states + self.mlp(self.norm(states))
 
 
-class GaussianDecoder(StrictLoading, PreTrainedModel):
+class GaussianDecoder(GuardedPush, StrictLoading, PreTrainedModel):
     """A transformer over the points of a cloud that predicts what each of them looks like.
 
     Its input per point is the geometric feature P (the encoded position) next to the generator's
@@ -123,6 +125,8 @@ class GaussianDecoder(StrictLoading, PreTrainedModel):
     config_class = GaussianDecoderConfig
     base_model_prefix = "gaussian_decoder"
     main_input_name = "means"
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["GaussianDecoderLayer"]  # noqa: RUF012
 
     def __init__(self, config: GaussianDecoderConfig) -> None:
         super().__init__(config)

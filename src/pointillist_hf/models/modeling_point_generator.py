@@ -115,7 +115,7 @@ class PointGeneratorModel(PointGeneratorPreTrainedModel):
                 position_embeddings,
                 self_mask,
                 cross_mask,
-                past_key_values,
+                past_key_values=past_key_values,  # by name: checkpointing leaves it out
             )
         return self.norm(hidden_states)
 

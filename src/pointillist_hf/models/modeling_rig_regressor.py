@@ -12,11 +12,12 @@ from torch import Tensor, nn
 from transformers import Dinov2Model, PreTrainedModel
 
 from ..geometry.structures import POSE_NAMES, RigParams
+from ..guarded_push import GuardedPush
 from .configuration_rig_regressor import RigRegressorConfig
 from .strict_loading import StrictLoading
 
 
-class RigRegressor(StrictLoading, PreTrainedModel):
+class RigRegressor(GuardedPush, StrictLoading, PreTrainedModel):
     """A vision transformer with a linear head for shape, expression and joint rotations."""
 
     config_class = RigRegressorConfig

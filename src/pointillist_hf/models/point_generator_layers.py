@@ -19,6 +19,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils.output_capturing import OutputRecorder
 
+from ..guarded_push import GuardedPush
 from .configuration_point_generator import PointGeneratorConfig
 from .slot_heads import FaceAnchors, OffsetLogits
 from .strict_loading import StrictLoading
@@ -204,7 +205,7 @@ class PointGeneratorLayer(GradientCheckpointingLayer):
         return hidden_states + self.mlp(self.mlp_norm(hidden_states))
 
 
-class PointGeneratorPreTrainedModel(StrictLoading, PreTrainedModel):
+class PointGeneratorPreTrainedModel(GuardedPush, StrictLoading, PreTrainedModel):
     """What the generator tells transformers about itself."""
 
     config_class = PointGeneratorConfig

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -80,6 +81,20 @@ def check_loading(model: nn.Module, info: Mapping[str, Collection]) -> None:
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         if tensor.is_floating_point() and not tensor.isfinite().all():
             raise ValueError(f"the weights `{name}` are not finite")
+
+
+def digest_weights(model: nn.Module) -> str:
+    """SHA-256 of the numbers of all weights, whatever their names are. Hexadecimal.
+
+    Libraries rename the weights of a network from one version to the next.
+    """
+    digests = []
+    for tensor in model.state_dict().values():
+        values = tensor.detach().cpu().contiguous()
+        digest = hashlib.sha256(f"{values.dtype} {tuple(values.shape)}".encode())
+        digest.update(values.flatten().view(torch.uint8).numpy())
+        digests.append(digest.hexdigest())
+    return hashlib.sha256("".join(sorted(digests)).encode()).hexdigest()
 
 
 def check_sizes(config: Mapping[str, object]) -> None:

@@ -19,6 +19,7 @@ from transformers import PreTrainedTokenizer
 
 from ..geometry.number_checks import check_finite, check_integer, check_number
 from ..geometry.structures import CanonicalPoints
+from ..guarded_push import GuardedPush
 
 logger = logging.getLogger(__name__)
 
@@ -127,7 +128,7 @@ def point_order(bins: Tensor, bindings: Tensor, sort_key: str = "yzxb") -> Tenso
     return torch.from_numpy(np.lexsort(keys)).to(bins.device)
 
 
-class PointTokenizer(PreTrainedTokenizer):
+class PointTokenizer(GuardedPush, PreTrainedTokenizer):
     """Turns canonical points into token ids and back.
 
     Args:

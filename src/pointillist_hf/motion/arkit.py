@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ..geometry.structures import RigParams
 from ..rigs.head_rig import HeadRig
+from ..rigs.procedural_rig import ProceduralHeadRig
 from .arkit_names import ARKIT_NAMES
 from .corrections import correct_pairs
 from .lip_closure import closing_expression, fit_lip_closure
@@ -179,6 +180,23 @@ def fit_expression_map(rig: HeadRig, named_rig: HeadRig, *, ridge: float = RIDGE
     damping = ridge * gram.diagonal().mean() * torch.eye(len(gram)).to(gram)
     solution = torch.linalg.solve(gram + damping, directions @ wanted.T)  # [E, E']
     return (solution @ _named_map(named_rig).to(solution)).to(rig.v_template)
+
+
+def find_expression_map(rig: HeadRig) -> Tensor | None:
+    """The map that ARKit's coefficients drive a rig through; None where they are its own.
+
+    Raises:
+        ValueError: The rig has neither their names nor landmarks to learn from.
+    """
+    if {*rig.expression_names} & {*ARKIT_NAMES}:
+        return None
+    if not len(rig.landmark_faces):
+        raise ValueError(
+            f"ARKit's coefficients drive {type(rig).__name__} by its 68 landmarks, and it has "
+            "none: give the file landmark_embedding_with_eyes.npy, `--landmarks` in commands and "
+            "`landmarks` of `from_flame`, or pass an `expression_map`."
+        )
+    return fit_expression_map(rig, ProceduralHeadRig())
 
 
 def _landmark_directions(rig: HeadRig) -> Tensor:

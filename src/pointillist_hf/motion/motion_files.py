@@ -18,7 +18,7 @@ from torch import Tensor
 from ..geometry.rotations import matrix_to_axis_angle, quat_to_matrix
 from ..geometry.structures import RigParams
 from ..rigs.head_rig import HeadRig
-from .arkit import arkit_params
+from .arkit import arkit_params, find_expression_map
 from .arkit_names import ARKIT_NAMES
 from .audio2expression import has_named_weights, read_named_weights
 from .csv_table import read_table
@@ -64,7 +64,8 @@ def read_motion(
         path: .csv, .json, .npz, .frame, or a folder of .npz or .frame.
         rig: The rig that is to move.
         betas: Of the person, for ARKit's coefficients, whose lips then meet to the point. [S]
-        expression_map: For ARKit's coefficients on a rig without their names, see `arkit_params`.
+        expression_map: For ARKit's coefficients on a rig without their names, see `arkit_params`;
+            by default learnt from our own head, which takes seconds and the rig's landmarks.
         flame_version: That a track of Pixel3DMM was made with, see `read_pixel3dmm`.
         fps: Rate of the clip, to which a take is brought by its own times; None keeps its frames.
         take_fps: Rate of the take, where the file does not say it; of a time code, the frames that
@@ -93,6 +94,8 @@ def read_motion(
     take = check_take(_read_take(path, take_fps, head_rotation), percent=percent)
     take = fill_gaps(time_take(mirror_take(take) if mirror else take, take_fps), max_gap)
     take = resample_take(take, fps)
+    if expression_map is None:
+        expression_map = find_expression_map(rig)
     params = arkit_params(as_coefficients(take), rig, betas=betas, expression_map=expression_map)
     if take.head is None:
         return params

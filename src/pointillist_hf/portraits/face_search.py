@@ -2,7 +2,8 @@
 """Faces anywhere in a photograph: at any roll, and small ones too.
 
 The detector is shown the whole picture first. Where it finds no face that it is sure of, it is
-shown the picture turned by right angles, then overlapping windows that become smaller and smaller.
+shown the picture turned by right angles, then overlapping windows that become smaller and smaller;
+the largest windows in any case.
 """
 
 from __future__ import annotations
@@ -30,6 +31,9 @@ ROUNDS = ((1, UPRIGHT), (1, TURNED), (2, UPRIGHT), (2, TURNED), (4, UPRIGHT), (4
 # Pixels of the photograph; smaller windows would be enlarged for the detector.
 MIN_WINDOW = 128
 SAME_FACE_OVERLAP = 0.3
+# Windows along the longer side that are always looked at: in the whole picture, the smaller of two
+# faces may be missed.
+LEAST_PARTS = 2
 
 
 # Side of the square in which a detected face is detected again, in sides of the face.
@@ -73,7 +77,7 @@ def search_faces(
         ]
         faces = _distinct(faces + _look_closer(networks, picture, boxes, thresholds))
         sure = [face for face in faces if face.score > thresholds.sure]
-        if len(sure) >= num_wanted:
+        if len(sure) >= num_wanted and parts >= LEAST_PARTS:
             break
     # What looks a little like a face counts where nothing looks more like one.
     return sorted(sure or faces, key=lambda face: -face.square().side)

@@ -17,6 +17,7 @@ from transformers.image_processing_base import ImageProcessingMixin
 from ..geometry.cameras import project_points
 from ..geometry.number_checks import check_integer, check_number
 from ..geometry.structures import Cameras
+from ..guarded_push import GuardedPush
 from .face_detection import FaceBox, crop_square, detect_faces, person_matte
 from .picture_reading import PortraitInput, load_image
 from .pixel_values import is_cut_out
@@ -33,7 +34,7 @@ MAX_SIZE = 2**13
 FRAME_MIDDLE, FRAME_SIDE = (0.0, -0.03, 0.0), 0.4232  # metres
 
 
-class PortraitImageProcessor(ImageProcessingMixin):
+class PortraitImageProcessor(GuardedPush, ImageProcessingMixin):
     """Finds the face, frames head and shoulders, takes out the background, resizes, normalises.
 
     Args:

@@ -18,6 +18,7 @@ from .image_processing_portrait import PortraitInput, load_image
 from .person_matte import find_matte, head_frame
 from .pixel_values import is_cut_out
 from .portrait import Portrait
+from .portrait_light import judge_light
 from .portrait_quality import judge_portrait
 
 logger = logging.getLogger(__name__)
@@ -137,7 +138,7 @@ class PortraitTracker(ConfigMixin):
             self.networks, picture, num_wanted=face or 1, thresholds=self.thresholds
         )
         chosen = settle_landmarks(self.networks, picture, _choose(faces, face))
-        warnings = judge_portrait(picture, chosen)
+        warnings = judge_portrait(picture, chosen) + judge_light(picture, chosen)
         if face is None and len(faces) > 1:
             warnings = (_several(len(faces)), *warnings)
         for warning in warnings:

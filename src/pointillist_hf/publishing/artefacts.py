@@ -11,17 +11,19 @@ from typing import Literal
 from ..exporters.json_file import read_json_object
 from .manifest import MANIFEST_FILE
 
-Kind = Literal["pipeline", "avatar", "data set"]
+Kind = Literal["pipeline", "avatar", "data set", "part"]
+PART = "part"  # name of the only part of a part
 INDEX_FILE, AVATAR_FILE, CARD_FILE = "model_index.json", "avatar.json", "README.md"
 PREVIEW_FILE = "preview.png"
 # Of a component: no pickles, no hidden files, no leftovers of interrupted writes.
 PART_SUFFIXES = (".json", ".safetensors", ".tflite")
+PART_CONFIGS = ("config.json", "tokenizer_config.json", "preprocessor_config.json")
 LEGAL_NAMES = ("LICENSE.txt", "NOTICE.txt")
 
 
 @dataclass(frozen=True)
 class Artefact:
-    """A folder with a pipeline, an avatar or a data set."""
+    """A folder with a pipeline, a part of one, an avatar or a data set."""
 
     kind: Kind
     folder: Path
@@ -32,6 +34,10 @@ class Artefact:
     def repo_type(self) -> str:
         """What the Hub calls it."""
         return "dataset" if self.kind == "data set" else "model"
+
+    def find_part(self, folder: Path, name: str) -> Path:
+        """Where a part lies, in a folder of the same layout."""
+        return folder if self.kind == PART else folder / name
 
 
 def find_artefact(folder: str | Path) -> Artefact:
@@ -55,9 +61,12 @@ def find_artefact(folder: str | Path) -> Artefact:
     shards = sorted(path.name for path in folder.glob("*.parquet"))
     if shards and (folder / CARD_FILE).is_file():
         return _collect("data set", folder, ("rig", "tokenizer"), shards)
+    if any((folder / name).is_file() for name in PART_CONFIGS):
+        return Artefact(PART, folder, tuple(_part_files(folder)), (PART,))
     raise FileNotFoundError(
         f"`folder` must hold a pipeline ({INDEX_FILE}), an avatar ({AVATAR_FILE}) or a data set "
-        f"(.parquet files and {CARD_FILE}), and {folder} does not."
+        f"(.parquet files and {CARD_FILE}) or a part of a pipeline (config.json), and {folder} "
+        "does not."
     )
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from huggingface_hub import (
+    CardData,
     DatasetCard,
     DatasetCardData,
     EvalResult,
@@ -18,12 +19,13 @@ from huggingface_hub import (
 )
 
 from ..exporters.json_file import read_json_object
-from .artefacts import INDEX_FILE, PREVIEW_FILE, Artefact
+from .artefacts import INDEX_FILE, PART, PART_CONFIGS, PREVIEW_FILE, Artefact
 from .manifest import PartLicence
 from .restrictions import Restriction
 
 TAGS = ["pointillist", "gaussian-splatting", "head-avatar"]
 TASK = "image-to-3d"
+SETTINGS_HEAD = "| setting | value |"
 CONSENT = (
     "Make and share avatars of yourself, or of people who have agreed to it; say that they are "
     "avatars. Do not use them to deceive, or to speak for anybody."
@@ -42,12 +44,19 @@ frames = avatar.animate(avatar.rig_params(jaw_pose=[0.2, 0, 0])).render()""",
     "data set": """from datasets import load_dataset
 
 rows = load_dataset("{repo_id}", split="train")""",
+    "part": """from pointillist_hf import {part}
+
+part = {part}.from_pretrained("{repo_id}")""",
 }
+LOCAL_DATA = '"data/tiny"'  # where `make checkpoint` draws people
+CLASS_NAMES = ("_class_name", "tokenizer_class", "image_processor_type")  # as configs have them
 TITLES = {
     "pipeline": "From one portrait to a head of 3D Gaussians that can be moved, with "
     "`pointillist_hf`.",
     "avatar": "A head of 3D Gaussians that can be moved, made with `pointillist_hf`.",
     "data set": "Heads as tokens, made with `pointillist_hf`.",
+    "part": "A part of a pipeline of `pointillist_hf`, which makes heads of 3D Gaussians that can "
+    "be moved of one portrait.",
 }
 
 
@@ -83,7 +92,7 @@ def build_card(
     blocks = [f"# {name}", TITLES[artefact.kind]]
     if (artefact.folder / PREVIEW_FILE).is_file():
         blocks.append(f"![{name}]({PREVIEW_FILE})")
-    blocks += [f"```python\n{SNIPPETS[artefact.kind].format(repo_id=repo_id)}\n```"]
+    blocks += [f"```python\n{_snippet(artefact, repo_id)}\n```"]
     blocks += [f"After {PAPER}.", "## Parts", _parts_table(parts)]
     if artefact.kind == "pipeline":
         blocks += ["## Settings", _settings_table(artefact.folder)]
@@ -108,16 +117,39 @@ def adapt_card(
     body = body[:start] + re.sub(r"(?<!!)\[([^\]]+)\]\(\.\./[^)]*\)", r"\1", body[start:])
     if rights and rights not in body:
         body = f"{body.rstrip()}\n\n" + "\n\n".join(_rights(rights, ())) + "\n"
-    snippet = SNIPPETS[artefact.kind].format(repo_id=repo_id)
+    snippet = _snippet(artefact, repo_id)
     if f'"{repo_id}"' not in body:
         body = f"{body.rstrip()}\n\n```python\n{snippet}\n```\n"
     return body
 
 
+def join_cards(written: str, made: str | None) -> str:
+    """A card that was written by hand, with the splits and the settings of one that was made."""
+    card = RepoCard(written)
+    if made is None:
+        return written
+    other = RepoCard(made)
+    data = {**card.data.to_dict(), "configs": other.data.get("configs")}
+    head = CardData(**{name: value for name, value in data.items() if value}).to_yaml()
+    start = other.text.find(SETTINGS_HEAD)
+    settings = other.text[start:] if start >= 0 else ""
+    return f"---\n{head}\n---\n{card.text.strip()}\n\n{settings}".rstrip() + "\n"
+
+
+def _snippet(artefact: Artefact, repo_id: str) -> str:
+    """Code that loads the repository."""
+    configs = [artefact.folder / name for name in PART_CONFIGS if artefact.kind == PART]
+    config = next((read_json_object(path) for path in configs if path.is_file()), {})
+    names = [config.get(name) for name in CLASS_NAMES] + [*(config.get("architectures") or ())]
+    part = next((name for name in names if name), "")
+    return SNIPPETS[artefact.kind].format(repo_id=repo_id, part=part)
+
+
 def _own_id(text: str, folder_name: str, repo_id: str) -> str:
     """The text, loading the repository where it loads the folder it was written in."""
-    path = rf"""(["'])(?:[^"'\n]*/)?{re.escape(folder_name)}/?\1"""
-    return re.sub(rf"from_pretrained\({path}", f'from_pretrained("{repo_id}"', text)
+    path = rf"""(["'])(?:[^"'\n]*/)?{re.escape(folder_name)}/?\2"""
+    calls = rf"(from_pretrained|load_dataset)\((?:{path}|{LOCAL_DATA})"
+    return re.sub(calls, lambda found: f'{found[1]}("{repo_id}"', text)
 
 
 def _metadata(artefact: Artefact, name: str, licence: str, facts: CardFacts) -> str:
@@ -159,7 +191,7 @@ def _settings_table(folder: Path) -> str:
         for name, value in index.items()
         if not name.startswith("_") and not isinstance(value, list | dict)
     ]
-    return "\n".join(["| setting | value |", "| --- | --- |", *rows])
+    return "\n".join([SETTINGS_HEAD, "| --- | --- |", *rows])
 
 
 def _rights(rights: str | None, restrictions: Iterable[Restriction]) -> list[str]:

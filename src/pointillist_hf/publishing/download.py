@@ -27,6 +27,7 @@ def fetch_folder(
     cache_dir: str | Path | None = None,
     local_files_only: bool = False,
     token: str | None = None,
+    repo_type: str | None = None,
 ) -> Path:
     """The folder of that name, or the files of that repository; a folder goes before.
 
@@ -48,6 +49,7 @@ def fetch_folder(
                 cache_dir=cache_dir,
                 local_files_only=local_files_only,
                 token=token,
+                repo_type=repo_type,
             )
         )
     except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:

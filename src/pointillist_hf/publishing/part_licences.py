@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ..exporters.json_file import read_json_object
-from .artefacts import INDEX_FILE, Artefact
+from .artefacts import INDEX_FILE, PART, Artefact
 from .fingerprint import fingerprint_part
 from .manifest import OWN_RIG, OWN_SETTINGS, PartLicence, read_parts
 from .restrictions import FLAME_CLASS, OPEN_VERSION, Restriction
@@ -47,9 +47,10 @@ def find_part_licences(
         written = read_parts(read_json_object(folder / INDEX_FILE).get("licences"))
     parts, restrictions = {}, []
     for name in artefact.parts:
-        part = _describe(folder / name, written.get(name), given.get(name))
+        part = _describe(artefact.find_part(folder, name), written.get(name), given.get(name))
         if part is None:
-            reason = "has weights whose source and licence are not known; name them in `licences`"
+            where = "`source` and `licence`" if artefact.kind == PART else "`licences`"
+            reason = f"has weights whose source and licence are not known; name them in {where}"
             restrictions.append(Restriction(name, reason))
         else:
             parts[name] = part

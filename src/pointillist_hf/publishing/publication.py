@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 
 from ..exporters.json_file import read_json_object, write_json_object
 from .artefacts import CARD_FILE, INDEX_FILE, Artefact, find_artefact
-from .cards import CardFacts, adapt_card, build_card, read_card_licence
+from .cards import CardFacts, adapt_card, build_card, join_cards, read_card_licence
 from .guard import Terms, settle_licence
 from .local_paths import refuse_paths, remove_paths
 from .manifest import MANIFEST_FILE, PartLicence
@@ -64,6 +64,7 @@ class Request:
     commit_message: str | None = None
     create_pr: bool = False
     dry_run: bool = False
+    card: str | Path | None = None  # written by hand, to stand in the place of the folder's
 
 
 def publish_folder(
@@ -136,6 +137,8 @@ def _write_papers(
     bound = [*find_restrictions(stage, artefact.files), *unknown, *person, *restrictions]
     card = artefact.folder / CARD_FILE
     text = card.read_text("utf-8") if card.is_file() else None
+    if request.card is not None:
+        text = join_cards(Path(request.card).read_text("utf-8"), text)
     terms = request.terms
     if terms.licence is None and text is not None:
         terms = Terms(read_card_licence(text), terms.rights)

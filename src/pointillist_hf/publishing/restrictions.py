@@ -2,7 +2,8 @@
 """What in a folder others have rights in: found by looking at the files, not by what they say.
 
 FLAME is known by its numbers of vertices and faces, which its licence covers in every shape they
-take: arrays, vocabularies, weights bound to its faces. Michelangelo is known by its latents.
+take: arrays, vocabularies, weights bound to its faces. Michelangelo is known by its latents, and
+by what its conversion says of itself.
 """
 
 from __future__ import annotations
@@ -72,6 +73,19 @@ def _judge_config(config: Mapping[str, object]) -> Iterator[str]:
     for name, value in _walk(config):
         if name in ("num_faces", "num_vertices") and value in FLAME_SIZES:
             yield f"is bound to FLAME's mesh (`{name}` {value}), whose licence covers it"
+    yield from _judge_encoders(config)
+
+
+def _judge_encoders(config: Mapping[str, object]) -> Iterator[str]:
+    """Encoders of others that a conditioner has inside; those of which it has a source are not."""
+    image, points = (
+        inside if isinstance(inside := config.get(f"{kind}_config"), Mapping) else {}
+        for kind in ("image", "point_cloud")
+    )
+    if image.get("model_type") == "dinov3_vit" and not config.get("image_encoder_source"):
+        yield "holds a DINOv3, whose weights stand under a licence of their own"
+    if points.get("origin") == "michelangelo" and not config.get("point_cloud_encoder_source"):
+        yield f"holds the encoder of {WORDS['michelangelo']}"
 
 
 def _walk(value: object, name: str = "") -> Iterator[tuple[str, object]]:

@@ -38,7 +38,9 @@ def complete_points(
     density: float = 1.0,
     tolerance: float | None = ADOPTED_HEIGHT,
 ) -> SurfaceCloud:
-    """Discs for all that the photograph shows, and for what it hides.
+    """Discs for all that the photograph shows, and for what it hides; on the device of the rig.
+
+    Computed on the CPU, wherever the arguments lie: many small steps whose sizes depend on values.
 
     Args:
         points: As generated, in the canonical space of the view's identity; None or empty: the
@@ -46,9 +48,12 @@ def complete_points(
         view: The photograph and the fit of the rig.
         rig: Of the bindings.
         places: Of the landmarks on the rig; None: points stay where the fit of the rig has them.
-        density: Over the usual number of points, which is about 15,000.
+        density: Over the usual number of points, which is about 19,500.
         tolerance: See `adopt_points`; None takes all points as they are.
     """
+    device, rig, view = rig.v_template.device, rig.on_cpu(), view.to("cpu")
+    points = None if points is None else points.to("cpu")
+    places = None if places is None else places.to("cpu")
     face_kinds = find_face_kinds(rig)
     pixel_kinds = classify_pixels(view, rig, face_kinds)
     spacings = choose_spacings(rig, view, face_kinds, pixel_kinds, density)
@@ -68,7 +73,7 @@ def complete_points(
     hair = grow_hair(view, rig, face_kinds, pixel_kinds, surface, density)
     cloud = keep_in_matte(join_clouds([cover, hair]), view, rig)
     rim = fill_outline(cloud, view, rig, face_kinds, pixel_kinds, density)
-    return join_clouds([cloud, rim])
+    return join_clouds([cloud, rim]).to(device)
 
 
 def _is_outer(cloud: SurfaceCloud, face_kinds: FaceKinds) -> Tensor:

@@ -3,19 +3,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
+from torch import Tensor
 
 from ..geometry.structures import CanonicalPoints, Gaussians
 from ..models.modeling_gaussian_decoder import GaussianDecoder, PointSights
 from ..rigs.head_rig import HeadRig
 from .coloring import color_points, correct_colors
 from .coverage import correct_coverage
-from .face_kinds import find_face_kinds
+from .face_kinds import PointKind, find_face_kinds
 from .point_sights import see_points
 from .portrait_view import PortraitView
 from .projection import ProjectedPoints, project_onto_portrait
 from .rig_points import adopt_points
 from .surface_cloud import SurfaceCloud
+
+LEAST_SOLID = 0.85  # opacity of skin, eyes, teeth and cloth
 
 
 @torch.no_grad()
@@ -25,7 +30,9 @@ def dress_points(
     rig: HeadRig,
     decoder: GaussianDecoder | None = None,
 ) -> Gaussians:
-    """The splats of a cloud that a photograph shows.
+    """The splats of a cloud that a photograph shows, on the device of the rig.
+
+    The decoder computes where it is, all else on the CPU, as in `complete_points`.
 
     Args:
         points: N canonical points; a `SurfaceCloud` has been completed.
@@ -33,16 +40,35 @@ def dress_points(
         rig: Of the bindings.
         decoder: With `image_inputs="projected"`; None takes discs in the photograph's colours.
     """
-    cloud = points
+    device, rig, view = rig.v_template.device, rig.on_cpu(), view.to("cpu")
+    cloud = points.to("cpu")
     if not isinstance(points, SurfaceCloud):
         rest = rig.canonical_vertices(view.rig_params.betas)[0]
         cloud = adopt_points(points, rig, rest, find_face_kinds(rig), density=1.0)
     projected = project_cloud(cloud, view, rig)
     if decoder is None:
-        return cloud.to_gaussians(color_points(cloud, projected, view, rig))
-    gaussians = decode_points(decoder, cloud, see_points(cloud, projected, view, rig))
+        return cloud.to_gaussians(color_points(cloud, projected, view, rig)).to(device)
+    sights = see_points(cloud, projected, view, rig)
+    gaussians = decode_points(decoder, cloud.to(decoder.device), sights.to(decoder.device))
+    gaussians = make_solid(gaussians.to("cpu"), cloud.kinds)
     gaussians = correct_coverage(gaussians, cloud.bindings, view, rig)
-    return correct_colors(gaussians, cloud.bindings, projected, view, rig)
+    return correct_colors(gaussians, cloud.bindings, projected, view, rig).to(device)
+
+
+def make_solid(gaussians: Gaussians, kinds: Tensor) -> Gaussians:
+    """Splats of which only those of hair, and of the dark mouth, may be shone through.
+
+    Where the head may lie elsewhere than was tracked, the decoder hedges; seen against another
+    background that would be a ghost.
+
+    Args:
+        gaussians: N of them.
+        kinds: `PointKind` of each. [N]
+    """
+    may_be_thin = (kinds == PointKind.HAIR) | (kinds == PointKind.MOUTH)
+    solid = gaussians.opacities.clamp(min=LEAST_SOLID)
+    opacities = torch.where(may_be_thin, gaussians.opacities, solid)
+    return replace(gaussians, opacities=opacities)
 
 
 def project_cloud(cloud: SurfaceCloud, view: PortraitView, rig: HeadRig) -> ProjectedPoints:

@@ -27,7 +27,7 @@ from .placement import rest_points
 from .portrait_view import BROWS, PortraitView, metres_per_pixel
 from .surface_cloud import SurfaceCloud, frames_along
 
-STRIDE = 2.5  # pixels between the points that the photograph shows
+STRIDE = 2.6  # pixels between the points that the photograph shows
 SPACING = 8e-3  # metres between those around the head
 STRAND = 1.9  # length of a disc around the head over its width
 SMALLEST_PART = 0.06  # of the squared distance of the outer canthi: less is no hair

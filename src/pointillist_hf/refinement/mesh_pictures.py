@@ -12,7 +12,7 @@ from ..rigs.head_rig import HeadRig
 
 
 def draw_mesh(vertices: Tensor, faces: Tensor, cameras: Cameras) -> tuple[Tensor, Tensor]:
-    """What the one camera sees of a mesh.
+    """What the one camera sees of a mesh, drawn by the CPU.
 
     Args:
         vertices: In the world, metres. [V, 3]
@@ -30,7 +30,8 @@ def draw_mesh(vertices: Tensor, faces: Tensor, cameras: Cameras) -> tuple[Tensor
         cameras.width,
         cameras.height,
     )
-    return torch.from_numpy(buffers.depth).float(), torch.from_numpy(buffers.face_ids)
+    depths, face_ids = torch.from_numpy(buffers.depth), torch.from_numpy(buffers.face_ids)
+    return depths.float().to(vertices.device), face_ids.to(vertices.device)
 
 
 def draw_rig(rig: HeadRig, rig_params: RigParams, cameras: Cameras) -> tuple[Tensor, Tensor]:

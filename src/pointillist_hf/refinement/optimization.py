@@ -7,7 +7,7 @@ What no photograph shows keeps every bit of its values, and other views are held
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 
 import torch
@@ -74,8 +74,11 @@ def refine(
     seed: int = 0,
     settings: RefinementSettings | None = None,
     show_progress: bool = True,
+    on_step: Callable[[int], None] | None = None,
 ) -> Gaussians:
     """The gaussians after some steps towards the photographs.
+
+    The steps are computed on the device of the gaussians, what they need to know on the CPU.
 
     An interrupt (Ctrl-C) ends the steps early and keeps what they have brought.
 
@@ -89,6 +92,7 @@ def refine(
         seed: Of backgrounds and anchor views; the same seed gives the same bits.
         settings: By default `RefinementSettings()`.
         show_progress: Whether a progress bar is shown.
+        on_step: Gets the number of steps done; what it raises ends the refinement.
 
     Raises:
         ValueError: There is no view, or `num_steps` is negative.
@@ -102,10 +106,11 @@ def refine(
         return gaussians
     settings = settings or RefinementSettings()
     generator = torch.Generator().manual_seed(seed)
-    scenes = _build_scenes(gaussians, bindings, views, rig, generator)
+    device, rig_on_cpu = gaussians.means.device, rig.on_cpu()
+    scenes = _build_scenes(gaussians, bindings, views, rig_on_cpu, generator)
     trust = torch.stack([_weigh_points(gaussians, kinds, scene) for scene in scenes]).amax(0)
-    points = CanonicalPoints(gaussians.means, bindings)
-    blink = measure_blink(points, rig, views[0].rig_params.betas)
+    points = CanonicalPoints(gaussians.means, bindings).to("cpu")
+    blink = measure_blink(points, rig_on_cpu, views[0].rig_params.betas.to("cpu")).to(device)
     trust = trust * ~is_folded(blink)
     limits = _limit_offsets(kinds, blink, settings)
     change = _Change(gaussians, trust, limits, settings)
@@ -114,6 +119,8 @@ def refine(
         for step in steps:
             loss = _take_step(change, scenes, step, generator, settings)
             steps.set_postfix(loss=f"{loss:.4f}", refresh=False)
+            if on_step is not None:
+                on_step(step + 1)
     except KeyboardInterrupt:
         logger.warning("Refinement was interrupted; what its steps have brought is kept.")
     return change.apply(detached=True)
@@ -135,12 +142,12 @@ def _build_scenes(
     rig: HeadRig,
     generator: torch.Generator,
 ) -> list[_Scene]:
-    face_kinds = find_face_kinds(rig)
+    face_kinds, device = find_face_kinds(rig), gaussians.means.device
+    points = CanonicalPoints(gaussians.means, bindings).to("cpu")
     scenes = []
-    for view in views:
-        points = CanonicalPoints(gaussians.means, bindings)
-        placement = place_points(points, rig, view.rig_params)
-        target = build_target(view, classify_pixels(view, rig, face_kinds))
+    for view in (view.to("cpu") for view in views):
+        placement = place_points(points, rig, view.rig_params).to(device)
+        target = build_target(view, classify_pixels(view, rig, face_kinds)).to(device)
         anchors = build_anchors(placement.pose_gaussians(gaussians), view, rig, generator)
         scenes.append(_Scene(target, placement, anchors))
     return scenes
@@ -184,7 +191,8 @@ def _take_step(
     scene = scenes[step % len(scenes)]
     gaussians = change.apply()
     posed = scene.placement.pose_gaussians(gaussians)
-    loss = photograph_loss(posed, scene.target, torch.rand(3, generator=generator))
+    background = torch.rand(3, generator=generator).to(posed.means.device)
+    loss = photograph_loss(posed, scene.target, background)
     loss = loss + change.penalty()
     if settings.anchor_weight and step % settings.anchor_every == 0:
         index = step // settings.anchor_every % NUM_ANCHORS

@@ -113,7 +113,7 @@ def build_anchors(
         target=centre.tolist(),
         width=size,
         height=size,
-    )
+    ).to(gaussians.means.device)
     pictures = [_draw_blurred(gaussians, cameras[i : i + 1]) for i in range(NUM_ANCHORS)]
     return AnchorViews(cameras, torch.stack(pictures))
 
@@ -125,6 +125,6 @@ def anchor_loss(gaussians: Gaussians, anchors: AnchorViews, index: int) -> Tenso
 
 
 def _draw_blurred(gaussians: Gaussians, cameras: Cameras) -> Tensor:
-    backgrounds = torch.full((1, 3), ANCHOR_GREY)
+    backgrounds = gaussians.means.new_full((1, 3), ANCHOR_GREY)
     images, _ = rasterize(gaussians, cameras, backgrounds=backgrounds)
     return blur_picture(images[0], ANCHOR_BLUR)

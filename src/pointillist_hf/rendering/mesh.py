@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .cpu.compilation import compile_kernel
+from ..kernels.compilation import compile_kernel
 
 MIN_DEPTH = 1e-3  # metres
 

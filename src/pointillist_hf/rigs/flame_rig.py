@@ -102,6 +102,17 @@ class FlameHeadRig(HeadRig):
         self.register_buffer("landmark_faces", torch.from_numpy(faces))
         self.register_buffer("landmark_barycentric", torch.from_numpy(barycentric))
 
+    def load_landmarks(self, path: str | Path) -> None:
+        """Takes the 68 landmarks of a file, in place of those it has.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+            ValueError: It is damaged, or made for another mesh.
+        """
+        path = str(Path(path).absolute())
+        self._register_landmarks(path)
+        self.register_to_config(landmarks_path=path)
+
     def landmarks(self, vertices: Tensor) -> Tensor:
         """The 68 iBUG landmarks on posed vertices. [T, V, 3] -> [T, 68, 3]"""
         if not len(self.landmark_faces):
@@ -155,21 +166,41 @@ class FlameHeadRig(HeadRig):
         reference = Path(folder, kwargs.pop("subfolder", None) or "", cls.config_name)
         if not reference.is_file():
             raise FileNotFoundError(f"`folder` must hold {cls.config_name}, and {folder} does not.")
-        config = json.loads(reference.read_text())
+        config = json.loads(reference.read_text(encoding="utf-8"))
         missing = {"flame_path", "version", "sha256"} - {*config}
         if missing:
             raise ValueError(
                 f"{reference} must be a reference to FLAME, and lacks "
                 f"{', '.join(sorted(missing))}; save the rig again."
             )
-        landmarks_path = landmarks_path or config.get("landmarks_path")
+        model = _find_flame(config, flame_path)
+        landmarks_path = landmarks_path or _find_landmarks(config.get("landmarks_path"), model)
         return cls(
-            flame_path=str(_find_flame(config, flame_path)),
+            flame_path=str(model),
             version=config["version"],
             add_teeth=config.get("add_teeth", True),
             landmarks_path=None if landmarks_path is None else str(landmarks_path),
             sha256=config["sha256"],
         )
+
+
+def take_landmarks(rig: HeadRig, path: str | Path) -> None:
+    """Gives a FLAME rig its landmarks.
+
+    Raises:
+        ValueError: It is no FLAME rig, or the file is none of landmarks.
+    """
+    if not isinstance(rig, FlameHeadRig):
+        raise ValueError(f"`landmarks` are for FLAME alone, and this is a {type(rig).__name__}.")
+    rig.load_landmarks(path)
+
+
+def _find_landmarks(noted: str | None, model: Path) -> Path | None:
+    """Where the landmarks were, or else beside the model."""
+    if noted is None or Path(noted).is_file():
+        return None if noted is None else Path(noted)
+    beside = model.parent / Path(noted).name
+    return beside if beside.is_file() else Path(noted)
 
 
 def _find_flame(config: Mapping[str, str], given: str | Path | None) -> Path:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 
 import torch
@@ -12,6 +13,7 @@ from torch.nn.functional import normalize
 
 from ..geometry.structures import POSE_NAMES, RigParams
 from ..geometry.triangles import face_areas, interpolate_corners, sample_surface
+from ..guarded_push import GuardedPush
 from .skinning import JointMotion, SkinnedPoints, move_joints, skin_points
 
 FLOAT_ARRAYS = (
@@ -30,7 +32,7 @@ INDEX_ARRAYS = (
 )
 
 
-class HeadRig(ModelMixin, ConfigMixin):
+class HeadRig(GuardedPush, ModelMixin, ConfigMixin):
     """A head of V vertices and F triangles; subclasses say where its arrays come from.
 
     The arrays are buffers, so a rig is saved, loaded and moved like any model, but it has nothing
@@ -50,6 +52,10 @@ class HeadRig(ModelMixin, ConfigMixin):
         kwargs.pop("dtype", None)
         places = [arg for arg in args if not isinstance(arg, torch.dtype)]
         return super().to(*places, **kwargs) if places or kwargs else self
+
+    def on_cpu(self) -> HeadRig:
+        """The rig on the CPU: itself, or a copy."""
+        return self if self.v_template.device.type == "cpu" else copy.deepcopy(self).to("cpu")
 
     @property
     def num_faces(self) -> int:

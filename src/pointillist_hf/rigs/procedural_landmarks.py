@@ -45,7 +45,7 @@ def has_table(rig: ProceduralHeadRig) -> bool:
 @lru_cache
 def read_table() -> dict[str, dict]:
     """Places on the procedural heads by resolution."""
-    return json.loads(TABLE_PATH.read_text())
+    return json.loads(TABLE_PATH.read_text("utf-8"))
 
 
 def places_from_table(rig: ProceduralHeadRig) -> LandmarkPlaces:

@@ -20,7 +20,8 @@ from ..portraits.image_processing_portrait import PortraitImageProcessor
 from ..rendering import rasterize
 from ..rigs.head_rig import HeadRig
 from .dataset import People
-from .loop import LoopConfig, Periodic
+from .loop import Periodic
+from .loop_config import LoopConfig
 from .train_generator import GeneratorTraining, encode_person, label_kinds
 from .windows import cut_window, scoring_windows
 

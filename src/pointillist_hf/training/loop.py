@@ -10,13 +10,10 @@ checkpoints hold.
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
-from typing import Literal, get_args
 
 import torch
 from accelerate import Accelerator
@@ -24,11 +21,14 @@ from accelerate.utils import set_seed
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
+from transformers import PreTrainedModel
 
-from ..geometry.number_checks import check_integer, check_number
 from .checkpoints import check_figure, check_weights, restore_latest, save_checkpoint
+from .device_moves import Parts, move
 from .ema import WeightAverage
-from .run_log import StepLog, Tracker, check_tracker, finish_trackers, start_trackers
+from .loop_config import LoopConfig
+from .optimization import build_optimizer
+from .run_log import StepLog, check_tracker, finish_trackers, start_trackers
 from .run_settings import keep_settings
 from .sharding import gather_weights, unsharded, whole
 
@@ -39,74 +39,6 @@ Batch = dict[str, Tensor | list]
 MakeBatch = Callable[[torch.Tensor, torch.Generator], Batch]
 # A mean; or a sum and how many it is over, the mean then being taken over the global batch.
 Loss = Tensor | tuple[Tensor, Tensor]
-
-# Least and largest values of the settings of a run.
-COUNTS = {
-    "max_steps": (1, 10**9), "batch_size": (1, 2**20), "save_steps": (1, 10**9),
-    "accumulation_steps": (1, 2**16), "eval_steps": (0, 10**9), "sample_steps": (0, 10**9),
-    "window_step": (0, 2**30), "warmup_steps": (0, 10**9), "num_workers": (0, 1024),
-    "num_eval_people": (1, 10**6), "num_sample_points": (1, 2**22), "seed": (0, 2**32 - 1),
-}  # fmt: skip
-RATES = {
-    "weight_decay": (0, 1e3), "ema_decay": (0, 1), "adam_beta2": (0, 1), "learning_rate": (0, 1e3),
-    "final_learning_rate": (0, 1), "max_grad_norm": (0, 1e9),
-}  # fmt: skip
-CHOICES = {
-    "schedule": ("cosine", "constant"),
-    "mixed_precision": ("no", "fp16", "bf16"),
-    "tracker": get_args(Tracker),
-}
-
-
-@dataclass(frozen=True)
-class LoopConfig:
-    """How long, how fast, and where to."""
-
-    output_dir: str
-    max_steps: int = 1000
-    batch_size: int = 4  # over all processes and accumulated parts
-    accumulation_steps: int = 1  # parts that a process's rows are computed in, to save memory
-
-    # AdamW; the paper uses a learning rate of 1e-4
-    learning_rate: float = 1e-4
-    weight_decay: float = 0.01
-    adam_beta2: float = 0.98
-    schedule: Literal["cosine", "constant"] = "cosine"
-    warmup_steps: int = 50
-    final_learning_rate: float = 0.05  # share of the peak that the cosine ends at
-    max_grad_norm: float = 1.0
-    ema_decay: float = 0.0  # of the average of the weights; 0 keeps those of the last step
-
-    mixed_precision: str = "no"
-    save_steps: int = 500
-    seed: int = 0
-    num_workers: int = 0
-    show_progress: bool = True
-    tracker: Tracker = "none"
-
-    # the generator's; 0 is never, and windows that begin at any point
-    eval_steps: int = 0
-    sample_steps: int = 0
-    num_eval_people: int = 16
-    num_sample_points: int = 1024  # most points of a cloud that is drawn
-    window_step: int = 0  # tokens from the start of a window to that of the next
-
-    def __post_init__(self) -> None:
-        for name, (low, high) in COUNTS.items():
-            check_integer(name, getattr(self, name), low, high)
-        for name, (low, high) in RATES.items():
-            check_number(name, getattr(self, name), low, high)
-        for name in ("learning_rate", "max_grad_norm"):
-            check_number(name, getattr(self, name), 0, above=True)
-        for name in ("ema_decay", "adam_beta2"):
-            if not getattr(self, name) < 1:
-                raise ValueError(f"`{name}` must lie in [0, 1), got {getattr(self, name)}.")
-        for name, known in CHOICES.items():
-            if getattr(self, name) not in known:
-                raise ValueError(
-                    f"`{name}` must be one of {', '.join(map(repr, known))}, got "
-                    f"{getattr(self, name)!r}."
-                )
 
 
 @dataclass(frozen=True)
@@ -155,18 +87,6 @@ class StepBatches(Dataset):
         return samples
 
 
-def learning_rate_factor(step: int, config: LoopConfig) -> float:
-    """Linear warm-up, then constant, or a cosine down to `final_learning_rate`."""
-    if step < config.warmup_steps:
-        return (step + 1) / config.warmup_steps
-    if config.schedule == "constant":
-        return 1.0
-    span = max(config.max_steps - config.warmup_steps, 1)
-    progress = min((step - config.warmup_steps) / span, 1.0)
-    low = config.final_learning_rate
-    return low + (1 - low) * 0.5 * (1 + math.cos(math.pi * progress))
-
-
 def train(
     model: nn.Module,
     make_batch: MakeBatch,
@@ -205,6 +125,7 @@ def train(
         project_dir=str(output_dir),
     )
     set_seed(config.seed)
+    save_memory_and_time(model, config)
     optimizer, scheduler = build_optimizer(model, config)
     batches = StepBatches(
         make_batch, num_rows, config, accelerator.process_index, accelerator.num_processes
@@ -214,21 +135,19 @@ def train(
     average = WeightAverage(inner, config.ema_decay) if config.ema_decay else None
     first = begin_run(accelerator, config, average)
     log = StepLog(output_dir / "log.jsonl", first, accelerator)
-    bar = tqdm(
-        total=config.max_steps,
-        initial=first,
-        disable=not (config.show_progress and accelerator.is_main_process),
-    )
+    is_shown = config.show_progress and accelerator.is_main_process
     model.train()
-    with bar:
+    with tqdm(total=config.max_steps, initial=first, disable=not is_shown) as bar:
         for step, parts in enumerate(load_batches(batches, collate, config, first), start=first):
             means = compute_gradients(accelerator, model, parts)
             check_figure("loss", means["loss"], step)
-            norm = accelerator.clip_grad_norm_(inner.parameters(), config.max_grad_norm)
-            row = {"step": step, **means, "grad_norm": float(whole(norm))}
+            norm = float(
+                whole(accelerator.clip_grad_norm_(inner.parameters(), config.max_grad_norm))
+            )
             # In float16 a gradient that overflows is skipped, and the scale lowered.
-            if config.mixed_precision != "fp16":
-                check_figure("gradient", row["grad_norm"], step)
+            if accelerator.mixed_precision != "fp16":
+                check_figure("gradient", norm, step)
+            row = {"step": step, **means, "grad_norm": norm}
             row["learning_rate"] = scheduler.get_last_lr()[0]
             optimizer.step()
             scheduler.step()
@@ -249,28 +168,33 @@ def train(
     return inner
 
 
+def save_memory_and_time(model: nn.Module, config: LoopConfig) -> None:
+    """Makes layers forget what can be computed again, and compiles them, if that is wanted."""
+    for module in model.modules():
+        is_ours = isinstance(module, PreTrainedModel) and module.supports_gradient_checkpointing
+        if config.gradient_checkpointing and is_ours and _is_trained(module):
+            module.activation_checkpointing_enable()
+    if config.compile_layers:
+        # Layer by layer: one graph serves them all, and FSDP shares out the same pieces.
+        kinds = set(getattr(model, "_no_split_modules", ()))
+        for module in model.modules():
+            if type(module).__name__ in kinds:
+                module.compile()
+
+
+def _is_trained(module: nn.Module) -> bool:
+    return any(parameter.requires_grad for parameter in module.parameters())
+
+
 def begin_run(accelerator: Accelerator, config: LoopConfig, average: WeightAverage | None) -> int:
     """Goes on from the newest checkpoint, if there is one; the number of steps taken before."""
     output_dir = Path(config.output_dir)
     first = restore_latest(accelerator, output_dir, average)
+    settings = {**asdict(config), "mixed_precision": accelerator.mixed_precision}
     if first or accelerator.is_main_process:
-        keep_settings(asdict(config), output_dir, is_new=first == 0)
+        keep_settings(settings, output_dir, is_new=first == 0)
     start_trackers(accelerator, first)
     return first
-
-
-def build_optimizer(
-    model: nn.Module, config: LoopConfig
-) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-    """AdamW over the weights that are trained, and its schedule."""
-    optimizer = torch.optim.AdamW(
-        [p for p in model.parameters() if p.requires_grad],
-        lr=config.learning_rate,
-        betas=(0.9, config.adam_beta2),
-        weight_decay=config.weight_decay,
-    )
-    factor = partial(learning_rate_factor, config=config)
-    return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
 
 
 def load_batches(
@@ -281,9 +205,9 @@ def load_batches(
 ) -> DataLoader:
     """The parts of each step's rows, from step `first` on."""
 
-    def collate_parts(rows: list[Batch]) -> list[Batch]:
+    def collate_parts(rows: list[Batch]) -> Parts:
         size = len(rows) // config.accumulation_steps
-        return [collate(rows[i : i + size]) for i in range(0, len(rows), size)]
+        return Parts([collate(rows[i : i + size]) for i in range(0, len(rows), size)])
 
     return DataLoader(
         batches,
@@ -291,14 +215,13 @@ def load_batches(
         batch_size=None,
         collate_fn=collate_parts,
         num_workers=config.num_workers,
+        pin_memory=torch.cuda.is_available(),
         # Otherwise each start would draw from the global state, and a resumed run go other ways.
         generator=torch.Generator(),
     )
 
 
-def compute_gradients(
-    accelerator: Accelerator, model: nn.Module, parts: list[Batch]
-) -> dict[str, float]:
+def compute_gradients(accelerator: Accelerator, model: nn.Module, parts: Parts) -> dict[str, float]:
     """Leaves the gradients of the mean loss of the global batch, and returns its mean losses.
 
     Sums are propagated, and divided by the number of what they are over when that is known of all
@@ -308,7 +231,7 @@ def compute_gradients(
     for i, part in enumerate(parts):
         is_last = i + 1 == len(parts)
         with nullcontext() if is_last else accelerator.no_sync(model):
-            losses = model(**_to_device(part, accelerator.device))
+            losses = model(**move(part, accelerator.device))
             pairs = {name: _as_sum(loss) for name, loss in losses.items()}
             accelerator.backward(pairs["loss"][0])
         for name, (total, count) in pairs.items():
@@ -350,10 +273,3 @@ def run_periodic(
 
 def _as_sum(loss: Loss) -> tuple[Tensor, Tensor]:
     return loss if isinstance(loss, tuple) else (loss, torch.ones_like(loss))
-
-
-def _to_device(batch: Batch, device: torch.device) -> Batch:
-    def move(value: object) -> object:
-        return value.to(device) if hasattr(value, "to") else value
-
-    return {name: move(value) for name, value in batch.items()}

@@ -51,12 +51,12 @@ class StepLog:
         path.parent.mkdir(parents=True, exist_ok=True)
         lines = path.read_text("utf-8", "replace").splitlines() if path.exists() else []
         # A killed run may leave half a line at the end; it lies past the checkpoint.
-        path.write_text("".join(f"{line}\n" for line in lines[:first]))
+        path.write_text("".join(f"{line}\n" for line in lines[:first]), encoding="utf-8")
 
     def write(self, values: dict[str, float | int]) -> None:
         """Appends the row of a step."""
         if self.accelerator.is_main_process:
-            with self.path.open("a") as file:
+            with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(values) + "\n")
         figures = {name: value for name, value in values.items() if name != "step"}
         self.accelerator.log(figures, step=values["step"])

@@ -14,7 +14,8 @@ FILE_NAME = "settings.json"
 # Where a run is, how it is watched and how it is computed may change under way.
 FREE = {"output_dir", "save_steps", "num_workers", "show_progress", "tracker", "eval_steps"}
 FREE |= {"sample_steps", "num_eval_people", "num_sample_points", "accumulation_steps"}
-FREE |= {"mixed_precision"}
+FREE |= {"mixed_precision", "gradient_checkpointing", "compile_layers"}
+FREE |= {"lpips_weights", "lpips_heads"}
 
 
 def keep_settings(settings: Mapping[str, object], folder: Path, *, is_new: bool) -> None:
@@ -34,7 +35,7 @@ def keep_settings(settings: Mapping[str, object], folder: Path, *, is_new: bool)
         del bound["max_steps"]  # nothing but the end depends on it
     if is_new:
         text = json.dumps(dict(settings), indent=1, default=str) + "\n"
-        write_atomically(path, lambda partial: partial.write_text(text))
+        write_atomically(path, lambda partial: partial.write_text(text, "utf-8"))
         return
     began = read_json_object(path) if path.exists() else {}
     for name, value in bound.items():

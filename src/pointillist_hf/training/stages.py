@@ -9,13 +9,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 from accelerate import PartialState
+from tqdm.auto import tqdm
 from transformers import PreTrainedModel, set_seed
 
+from ..data.tokens.dataset import find_token_dataset, load_identities
+from ..data.tokens.people_splits import check_leakage, find_person
 from ..exporters.folder_owner import own_folder
+from ..exporters.json_file import write_json_object
 from ..exporters.path_names import check_path_name
 from ..exporters.tensor_file import file_errors
 from ..models.modeling_conditioner import AvatarConditioner
@@ -25,23 +30,26 @@ from ..models.modeling_rig_regressor import RigRegressor
 from ..models.tokenization_points import PointTokenizer
 from ..portraits.image_processing_portrait import PortraitImageProcessor
 from .dataset import People, check_views, load_people, with_token_order
+from .encoders import Encoders, build_conditioner, build_processor
+from .frozen_features import FrozenFeatures, FrozenNetworks
 from .generator_checks import generator_checks
-from .loop import LoopConfig
+from .loop_config import LoopConfig
+from .perceptual import open_perceptual
 from .recipes import (
     SIZES,
-    build_conditioner_config,
     build_decoder_config,
     build_generator_config,
-    build_image_processor,
     build_projected_decoder_config,
     build_regressor_config,
     token_order_of,
 )
-from .train_decoder import FrozenFeatures, train_decoder
+from .stage_settings import describe_run, format_run
+from .train_decoder import train_decoder
 from .train_generator import embed_geometry, train_generator
 from .train_projected_decoder import train_projected_decoder
 from .train_regressor import train_regressor
 
+OTHER_WAYS = {"regressor": "; or give an --image_encoder, such as facebook/dinov2-large"}
 # Trained models by the names of their folders.
 Components = dict[str, PreTrainedModel]
 
@@ -54,54 +62,72 @@ class Splits:
     test: People | None = None
 
 
-@dataclass(frozen=True)
-class Stage:
-    """How a stage runs, and the loop settings it runs with unless told otherwise."""
-
-    run: Callable[[Splits, PortraitImageProcessor, Path, str, LoopConfig], Components]
-    settings: dict[str, float | int] = field(default_factory=dict)
+RunStage = Callable[[Splits, PortraitImageProcessor, Path, str, LoopConfig], Components]
 
 
 def run_stage(
-    stage: str, data: str | Path, output: str | Path, size: str, loop: LoopConfig
+    stage: str,
+    data: str | Path,
+    output: str | Path,
+    size: str,
+    loop: LoopConfig,
+    encoders: Encoders | None = None,
 ) -> None:
     """Trains a stage and saves its components.
 
     Args:
         stage: One of `STAGES`.
-        data: Folder of a tokenised data set.
+        data: Folder of a tokenised data set, or its id on the Hub.
         output: Folder of components, read and written.
         size: One of `recipes.SIZES`; the sizes of one run share all but the generator.
         loop: How long, how fast.
+        encoders: Pretrained ones that the generator's conditioner takes over; an image encoder
+            takes the place of the stage "regressor".
 
     Raises:
         FileNotFoundError: A component of an earlier stage is missing.
         BlockingIOError: Another process runs the stage there.
-        ValueError: There is no such stage or size, or `output` belongs to another data set or size.
+        ValueError: There is no such stage or size, `output` belongs to another data set or size,
+            or the data set's splits share people.
     """
     if stage not in STAGES:
         raise ValueError(f"`stage` must be one of {', '.join(STAGES)}, got {stage!r}.")
     check_path_name("output", output)
     if size not in SIZES:
         raise ValueError(f"`size` must be one of {', '.join(SIZES)}, got {size!r}.")
+    encoders = encoders or Encoders()
+    if stage != "generator" and encoders != Encoders():
+        raise ValueError(
+            f"`encoders` must be given to the stage generator alone, got them for {stage}: the "
+            "stages after it find what it saved."
+        )
     # Asked of the launcher: accelerate's state would be fixed before the loop says on which device.
     if os.environ.get("RANK", "0") == "0":
         with own_folder(loop.output_dir):
-            _run_stage(stage, data, Path(output), size, loop)
+            _run_stage(stage, data, Path(output), size, loop, encoders)
     else:
-        _run_stage(stage, data, Path(output), size, loop)
+        _run_stage(stage, data, Path(output), size, loop, encoders)
 
 
-def _run_stage(stage: str, data: str | Path, output: Path, size: str, loop: LoopConfig) -> None:
+def _run_stage(
+    stage: str, data: str | Path, output: Path, size: str, loop: LoopConfig, encoders: Encoders
+) -> None:
+    _check_leakage(data)
     people = _load_people(data, "train", size, loop)
     if stage != "generator":
         check_views(people)
     _check_tokenizer(people.tokenizer, output / "tokenizer")
-    processor = build_image_processor(size)
+    processor = _choose_processor(stage, output, size, encoders)
     set_seed(loop.seed)
     is_checked = stage == "generator" and (loop.eval_steps or loop.sample_steps)
     test = _load_people(data, "test", size, loop) if is_checked else None
-    components = STAGES[stage].run(Splits(people, test), processor, output, size, loop)
+    run = STAGES[stage]
+    if encoders != Encoders():
+        run = partial(run, encoders=encoders)
+    description = _describe(stage, data, people, size, loop, encoders)
+    if os.environ.get("RANK", "0") == "0" and loop.show_progress:
+        tqdm.write(format_run(description))
+    components = run(Splits(people, test), processor, output, size, loop)
     if not PartialState().is_main_process:
         return
     with file_errors(output):
@@ -110,12 +136,44 @@ def _run_stage(stage: str, data: str | Path, output: Path, size: str, loop: Loop
         processor.save_pretrained(output / "image_processor")
         for name, model in components.items():
             model.save_pretrained(output / name)
+    write_json_object(description, output / f"recipe-{stage}.json")
+
+
+def _describe(
+    stage: str,
+    data: str | Path,
+    people: People,
+    size: str,
+    loop: LoopConfig,
+    encoders: Encoders,
+) -> dict[str, object]:
+    """The run as it is printed before it starts, and written beside its result."""
+    tokenizer = people.tokenizer
+    facts = {
+        "data": str(data),
+        "people": len(people),
+        "points": sum(people.point_counts),
+        "tokenizer": {
+            name: getattr(tokenizer, name)
+            for name in ("num_bins", "num_faces", "token_order", "cube_center", "cube_half_extent")
+        },
+        "rig": type(people.rig).__name__,
+        "encoders": asdict(encoders) if stage == "generator" else None,
+    }
+    return describe_run(stage, size, loop, **facts)
 
 
 def _load_people(data: str | Path, split: str, size: str, loop: LoopConfig) -> People:
     """A split, its tokens in the order that the size wants."""
     people = load_people(data, split, show_progress=loop.show_progress)
     return with_token_order(people, token_order_of(size, people.tokenizer))
+
+
+def _check_leakage(data: str | Path) -> None:
+    """Refuses a data set whose test split shows people that are trained on, by whatever name."""
+    folder = find_token_dataset(data)
+    trained, tested = (load_identities(folder, split) for split in ("train", "test"))
+    check_leakage(*([find_person(name) for name in names] for names in (trained, tested)))
 
 
 def _check_tokenizer(tokenizer: PointTokenizer, folder: Path) -> None:
@@ -131,6 +189,39 @@ def _check_tokenizer(tokenizer: PointTokenizer, folder: Path) -> None:
             )
 
 
+def _choose_processor(
+    stage: str, output: Path, size: str, encoders: Encoders
+) -> PortraitImageProcessor:
+    """Who comes after the generator sees portraits as it did; so must who came before.
+
+    Raises:
+        ValueError: Regressor and generator would see portraits of different kinds.
+    """
+    saved = output / "image_processor"
+    if stage in ("decoder", "projected-decoder") and saved.is_dir():
+        return PortraitImageProcessor.from_pretrained(saved)
+    processor = build_processor(size, encoders)
+    other = {"regressor": "conditioner", "generator": "rig_regressor"}.get(stage, "")
+    if encoders.image is None and stage == "generator":
+        return processor  # whose networks are compared later
+    if saved.is_dir() and (output / other).is_dir():
+        _compare_processors(processor, PortraitImageProcessor.from_pretrained(saved), other)
+    return processor
+
+
+def _compare_processors(
+    ours: PortraitImageProcessor, theirs: PortraitImageProcessor, part: str
+) -> None:
+    for name in ("size", "image_mean", "image_std"):
+        wanted, got = getattr(theirs, name), getattr(ours, name)
+        if wanted != got:
+            raise ValueError(
+                f"`output` holds a {part} that sees portraits with {name} {wanted}, and this stage "
+                f"would see them with {got}. One pipeline shows all its parts the same portraits: "
+                "use another `output`, or the same `size`, `image_size` and kind of encoder."
+            )
+
+
 def _run_regressor(
     splits: Splits, processor: PortraitImageProcessor, output: Path, size: str, loop: LoopConfig
 ) -> Components:
@@ -139,10 +230,26 @@ def _run_regressor(
 
 
 def _run_generator(
-    splits: Splits, processor: PortraitImageProcessor, output: Path, size: str, loop: LoopConfig
+    splits: Splits,
+    processor: PortraitImageProcessor,
+    output: Path,
+    size: str,
+    loop: LoopConfig,
+    encoders: Encoders = Encoders(),  # noqa: B008  frozen
 ) -> Components:
     people = splits.train
-    conditioner = AvatarConditioner(build_conditioner_config(size, people.tokenizer))
+    conditioner = build_conditioner(size, people.tokenizer, encoders, processor.size)
+    if encoders.image is None:
+        _take_over_encoder(conditioner, output, size)
+    generator = PointGeneratorForCausalLM(build_generator_config(size, people.tokenizer))
+    embed_geometry(generator, people.tokenizer, people.rig)
+    checks = generator_checks(splits.test, people, processor, loop)
+    trained = train_generator(conditioner, generator, people, processor, loop, checks)
+    return dict(zip(("conditioner", "point_generator"), trained, strict=True))
+
+
+def _take_over_encoder(conditioner: AvatarConditioner, output: Path, size: str) -> None:
+    """Gives the conditioner the image encoder that was trained as part of the regressor."""
     regressor = _load(RigRegressor, output / "rig_regressor", needed_stage="regressor")
     for name in ("image_size", "hidden_size", "num_hidden_layers"):
         wanted = getattr(conditioner.config.image_config, name)
@@ -155,11 +262,6 @@ def _run_generator(
     conditioner.image_encoder.load_state_dict(regressor.image_encoder.state_dict())
     # As the paper keeps DINOv2: points would teach the encoder to forget colours.
     conditioner.image_encoder.requires_grad_(False)
-    generator = PointGeneratorForCausalLM(build_generator_config(size, people.tokenizer))
-    embed_geometry(generator, people.tokenizer, people.rig)
-    checks = generator_checks(splits.test, people, processor, loop)
-    trained = train_generator(conditioner, generator, people, processor, loop, checks)
-    return dict(zip(("conditioner", "point_generator"), trained, strict=True))
 
 
 def _run_decoder(
@@ -167,15 +269,24 @@ def _run_decoder(
 ) -> Components:
     people = splits.train
     conditioner = _load(AvatarConditioner, output / "conditioner", needed_stage="generator")
+    perceptual = open_perceptual(loop, conditioner.image_encoder)
     generator = _load(
         PointGeneratorForCausalLM, output / "point_generator", needed_stage="generator"
     )
-    features = FrozenFeatures(
-        conditioner, generator, people, processor, use_bfloat16=loop.mixed_precision == "bf16"
-    )
     config = build_decoder_config(size, people.tokenizer, generator.config)
+    features = FrozenFeatures(Path(loop.output_dir) / "features", people)
+    networks = FrozenNetworks(
+        conditioner,
+        generator,
+        processor,
+        use_bfloat16=loop.precision == "bf16",
+        keep_context=config.cross_attention_size is not None,
+    )
+    features.prepare(networks, show_progress=loop.show_progress)
+    del networks, generator  # the device has better use for its memory
     decoder = GaussianDecoder(config)
-    return {"gaussian_decoder": train_decoder(decoder, features, people, loop)}
+    trained = train_decoder(decoder, features, people, loop, perceptual=perceptual)
+    return {"gaussian_decoder": trained}
 
 
 def _run_projected_decoder(
@@ -183,30 +294,23 @@ def _run_projected_decoder(
 ) -> Components:
     people = splits.train
     decoder = GaussianDecoder(build_projected_decoder_config(people.tokenizer))
-    return {"gaussian_decoder": train_projected_decoder(decoder, people, loop)}
+    trained = train_projected_decoder(decoder, people, loop, perceptual=open_perceptual(loop))
+    return {"gaussian_decoder": trained}
 
 
 def _load(model: type[PreTrainedModel], folder: Path, *, needed_stage: str) -> PreTrainedModel:
     if not folder.is_dir():
         raise FileNotFoundError(
             f"This stage needs {folder}, and it does not exist. Train the {needed_stage} first: "
-            f"--stage {needed_stage} with the same --output."
+            f"--stage {needed_stage} with the same --output{OTHER_WAYS.get(needed_stage, '')}."
         )
     return model.from_pretrained(folder).requires_grad_(False)
 
 
-# The embedded checkpoint's; its card says what came of them.
-STAGES = {
-    "regressor": Stage(
-        _run_regressor, {"max_steps": 2400, "batch_size": 32, "learning_rate": 6e-4}
-    ),
-    "generator": Stage(
-        _run_generator, {"max_steps": 3000, "batch_size": 16, "learning_rate": 1e-3}
-    ),
-    "decoder": Stage(_run_decoder, {"max_steps": 1450, "batch_size": 8, "learning_rate": 1e-3}),
+STAGES: dict[str, RunStage] = {
+    "regressor": _run_regressor,
+    "generator": _run_generator,
+    "decoder": _run_decoder,
     # In place of the decoder above, and without the other stages.
-    "projected-decoder": Stage(
-        _run_projected_decoder,
-        {"max_steps": 4000, "batch_size": 1, "learning_rate": 1.5e-3},
-    ),
+    "projected-decoder": _run_projected_decoder,
 }

@@ -15,7 +15,8 @@ from ..models.tokenization_points import TOKENS_PER_POINT, PointTokenizer, Token
 from ..portraits.image_processing_portrait import PortraitImageProcessor
 from ..rigs.head_rig import HeadRig
 from .dataset import People
-from .loop import Batch, LoopConfig, Loss, Periodic, train
+from .loop import Batch, Loss, Periodic, train
+from .loop_config import LoopConfig
 from .portraits import portrait_pixels
 from .windows import cut_window, window_start, window_starts
 

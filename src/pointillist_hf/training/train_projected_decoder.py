@@ -7,11 +7,12 @@ compared with other pictures of the person in the same light.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
+from ..data.tokens.stored_pictures import StoredPictures
 from ..geometry.cameras import project_points
 from ..geometry.structures import Cameras, Gaussians, RigParams
 from ..models.modeling_gaussian_decoder import GaussianDecoder, PointSights
@@ -29,7 +30,9 @@ from ..rigs.head_rig import HeadRig
 from ..rigs.landmark_places import NUM_LANDMARKS
 from ..rigs.landmark_sources import IBUG
 from .dataset import People, Person
-from .loop import Batch, LoopConfig, train
+from .device_moves import Companion
+from .loop import Batch, train
+from .loop_config import LoopConfig
 from .losses import LossWeights, image_losses
 from .portraits import uniform
 from .train_decoder import composite
@@ -46,12 +49,19 @@ NASION = 168
 class Lesson:
     """A portrait, the completed cloud of its person, and where that lies in other pictures."""
 
-    person: Person
     cloud: SurfaceCloud
     projected: ProjectedPoints
-    view: PortraitView
+    foreground: Tensor  # [H, W, 3] of the portrait
     features: Tensor  # [N, K]
-    placements: list[Placement]  # one for each of the person's views
+    placements: list[Placement]  # one for each of V views of the person
+    images: Tensor | StoredPictures  # [V, H, W, 4] uint8
+    cameras: Cameras  # V
+
+    def of_views(self, views: Tensor) -> Lesson:
+        """The lesson with some of its views [K]."""
+        placements = [self.placements[view] for view in views.tolist()]
+        chosen = {"images": self.images[views], "cameras": self.cameras[views]}
+        return replace(self, placements=placements, **chosen)
 
 
 class Lessons:
@@ -82,15 +92,16 @@ class Lessons:
         cloud = complete_points(points, view, rig, density=density)
         projected = project_cloud(cloud, view, rig)
         return Lesson(
-            person=person,
             cloud=cloud,
             projected=projected,
-            view=view,
+            foreground=view.foreground,
             features=describe_points(cloud, projected, view, rig),
             placements=[
                 place_points(cloud.points, rig, person.view_params[i : i + 1])
                 for i in range(len(person.views))
             ],
+            images=person.views,
+            cameras=person.view_cameras,
         )
 
 
@@ -126,33 +137,43 @@ def _landmarks(rig: HeadRig, rig_params: RigParams, cameras: Cameras) -> Tensor:
 class ProjectedDecoderTraining(nn.Module):
     """The decoder with the picture terms of Eq. 6, one lesson at a time."""
 
-    def __init__(self, decoder: GaussianDecoder, weights: LossWeights) -> None:
+    def __init__(
+        self,
+        decoder: GaussianDecoder,
+        weights: LossWeights,
+        perceptual: nn.Module | None = None,
+    ) -> None:
         super().__init__()
         self.decoder, self.weights = decoder, weights
+        self.perceptual = None if perceptual is None else Companion(perceptual)
+        # What accelerate's FSDP shards, unless told otherwise.
+        self._no_split_modules = list(decoder._no_split_modules)
 
     def forward(
         self,
         lessons: list[Lesson],
-        views: list[Tensor],
         backgrounds: list[Tensor],
         tones: list[Tensor],
     ) -> dict[str, Tensor]:
-        """Losses of B lessons, each compared with some views of its person."""
-        rows = [self._losses(*row) for row in zip(lessons, views, backgrounds, tones, strict=True)]
+        """Losses of B lessons, each compared with all of its views."""
+        rows = [self._losses(*row) for row in zip(lessons, backgrounds, tones, strict=True)]
         terms = {name: torch.stack([row[name] for row in rows]).mean() for name in rows[0]}
         return {"loss": terms["image"] + OFFSET_WEIGHT * terms["offset"], **terms}
 
-    def _losses(
-        self, lesson: Lesson, views: Tensor, background: Tensor, tone: Tensor
-    ) -> dict[str, Tensor]:
+    def _losses(self, lesson: Lesson, background: Tensor, tone: Tensor) -> dict[str, Tensor]:
         gaussians, offsets = decode_lesson(self.decoder, lesson, tone)
         with torch.autocast(background.device.type, enabled=False):
             rendered = torch.cat(
-                [render_lesson(gaussians, lesson, int(view), background) for view in views]
+                [
+                    render_lesson(gaussians, lesson, view, background)
+                    for view in range(len(lesson.placements))
+                ]
             )
-            target = lesson.person.views[views].float() / 255
+            target = lesson.images.float() / 255
             target = torch.cat([change_tone(target[..., :3], tone), target[..., 3:]], dim=-1)
-            losses = image_losses(rendered, composite(target, background), self.weights)
+            distance = None if self.perceptual is None else self.perceptual.on(background.device)
+            target = composite(target, background)
+            losses = image_losses(rendered, target, self.weights, distance)
         return {**losses, "offset": (1e3 * offsets).square().sum(-1).mean()}
 
 
@@ -160,7 +181,7 @@ def decode_lesson(
     decoder: GaussianDecoder, lesson: Lesson, tone: Tensor | None = None
 ) -> tuple[Gaussians, Tensor]:
     """The splats of a lesson and their offsets [N, 3], its portrait being in another tone."""
-    foreground = lesson.view.foreground
+    foreground = lesson.foreground
     foreground = foreground if tone is None else change_tone(foreground, tone)
     sights = PointSights(
         features=lesson.features[None],
@@ -175,7 +196,7 @@ def decode_lesson(
 def render_lesson(gaussians: Gaussians, lesson: Lesson, view: int, background: Tensor) -> Tensor:
     """The splats as one of the person's views shows them. [1, H, W, 3]"""
     posed = lesson.placements[view].pose_gaussians(gaussians)
-    cameras = lesson.person.view_cameras[view : view + 1]
+    cameras = lesson.cameras[view : view + 1]
     return rasterize(posed, cameras, backgrounds=background[None])[0]
 
 
@@ -202,6 +223,7 @@ def train_projected_decoder(
     *,
     views_per_lesson: int = 1,
     weights: LossWeights | None = None,
+    perceptual: nn.Module | None = None,
 ) -> GaussianDecoder:
     """Trains the decoder on the portraits and views of a data set.
 
@@ -211,6 +233,7 @@ def train_projected_decoder(
         config: Of the loop.
         views_per_lesson: Pictures that the splats of a portrait are compared with.
         weights: Of Eq. 6; `offset` is not used, offsets being held per squared millimetre.
+        perceptual: The third term; None leaves it out.
     """
     lessons = Lessons(people)
 
@@ -226,11 +249,12 @@ def train_projected_decoder(
 
     def collate(rows: list[Batch]) -> Batch:
         return {
-            "lessons": [lessons(row["index"], row["portrait"]) for row in rows],
-            "views": [row["views"] for row in rows],
+            "lessons": [
+                lessons(row["index"], row["portrait"]).of_views(row["views"]) for row in rows
+            ],
             "backgrounds": [row["background"] for row in rows],
             "tones": [row["tone"] for row in rows],
         }
 
-    training = ProjectedDecoderTraining(decoder, weights or LossWeights())
+    training = ProjectedDecoderTraining(decoder, weights or LossWeights(), perceptual)
     return train(training, make_row, collate, len(people), config).decoder

@@ -14,11 +14,11 @@ from ..models.modeling_rig_regressor import RigRegressor
 from ..portraits.image_processing_portrait import PortraitImageProcessor
 from ..rigs.head_rig import HeadRig
 from .dataset import People
-from .loop import Batch, LoopConfig, train
+from .loop import Batch, train
+from .loop_config import LoopConfig
 from .portraits import portrait_pixels
-from .view_synthesis import ViewSynthesis, draw_views
+from .view_synthesis import MILLIMETRES, RestViews, ViewSynthesis
 
-MILLIMETRES = 1000.0
 # A view that is 1 % off weighs as much as a vertex that is 1 mm off.
 VIEW_WEIGHT = 100.0
 
@@ -74,13 +74,14 @@ def train_regressor(
     views_per_portrait: int = 2,
 ) -> RigRegressor:
     """Trains the regressor on the portraits of a data set, and its encoder on the views too."""
+    rest_views = RestViews(people.rig)
 
     def make_row(index: Tensor, generator: torch.Generator) -> Batch:
         person = people.persons[int(index)]
         which = torch.randint(len(person.portraits), (1,), generator=generator)
         params: RigParams = person.portrait_params[which]
         pixels = portrait_pixels(person.portraits[which] / 255, processor, generator)
-        views, viewmats = draw_views(person, views_per_portrait, generator)
+        views, viewmats = rest_views.draw(person, views_per_portrait, generator)
         return {
             "pixel_values": pixels,
             "betas": params.betas,

@@ -12,10 +12,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from ..geometry.structures import RigParams
 from ..models.attention_blocks import CrossBlock, SelfBlock
+from ..rigs.head_rig import HeadRig
 from .dataset import Person
 
 VIEW_SIZE, PATCH_SIZE = 56, 7  # pixels
+MILLIMETRES = 1000.0
+REST = 0.5  # millimetres that a head at rest may be moved: what trackers take for noise
+# Millimetres that a radian moves the vertices, as a root mean square over the head.
+LEVERS = {"neck_pose": 100.0, "jaw_pose": 27.0, "leye_pose": 2.0, "reye_pose": 2.0}
 
 
 class ViewSynthesis(nn.Module):
@@ -64,24 +70,55 @@ class ViewSynthesis(nn.Module):
         return images.unflatten(0, (-1, count))
 
 
-def views_at_rest(person: Person) -> Tensor:
-    """Which of a person's views show no expression and no pose: indices. [K]"""
-    params = person.view_params
-    moves = torch.cat([params.expression, params.poses.flatten(1)], dim=-1)
-    return torch.nonzero((moves == 0).all(-1))[:, 0]
+class RestViews:
+    """Draws views of people that show no expression and no pose, or as little as there is.
 
+    Views of recordings are never at rest to the last digit, and the head may be anywhere: those
+    that are nearly at rest are taken, and cameras are told in the frame of the head.
 
-def draw_views(person: Person, num_views: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Some views of a person at rest and their cameras, with repetition if there are too few.
-
-    Returns:
-        Views with premultiplied alpha [1, K, 4, VIEW_SIZE, VIEW_SIZE], viewmats [1, K, 4, 4].
+    Args:
+        rig: Of the people.
     """
-    usable = views_at_rest(person)
-    order = torch.randperm(len(usable), generator=generator)
-    chosen = usable[order.repeat(-(-num_views // len(usable)))[:num_views]]
-    images = person.views[chosen].permute(0, 3, 1, 2) / 255
-    premultiplied = torch.cat([images[:, :3] * images[:, 3:], images[:, 3:]], dim=1)
-    # Shrunk by averaging: view synthesis has to get the colours right, not the eyelashes.
-    small = interpolate(premultiplied, (VIEW_SIZE, VIEW_SIZE), mode="area")
-    return small[None], person.view_cameras.viewmats[chosen][None]
+
+    def __init__(self, rig: HeadRig) -> None:
+        self.rig = rig
+        directions = rig.exprdirs.flatten(0, 1)
+        self.gram = directions.T @ directions / len(rig.v_template) * MILLIMETRES**2
+
+    def movements(self, rig_params: RigParams) -> Tensor:
+        """About how far the vertices are from where they rest, heads laid over one another. [T]
+
+        Millimetres: root mean square of what expressions do, and angles times a lever.
+        """
+        expression = rig_params.expression
+        moved = torch.einsum("ti,ij,tj->t", expression, self.gram, expression)
+        angles = torch.stack([getattr(rig_params, name).norm(dim=-1) for name in LEVERS], dim=-1)
+        return moved.clamp_min(0).sqrt() + angles @ angles.new_tensor(list(LEVERS.values()))
+
+    def choose(self, person: Person, num_views: int) -> Tensor:
+        """Which views of a person count as at rest: all within `REST`, else the quietest. [K]"""
+        movements = self.movements(person.view_params)
+        order = movements.argsort(stable=True)
+        count = int((movements <= REST).sum()) or num_views
+        return order[:count].sort().values
+
+    def draw(
+        self, person: Person, num_views: int, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Some views at rest and their cameras, with repetition if there are too few.
+
+        Returns:
+            Views with premultiplied alpha [1, K, 4, VIEW_SIZE, VIEW_SIZE]; world to camera, the
+            world being the head's [1, K, 4, 4].
+        """
+        usable = self.choose(person, num_views)
+        order = torch.randperm(len(usable), generator=generator)
+        chosen = usable[order.repeat(-(-num_views // len(usable)))[:num_views]]
+        images = person.views[chosen].permute(0, 3, 1, 2) / 255
+        premultiplied = torch.cat([images[:, :3] * images[:, 3:], images[:, 3:]], dim=1)
+        # Shrunk by averaging: view synthesis has to get the colours right, not the eyelashes.
+        small = interpolate(premultiplied, (VIEW_SIZE, VIEW_SIZE), mode="area")
+        roots = self.rig.joint_motion(person.view_params[chosen]).transforms[:, 0]  # [K, 3, 4]
+        last = roots.new_tensor([0.0, 0.0, 0.0, 1.0]).expand(len(roots), 1, 4)
+        viewmats = person.view_cameras.viewmats[chosen] @ torch.cat([roots, last], dim=1)
+        return small[None], viewmats[None]

@@ -123,7 +123,7 @@ def _find_splits(folder: Path) -> list[tuple[str, Path]]:
 
 def _read_json(path: Path) -> dict[str, object]:
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"{path} cannot be read as JSON: {error}.") from error
     if not isinstance(content, dict) or not isinstance(content.get("frames"), list):

@@ -85,7 +85,7 @@ def _write_transforms(
     content["timestep_indices"] = sorted({frame["timestep_index"] for frame in frames})
     content["camera_indices"] = sorted({frame["camera_index"] for frame in frames})
     content["frames"] = frames
-    (folder / f"transforms{suffix}.json").write_text(json.dumps(content, indent=1))
+    (folder / f"transforms{suffix}.json").write_text(json.dumps(content, indent=1), "utf-8")
 
 
 def _frame(capture: Capture, number: int, cameras: list[str]) -> dict[str, object]:

@@ -79,7 +79,7 @@ def write_fit(person: FittedPerson, folder: str | Path, *, iteration: int) -> No
         **person.notes,
     }
     text = json.dumps(notes, indent=2)
-    write_atomically(folder / FIT_FILE, lambda path: path.write_text(text))
+    write_atomically(folder / FIT_FILE, lambda path: path.write_text(text, "utf-8"))
 
 
 def read_fit(

@@ -23,10 +23,12 @@ from datasets.exceptions import DatasetsError
 from ...exporters.atomic_file import write_atomically
 from ...exporters.json_file import read_json_object
 from ...models.tokenization_points import PointTokenizer
+from ...publishing.download import fetch_folder
 from ...rigs.head_rig import HeadRig
 from .row_checks import check_columns
 from .rows import FEATURES, MAX_VOCABULARY, SCHEMA_VERSION
 
+Rows = Dataset  # of a split, as this room hands them on
 CARD_FILE = "README.md"
 PARQUET_MARK, MIN_PARQUET = b"PAR1", 12  # at both ends of a file; bytes
 PLAIN = re.compile(r"[a-z][a-z0-9.+-]*")  # what YAML takes for a string without quotes
@@ -88,7 +90,7 @@ def write_header(
     text = _card_text(card, tokenizer)
     tokenizer.save_pretrained(output_dir / "tokenizer")
     rig.save_pretrained(output_dir / "rig")
-    write_atomically(output_dir / CARD_FILE, lambda partial: partial.write_text(text))
+    write_atomically(output_dir / CARD_FILE, lambda partial: partial.write_text(text, "utf-8"))
 
 
 def has_card(output_dir: Path, card: DatasetCard) -> bool:
@@ -121,6 +123,29 @@ def join_shards(parts: list[Path], path: Path) -> None:
 def shard_paths(output_dir: Path, split: str, count: int) -> list[Path]:
     """Files of a split of so many shards."""
     return [output_dir / f"{split}-{i:05d}-of-{count:05d}.parquet" for i in range(count)]
+
+
+def find_token_dataset(name: str | Path, **options: object) -> Path:
+    """The folder of a data set: the one of that name, or what the Hub has of it, fetched once.
+
+    Args:
+        name: A folder, or user/name.
+        **options: Of the Hub: `revision`, `cache_dir`, `local_files_only`, `token`.
+
+    Raises:
+        FileNotFoundError: There is neither, or no way to it.
+        OSError: The Hub refused it.
+    """
+    # All splits: datasets reads none of them where one that the card names is missing.
+    patterns = (CARD_FILE, "tokenizer/*", "rig/*", "*.parquet")
+    return fetch_folder(name, patterns, repo_type="dataset", **options)
+
+
+def load_identities(folder: str | Path, split: str) -> list[str]:
+    """Who is in a split, without a look at anything else; nobody if there is no such split."""
+    if not list(Path(folder).glob(f"{split}-*.parquet")):
+        return []
+    return list(load_token_dataset(folder, split)["identity"])
 
 
 def load_token_dataset(folder: str | Path, split: str) -> Dataset:

@@ -17,6 +17,7 @@ from ..fitting.canonicalization import PointFilter, canonicalize
 from ..fitting.fits import FittedPerson, read_notes
 from ..rig_reference import match_rig
 from .dataset import check_licence
+from .people_splits import compile_pattern, find_person
 from .rows import TokenisedPerson, build_row
 from .synthetic import PROCEDURAL_CUBE
 
@@ -28,7 +29,7 @@ FLAME_CUBE = {"cube_center": [0.0, -0.03, -0.04], "cube_half_extent": 0.30}
 COUNTS = {
     "num_portraits": (1, 1024), "num_views": (1, 4096), "num_rig_points": (1, 2**20),
     "identities_per_shard": (1, 2**16), "num_test": (0, 10**9), "image_size": (16, 2**12),
-    "seed": (0, MAX_SEED),
+    "seed": (0, MAX_SEED), "test_seed": (0, MAX_SEED),
 }  # fmt: skip
 
 
@@ -53,7 +54,12 @@ class TokenizeConfig:
     image_size: int = 256
     num_rig_points: int = 2048
 
-    num_test: int = 0  # people, chosen by a hash of their names
+    # who is held out, see `people_splits`: so many people, or those that are named
+    num_test: int = 0
+    test_people: tuple[str, ...] = ()
+    test_seed: int = 0
+    person_pattern: str | None = None
+
     identities_per_shard: int = 16
     licence: str = "other"  # nobody may pass on what was made of captures, unless you say so
     seed: int = 0
@@ -64,6 +70,11 @@ class TokenizeConfig:
         if self.cube_half_extent is not None:
             check_number("cube_half_extent", self.cube_half_extent, 0, 100, above=True)
         check_licence(self.licence)
+        compile_pattern(self.person_pattern)
+        if self.num_test and self.test_people:
+            raise ValueError(
+                f"`num_test` must be 0 where `test_people` are named, got {self.num_test}."
+            )
         # Refuse what they cannot be.
         TokenLayout(self.num_bins, 1, self.token_order)
         _ = self.point_filter
@@ -112,7 +123,7 @@ def tokenize_fit(
         seed=config.seed,
     )
     tokenised = TokenisedPerson(
-        identity=name,
+        identity=find_person(name, compile_pattern(config.person_pattern)),
         split=split,
         source="fit of a capture",
         licence=config.licence,

@@ -32,7 +32,7 @@ def push_token_dataset(
         licence: As the Hub names it; by default that of the card.
         rights: Why you may publish what was made of captures of people or with FLAME, in a
             sentence, which is published too.
-        **options: `private`, `token`, `commit_message`, `create_pr`, `dry_run`.
+        **options: `private`, `token`, `commit_message`, `create_pr`, `dry_run`, `card`.
 
     Raises:
         FileNotFoundError: The folder holds no data set.

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
+from ...exporters.atomic_file import write_atomically
 from ...exporters.folder_owner import own_folder
 from ...exporters.path_names import check_path_name
 from ...rigs.head_rig import HeadRig
@@ -28,6 +29,7 @@ from .dataset import (
     write_rows,
 )
 from .fit_row import TokenizeConfig, tokenize_fit
+from .people_splits import TEST_FILE, choose_splits, compile_pattern, find_person
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +84,7 @@ def tokenize_fits(
     folders = find_fits(fits)
     check_path_name("output_dir", output_dir)
     digests = {name: _digest(folder) for name, folder in folders}
-    splits = choose_splits([name for name, _ in folders], config.num_test)
+    splits = _choose_splits([name for name, _ in folders], config)
     flame = {"flame_path": flame_path, "flame_version": flame_version}
     rig = _common_rig([folder for _, folder in folders], flame)
     card = _card(config, digests, rig)
@@ -97,6 +99,7 @@ def tokenize_fits(
         # First: it says that the folder is not complete.
         rows_dir.mkdir(parents=True, exist_ok=True)
         write_header(output_dir, card, tokenizer, rig)
+        _write_test_people(output_dir, splits, config)
         paths = {
             name: _row_path(rows_dir, name, splits[name], digests[name]) for name, _ in folders
         }
@@ -121,6 +124,25 @@ def tokenize_fits(
         if not failed:
             shutil.rmtree(rows_dir)
         return failed
+
+
+def _choose_splits(names: Sequence[str], config: TokenizeConfig) -> dict[str, str]:
+    return choose_splits(
+        names,
+        config.num_test,
+        test_people=config.test_people,
+        seed=config.test_seed,
+        pattern=config.person_pattern,
+    )
+
+
+def _write_test_people(output_dir: Path, splits: dict[str, str], config: TokenizeConfig) -> None:
+    """Who is held out, for another data set of the same people."""
+    pattern = compile_pattern(config.person_pattern)
+    people = {find_person(name, pattern) for name, split in splits.items() if split == "test"}
+    text = "".join(f"{person}\n" for person in sorted(people))
+    if people:
+        write_atomically(output_dir / TEST_FILE, lambda partial: partial.write_text(text, encoding="utf-8"))
 
 
 def _refuse_empty_splits(lacking: set[str], failed: dict[str, str]) -> None:
@@ -150,16 +172,6 @@ def find_fits(folders: Sequence[str | Path]) -> list[tuple[str, Path]]:
     if not found or len({*names}) < len(names):
         raise ValueError(f"`fits` must be at least one, of different names; got {names}.")
     return sorted(found)
-
-
-def choose_splits(names: Sequence[str], num_test: int) -> dict[str, str]:
-    """Split of each person: by a hash of the name, so that neighbours are not test together."""
-    if num_test >= len(names):
-        raise ValueError(
-            f"`num_test` must be less than the number of fits, {len(names)}, got {num_test}."
-        )
-    ranked = sorted(names, key=lambda name: hashlib.sha256(name.encode()).hexdigest())
-    return {name: "test" if name in ranked[:num_test] else "train" for name in names}
 
 
 def _common_rig(folders: Sequence[Path], flame: dict[str, object]) -> HeadRig:
@@ -192,10 +204,20 @@ def _card(config: TokenizeConfig, digests: dict[str, str], rig: HeadRig) -> Data
         description=f"{len(digests)} people fitted with Gaussians on the faces of a "
         f"{type(rig).__name__}.",
         licence=config.licence,
-        splits=("train", "test") if config.num_test else ("train",),
-        settings=asdict(config) | {"rig_hash": rig_hash(rig)},
+        splits=("train", "test") if config.num_test or config.test_people else ("train",),
+        settings=_settings(config) | {"rig_hash": rig_hash(rig)},
         content=hashlib.sha256(people.encode()).hexdigest()[:12],
     )
+
+
+def _settings(config: TokenizeConfig) -> dict[str, object]:
+    """All settings but those of the split that say nothing: cards stay as they were before them."""
+    unsaid = {"test_people": (), "test_seed": 0, "person_pattern": None}
+    return {
+        name: value
+        for name, value in asdict(config).items()
+        if name not in unsaid or value != unsaid[name]
+    }
 
 
 def _digest(folder: Path) -> str:

@@ -7,20 +7,18 @@ this file: delete `__pycache__` after one.
 
 from __future__ import annotations
 
-from numba import njit
 from numpy import ndarray
 
-from ...models.tokenization_points import TOKENS_PER_POINT
+from ...kernels.compilation import compile_part
 from .arithmetic import START, U, share_rows
 from .layers import SET, multiply
-from .records import Faces, Rows, Scratch, Weights, Worker
+from .records import SLOTS, Faces, Rows, Scratch, Weights, Worker
 from .sampling import Rules
 
-SLOTS = TOKENS_PER_POINT
 ENDS = 2  # logits for all values below those within reach, and for all above
 
 
-@njit
+@compile_part()
 def share_rest(faces: Faces, row: int, D: int, shared: ndarray, b: int) -> None:
     """Adds where in its bins an anchor lies to what the slots of a point share.
 
@@ -32,14 +30,14 @@ def share_rest(faces: Faces, row: int, D: int, shared: ndarray, b: int) -> None:
             shared[at + k] += faces.rests[first + k]
 
 
-@njit
+@compile_part()
 def _last_face(rules: Rules, tokens: ndarray, b: int, column: int) -> int:
     """The face of the point before the one that begins in a column; -1 before the first."""
     face = tokens[b, column - SLOTS] - rules.firsts[0]
     return face if face < rules.counts[0] else -1
 
 
-@njit
+@compile_part()
 def _bound_faces(
     faces: Faces, rules: Rules, tokens: ndarray, b: int, column: int
 ) -> tuple[int, int]:
@@ -51,7 +49,7 @@ def _bound_faces(
     return max(last, 0), (min(last + 2, count) if rules.has_every_face else count)
 
 
-@njit
+@compile_part()
 def score_faces(
     worker: Worker, faces: Faces, D: int, rules: Rules, scratch: Scratch, rows: Rows, column: int
 ) -> None:
@@ -80,19 +78,19 @@ def score_faces(
         n = end
 
 
-@njit
+@compile_part()
 def score_offsets(worker: Worker, weights: Weights, faces: Faces, D: int, slot: int) -> None:
     """What the offsets from the anchor are worth in a slot, but for the biases."""
     if faces.reach:
         width = 2 * faces.reach + 1 + ENDS
         count = width if slot else width - ENDS
-        first, last = share_rows(0, count, worker.thread, worker.num_threads)
+        first, last = share_rows(START, count, worker.thread, worker.num_threads)
         matrix = len(weights.starts) - 1 - SLOTS + slot
         places = first, last, START, width
         multiply(worker, weights, matrix, worker.own, D, faces.near, places, SET)
 
 
-@njit
+@compile_part()
 def add_offsets(
     faces: Faces, rules: Rules, tokens: ndarray, b: int, place: tuple, logits: ndarray
 ) -> None:

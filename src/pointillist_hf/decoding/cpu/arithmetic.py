@@ -16,13 +16,16 @@ import sys
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.extending import intrinsic
 from numpy import ndarray
 
+from ...kernels.compilation import compile_part
+
 F32, U = np.float32, np.uint64
 ZERO, ONE, LOG2_E = F32(0), F32(1), F32(1.4426950408889634)
-START = np.int64(0)  # an offset that is typed like the others
+# An offset that is typed like the others: for a literal, parts would be compiled anew.
+START = np.int64(0)
 LANES = 16  # numbers of a vector
 PADDING = 4  # columns of a matrix are padded to a multiple, see above
 LARGEST = F32(127)
@@ -51,16 +54,21 @@ def packed(context: object, like: types.Type) -> tuple:
     return types.int64(like), emit
 
 
-@njit
+@compile_part()
 def place_in_group(lane: int, k: int, size: int) -> int:
     """Where the number of a row and a column is, among LANES rows, so many in four bytes."""
     return (k // size * LANES + lane) * size + k % size
 
 
-@njit
+@compile_part()
 def pad(count: int) -> int:
     """Columns that a matrix is stored with."""
     return (count + PADDING - 1) // PADDING * PADDING
+
+
+def round_up(count: int, step: int) -> int:
+    """The next multiple of a step, for Python; `round_up(count, PADDING)` is `pad`."""
+    return -(-count // step) * step
 
 
 def _round(builder: ir.IRBuilder, value: ir.Value) -> ir.Value:
@@ -143,13 +151,13 @@ def _look(context: object, barrier: types.Type, place: types.Type) -> tuple:
     return types.int64(barrier, types.int64), emit
 
 
-@njit
+@compile_part()
 def is_given_up(barrier: ndarray) -> bool:
     """Whether a thread will never come, so that the work is void."""
     return _look(barrier, 1) != 0
 
 
-@njit
+@compile_part()
 def wait(barrier: ndarray, num_threads: int) -> None:
     """Returns when all threads have come, or when the work is given up.
 
@@ -167,13 +175,13 @@ def wait(barrier: ndarray, num_threads: int) -> None:
             _yield_core()
 
 
-@njit
+@compile_part()
 def share(count: int, thread: int, num_threads: int) -> tuple[int, int]:
     """First, and one past the last, of the things out of so many that are a thread's."""
     return count * thread // num_threads, count * (thread + 1) // num_threads
 
 
-@njit
+@compile_part()
 def share_rows(first: int, last: int, thread: int, num_threads: int) -> tuple[int, int]:
     """As `share`, for the rows of a matrix between two: those side by side stay together."""
     start = first // LANES

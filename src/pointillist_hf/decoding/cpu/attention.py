@@ -9,10 +9,10 @@ edits in this file: delete `__pycache__` after one.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy import ndarray
 
-from ...rendering.cpu.exp2 import exp2
+from ...kernels.compilation import compile_part
+from ...kernels.exp2 import exp2
 from .arithmetic import (
     F32,
     FAST_MATH,
@@ -39,7 +39,7 @@ from .rounding import round_blocks
 LOWEST = F32(-3e38)
 
 
-@njit(fastmath=FAST_MATH)
+@compile_part(fastmath=FAST_MATH)
 def _choose_scale(x: ndarray, at: int, P: int, like: ndarray) -> float:
     """What stored numbers of a head are multiplied by: 1, or what int8 needs."""
     if not is_rounded(like):
@@ -50,7 +50,7 @@ def _choose_scale(x: ndarray, at: int, P: int, like: ndarray) -> float:
     return largest / LARGEST
 
 
-@njit
+@compile_part()
 def put(x: ndarray, at: int, sizes: Sizes, store: Store, place: tuple, is_value: bool) -> None:
     """Stores a head's key, or value, at a place of a block."""
     block, inside = place
@@ -70,7 +70,7 @@ def put(x: ndarray, at: int, sizes: Sizes, store: Store, place: tuple, is_value:
             store.numbers[group + place_in_group(inside % LANES, d, size)] = number
 
 
-@njit(fastmath=FAST_MATH)
+@compile_part(fastmath=FAST_MATH)
 def _attend_to_block(
     worker: Worker, sizes: Sizes, query: tuple, store: Store, block: int, count: int, out: tuple
 ) -> None:
@@ -105,7 +105,7 @@ def _attend_to_block(
     result[U(at + V)], result[U(at + V + 1)] = top, total
 
 
-@njit
+@compile_part()
 def attend(
     worker: Worker, sizes: Sizes, place: tuple, store: Store, lengths: ndarray, scratch: Scratch
 ) -> None:
@@ -130,7 +130,7 @@ def attend(
             _attend_to_block(worker, sizes, query, store, block, count, out)
 
 
-@njit(fastmath=FAST_MATH)
+@compile_part(fastmath=FAST_MATH)
 def join_chunks(worker: Worker, sizes: Sizes, lengths: ndarray, partial: ndarray) -> None:
     """The attention of all heads, from their chunks, into the thread's own states."""
     H, P, V, num_chunks = sizes.H, sizes.P, sizes.V, max(sizes.W, sizes.M) // CHUNK

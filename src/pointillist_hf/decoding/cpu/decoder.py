@@ -17,12 +17,13 @@ import torch
 from numpy import ndarray
 from torch import Tensor, nn
 
+from ...kernels.beside import wait_for_kernels
 from ...models.modeling_point_generator import PointGeneratorForCausalLM
 from ...models.point_generator_layers import rotary_embedding
 from ...models.tokenization_points import TOKENS_PER_POINT, TokenLayout
 from ..grammar import PointGrammar
 from ..sampling import SeededSampling
-from .arithmetic import LANES, pad
+from .arithmetic import LANES, PADDING, round_up
 from .faces import add_faces
 from .layers import NUM_MATRICES
 from .points import decode_points, decode_tokens
@@ -98,9 +99,9 @@ class CompiledDecoder:
             F=config.intermediate_size,
             H=config.num_attention_heads,
             P=config.head_dim,
-            V=_round_up(config.head_dim, LANES),
-            W=_round_up(min(window, longest)),
-            M=_round_up(max(1, *map(len, contexts))),
+            V=round_up(config.head_dim, LANES),
+            W=round_up(min(window, longest), CHUNK),
+            M=round_up(max(1, *map(len, contexts)), CHUNK),
             window=window,
             eps=config.rms_norm_eps,
         )
@@ -135,7 +136,7 @@ class CompiledDecoder:
         numbers, scales = _build_blocks(keys, values, weight_format)
         blocks = s.layers * s.B * (s.W // CHUNK) * s.H
         own = Store(
-            allocate(blocks * (pad(s.P) + s.V) * CHUNK, numbers.dtype),
+            allocate(blocks * (round_up(s.P, PADDING) + s.V) * CHUNK, numbers.dtype),
             np.zeros(blocks * 2 * CHUNK if len(scales) else 0, np.float32),
             np.arange(s.B),
             s.B,
@@ -202,7 +203,7 @@ class CompiledDecoder:
     def _build_rounded(self) -> Rounded:
         """Room for the states of all rows, or for the weights of a chunk of values."""
         widths = len(self.scratch.hidden), len(self.scratch.gated)
-        count = max(_round_up(max(widths) // self.sizes.B, BLOCK) * self.sizes.B, CHUNK)
+        count = max(round_up(max(widths) // self.sizes.B, BLOCK) * self.sizes.B, CHUNK)
         return Rounded(
             numbers=np.zeros(count, np.int8),
             scales=np.zeros(count // BLOCK, np.float32),
@@ -216,6 +217,7 @@ class CompiledDecoder:
             Tokens as they were drawn, padding after the end [B, T]; final hidden states of the
             tokens that were fed: the prompt's, then the drawn ones'. [B, steps, D]
         """
+        wait_for_kernels()
         layout, workers = self.model.config.layout, self._build_workers()
         last = np.full((self.sizes.B, self.tokens_per_step), layout.bos_token_id)
         points, threads = 4, ThreadCount(len(workers))
@@ -324,10 +326,6 @@ def _run_together(
     finally:
         for other in others:
             other.result()
-
-
-def _round_up(count: int, step: int = CHUNK) -> int:
-    return -(-count // step) * step
 
 
 def _build_blocks(

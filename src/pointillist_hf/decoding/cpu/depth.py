@@ -8,11 +8,10 @@ delete `__pycache__` after one.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy import ndarray
 
-from ...models.tokenization_points import TOKENS_PER_POINT
-from ...rendering.cpu.exp2 import exp2
+from ...kernels.compilation import compile_part
+from ...kernels.exp2 import exp2
 from .anchoring import share_rest
 from .arithmetic import (
     F32,
@@ -30,16 +29,25 @@ from .arithmetic import (
 from .attention import LOWEST
 from .layers import ADD, SET, feed_forward, multiply, normalize, round_states
 from .products import sum_columns
-from .records import DepthScratch, DepthSizes, Faces, Rows, Scratch, Sizes, Weights, Worker
+from .records import (
+    SLOTS,
+    DepthScratch,
+    DepthSizes,
+    Faces,
+    Rows,
+    Scratch,
+    Sizes,
+    Weights,
+    Worker,
+)
 
 # Its matrices as `weights` orders them: two, then those of each layer.
 STATE_PROJ, OUT_PROJ, LAYERS = range(3)
 DEPTH_QUERY, DEPTH_KEY, DEPTH_VALUE, DEPTH_OUT, DEPTH_GATE = range(5)  # then up and down
 NUM_MATRICES = 7
-SLOTS = TOKENS_PER_POINT
 
 
-@njit
+@compile_part(is_inlined=True)
 def feed_point(
     worker: Worker, weights: Weights, faces: Faces | None, D: int, scratch: Scratch, rows: Rows,
     moment: tuple,
@@ -62,19 +70,19 @@ def feed_point(
                     hidden[at + k] += inputs.points[first + k]
 
 
-@njit
+@compile_part(is_inlined=True)
 def share_point(
     worker: Worker, weights: Weights, sizes: Sizes, depth: DepthSizes, kept: DepthScratch
 ) -> None:
     """What the slots of a point have in common, from the thread's normalised states."""
-    first, last = share_rows(0, depth.D2, worker.thread, worker.num_threads)
+    first, last = share_rows(START, depth.D2, worker.thread, worker.num_threads)
     rows = first, last, START, depth.D2
     matrix = depth.first_matrix + STATE_PROJ
     round_states(worker, weights, worker.own, sizes.D)
     multiply(worker, weights, matrix, worker.own, sizes.D, kept.shared, rows, SET)
 
 
-@njit
+@compile_part(is_inlined=True)
 def _feed_slot(
     worker: Worker, weights: Weights, faces: Faces | None, D: int, scratch: Scratch,
     shared: ndarray, token: tuple,
@@ -99,7 +107,7 @@ def _feed_slot(
                     hidden[at + k] += inputs.tokens[first + k]
 
 
-@njit(fastmath=FAST_MATH)
+@compile_part(fastmath=FAST_MATH)
 def _attend_to_slots(
     worker: Worker, sizes: tuple, queries: ndarray, kept: DepthScratch, place: tuple
 ) -> None:
@@ -130,7 +138,7 @@ def _attend_to_slots(
                 own[U(at) + k] /= total
 
 
-@njit
+@compile_part(is_inlined=True)
 def _transform_slot(
     worker: Worker, weights: Weights, sizes: Sizes, depth: DepthSizes, scratch: Scratch,
     kept: DepthScratch, slot: int,
@@ -138,7 +146,7 @@ def _transform_slot(
     """The small transformer on the hidden states of the live rows, in place, at one slot."""
     D, live, own, norms = depth.D2, worker.live, worker.own, weights.inputs.norms
     hidden, projected = scratch.hidden, scratch.projected
-    first, last = share_rows(0, D, worker.thread, worker.num_threads)
+    first, last = share_rows(START, D, worker.thread, worker.num_threads)
     rows, key_rows = (first, last, START, D), (first, last, sizes.B * D, D)
     for layer in range(depth.L2):
         base = depth.first_matrix + LAYERS + NUM_MATRICES * layer
@@ -165,7 +173,7 @@ def _transform_slot(
         wait(scratch.barrier, worker.num_threads)
 
 
-@njit
+@compile_part(is_inlined=True)
 def emit_slot(
     worker: Worker, weights: Weights, faces: Faces | None, sizes: Sizes, depth: DepthSizes,
     scratch: Scratch, kept: DepthScratch, rows: Rows, place: tuple,
@@ -179,14 +187,14 @@ def emit_slot(
     _feed_slot(worker, weights, faces, depth.D2, scratch, kept.shared, token)
     wait(scratch.barrier, worker.num_threads)
     _transform_slot(worker, weights, sizes, depth, scratch, kept, slot)
-    first, last = share_rows(0, sizes.D, worker.thread, worker.num_threads)
+    first, last = share_rows(START, sizes.D, worker.thread, worker.num_threads)
     out, places = depth.first_matrix + OUT_PROJ, (first, last, START, sizes.D)
     round_states(worker, weights, scratch.hidden, depth.D2)
     multiply(worker, weights, out, scratch.hidden, depth.D2, kept.states, places, SET)
     wait(scratch.barrier, worker.num_threads)
     norm = weights.inputs.out_norm
     for b in worker.live:
-        normalize(kept.states, norm, 0, worker.own, sizes.D, sizes.eps, b)
+        normalize(kept.states, norm, START, worker.own, sizes.D, sizes.eps, b)
         if b % worker.num_threads == worker.thread:
             for k in range(U(sizes.D)):
                 rows.states[b, column - 1, k] = worker.own[U(b * sizes.D) + k]

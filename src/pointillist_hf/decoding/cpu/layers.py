@@ -12,10 +12,10 @@ edits in this file: delete `__pycache__` after one.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy import ndarray
 
-from ...rendering.cpu.exp2 import exp2
+from ...kernels.compilation import compile_part
+from ...kernels.exp2 import exp2
 from .arithmetic import (
     F32,
     FAST_MATH,
@@ -40,10 +40,10 @@ from .rounding import BLOCK, round_blocks
 CROSS_QUERY, CROSS_OUT, QUERY, KEY, VALUE, OUT, GATE, UP, DOWN = range(9)
 NUM_MATRICES = 9
 # What a product does with what is there.
-SET, ADD, SWIGLU = range(3)
+SET, ADD, SWIGLU = map(np.int64, range(3))
 
 
-@njit(fastmath=FAST_MATH)
+@compile_part(fastmath=FAST_MATH)
 def normalize(
     x: ndarray, weight: ndarray, first: int, out: ndarray, D: int, eps: float, b: int
 ) -> None:
@@ -56,14 +56,14 @@ def normalize(
         out[at + k] = x[at + k] * factor * weight[U(first) + k]
 
 
-@njit(fastmath=FAST_MATH)
+@compile_part(fastmath=FAST_MATH)
 def _gate(gate: float, up: float) -> float:
     """The SiLU of a number times another one."""
     small = exp2(-abs(gate) * LOG2_E)
     return gate * up * ((ONE if gate >= ZERO else small) / (ONE + small))
 
 
-@njit
+@compile_part()
 def _put(sums: tuple, scales: tuple, y: tuple, low: int, high: int, how: int) -> None:
     """What some lanes have summed, to where it goes. Each array comes with its offset."""
     for lane in range(U(low), U(high)):
@@ -77,7 +77,7 @@ def _put(sums: tuple, scales: tuple, y: tuple, low: int, high: int, how: int) ->
             y[0][at] = _gate(y[0][at], value)
 
 
-@njit
+@compile_part()
 def round_states(worker: Worker, weights: Weights, x: ndarray, size: int) -> None:
     """Rounds the states of the live sequences if that is how the matrices want them. [B size]"""
     if is_rounded(weights.matrices):
@@ -85,12 +85,12 @@ def round_states(worker: Worker, weights: Weights, x: ndarray, size: int) -> Non
             round_blocks(x, b * size, size, worker.rounded, b * _pad_blocks(size))
 
 
-@njit
+@compile_part()
 def _pad_blocks(size: int) -> int:
     return (size + BLOCK - 1) // BLOCK * BLOCK
 
 
-@njit
+@compile_part()
 def _sum_group(worker: Worker, matrices: ndarray, start: int, x: ndarray, size: int, n: int) -> int:
     """A group of rows times the states of the live sequences from the n-th on: of how many."""
     live, rounded, sums = worker.live, worker.rounded, worker.sums
@@ -108,7 +108,7 @@ def _sum_group(worker: Worker, matrices: ndarray, start: int, x: ndarray, size: 
     return 1
 
 
-@njit
+@compile_part()
 def multiply(
     worker: Worker, weights: Weights, which: int, x: ndarray, size: int, y: ndarray, places: tuple,
     how: int,
@@ -131,7 +131,7 @@ def multiply(
     for group in range(first // LANES * LANES, last, LANES):
         low, high = max(first - group, 0), min(last - group, LANES)
         scales = weights.scales, weights.first_scales[which] + group
-        n = 0
+        n = START
         while n < len(live):
             count = _sum_group(worker, matrices, start + group * pad(size), x, size, n)
             for m in range(count):
@@ -143,7 +143,7 @@ def multiply(
             n += count
 
 
-@njit(fastmath=FAST_MATH)
+@compile_part(fastmath=FAST_MATH)
 def _rotate(
     states: ndarray, at: int, cosines: ndarray, sines: ndarray, turn: int, half: int
 ) -> None:
@@ -155,7 +155,7 @@ def _rotate(
         states[j] = second * cos + first * sin
 
 
-@njit
+@compile_part(is_inlined=True)
 def _project_and_store(
     worker: Worker, weights: Weights, sizes: Sizes, memory: Memory, scratch: Scratch, rows: Rows,
     layer: int, moment: tuple,
@@ -179,7 +179,7 @@ def _project_and_store(
                 put(scratch.projected, at, sizes, memory.own, block, which == 2)
 
 
-@njit
+@compile_part()
 def feed_forward(
     worker: Worker, weights: Weights, scratch: Scratch, first_matrix: int, D: int, F: int
 ) -> None:
@@ -188,19 +188,19 @@ def feed_forward(
     Its three matrices follow each other: gate, up, down.
     """
     own, gated = worker.own, scratch.gated
-    first, last = share_rows(0, F, worker.thread, worker.num_threads)
+    first, last = share_rows(START, F, worker.thread, worker.num_threads)
     places = first, last, START, F
     round_states(worker, weights, own, D)
     multiply(worker, weights, first_matrix, own, D, gated, places, SET)
     multiply(worker, weights, first_matrix + 1, own, D, gated, places, SWIGLU)
     wait(scratch.barrier, worker.num_threads)
-    first, last = share_rows(0, D, worker.thread, worker.num_threads)
+    first, last = share_rows(START, D, worker.thread, worker.num_threads)
     down, places = first_matrix + 2, (first, last, START, D)
     round_states(worker, weights, gated, F)
     multiply(worker, weights, down, gated, F, scratch.hidden, places, ADD)
 
 
-@njit
+@compile_part(is_inlined=True)
 def transform(
     worker: Worker, weights: Weights, sizes: Sizes, memory: Memory, scratch: Scratch, rows: Rows,
     step: int, position: int,
@@ -208,7 +208,7 @@ def transform(
     """All layers on the hidden states of the live rows, in place, at one position."""
     D, live, norms = sizes.D, worker.live, weights.norms
     own, projected, hidden = worker.own, scratch.projected, scratch.hidden
-    first, last = share_rows(0, D, worker.thread, worker.num_threads)
+    first, last = share_rows(START, D, worker.thread, worker.num_threads)
     queries, sums = (first, last, START, 3 * D), (first, last, START, D)
     for b in live:
         worker.seen[b] = min(position + 1, sizes.window)

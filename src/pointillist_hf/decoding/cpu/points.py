@@ -7,14 +7,13 @@ the work is told in `layers`.
 
 from __future__ import annotations
 
-from numba import njit
-
-from ...rendering.cpu.compilation import compile_kernel
+from ...kernels.compilation import compile_kernel, compile_part
 from .anchoring import add_offsets, score_faces, score_offsets
-from .arithmetic import U, is_given_up, share_rows, wait
-from .depth import SLOTS, emit_slot, feed_point, share_point
+from .arithmetic import START, U, is_given_up, share_rows, wait
+from .depth import emit_slot, feed_point, share_point
 from .layers import SET, multiply, normalize, round_states, transform
 from .records import (
+    SLOTS,
     DepthScratch,
     DepthSizes,
     Faces,
@@ -29,7 +28,7 @@ from .records import (
 from .sampling import Draws, Rules, choose
 
 
-@njit(inline="always")
+@compile_part(is_inlined=True)
 def _look_for_live(worker: Worker, rows: Rows) -> Worker:
     """The worker with the rows that have not ended."""
     count = 0
@@ -49,7 +48,7 @@ def _look_for_live(worker: Worker, rows: Rows) -> Worker:
     )
 
 
-@njit
+@compile_part(is_inlined=True)
 def _score(
     worker: Worker, weights: Weights, faces: Faces | None, D: int, rules: Rules, scratch: Scratch,
     rows: Rows, place: tuple,
@@ -73,7 +72,7 @@ def _score(
         multiply(worker, weights, head, worker.own, D, scratch.logits, places, SET)
 
 
-@njit
+@compile_part(is_inlined=True)
 def _draw(
     worker: Worker, weights: Weights, faces: Faces | None, D: int, sampling: tuple,
     scratch: Scratch, rows: Rows, place: tuple,
@@ -118,7 +117,7 @@ def decode_tokens(
         wait(scratch.barrier, me.num_threads)
         transform(me, weights, sizes, memory, scratch, rows, step, position)
         for b in me.live:
-            normalize(scratch.hidden, weights.final_norm, 0, me.own, sizes.D, sizes.eps, b)
+            normalize(scratch.hidden, weights.final_norm, START, me.own, sizes.D, sizes.eps, b)
             if b % me.num_threads == me.thread:
                 for k in range(D):
                     rows.states[b, step, k] = me.own[U(b) * D + k]
@@ -153,7 +152,7 @@ def decode_points(
         wait(scratch.barrier, me.num_threads)
         transform(me, weights, sizes, memory, scratch, rows, step, position)
         for b in me.live:
-            normalize(scratch.hidden, weights.final_norm, 0, me.own, sizes.D, sizes.eps, b)
+            normalize(scratch.hidden, weights.final_norm, START, me.own, sizes.D, sizes.eps, b)
         share_point(me, weights, sizes, small, kept)
         wait(scratch.barrier, me.num_threads)
         for slot in range(SLOTS):

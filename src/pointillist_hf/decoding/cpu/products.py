@@ -15,11 +15,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 from numpy import ndarray
 
+from ...kernels.compilation import compile_part
 from .arithmetic import LANES, count_packed, repeat
 from .rounding import BLOCK, Rounded
 
@@ -222,7 +223,7 @@ def _add_pairs(builder: ir.IRBuilder, parts: list[ir.Value]) -> ir.Value:
     return parts[0]
 
 
-@njit(inline="always")
+@compile_part(is_inlined=True)
 def sum_columns(
     a: ndarray, i: int, x: ndarray, rounded: Rounded, j: int, count: int, out: ndarray, at: int
 ) -> None:

@@ -21,6 +21,7 @@ from numpy import ndarray
 from .rounding import Rounded
 
 CHUNK = 256  # keys that a thread attends to at a time
+SLOTS = 4  # tokens of a point, as in `models.tokenization_points`, which loads torch
 
 
 class Worker(NamedTuple):

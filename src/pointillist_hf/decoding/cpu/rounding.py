@@ -13,11 +13,12 @@ from typing import NamedTuple
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 from numpy import ndarray
 
+from ...kernels.compilation import compile_part
 from .arithmetic import FAST_MATH, LARGEST, LEAST_SCALE, ONE, larger, repeat, round_to_integer
 
 BLOCK = 32  # numbers that are rounded with one scale
@@ -87,7 +88,7 @@ def _vector_caller(builder: ir.IRBuilder, vector: ir.Value) -> Callable:
     return declare
 
 
-@njit(fastmath=FAST_MATH)
+@compile_part(fastmath=FAST_MATH)
 def _round_part(x: ndarray, at: int, size: int, rounded: Rounded, place: int) -> None:
     """Rounds what does not fill a block, and fills it with zeros."""
     block, largest, total = place // BLOCK, LEAST_SCALE, np.int32(0)
@@ -103,7 +104,7 @@ def _round_part(x: ndarray, at: int, size: int, rounded: Rounded, place: int) ->
     rounded.scales[block], rounded.offsets[block] = scale, -128 * total
 
 
-@njit
+@compile_part()
 def round_blocks(x: ndarray, at: int, count: int, rounded: Rounded, place: int) -> None:
     """Rounds x[at], ... to integers, from a place on, which must be a multiple of BLOCK."""
     full = count // BLOCK * BLOCK

@@ -11,12 +11,14 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy import ndarray
 
-from ...rendering.cpu.exp2 import exp2
-from .arithmetic import F32, LOG2_E, ONE, ZERO, U, larger
+from ...kernels.compilation import compile_part
+from ...kernels.exp2 import exp2
+from .arithmetic import F32, LOG2_E, ONE, START, ZERO, U, larger
+from .records import SLOTS
 
+NUM_SLOTS = np.int64(SLOTS)  # not a literal, for which parts would be compiled anew
 WORDS = 624  # of the Mersenne twister's state
 u32 = np.uint32
 LEAST = F32(-3e38)
@@ -51,7 +53,7 @@ class Draws(NamedTuple):
     words: ndarray  # [B, 2] words that earlier tokens had, and words made so far
 
 
-@njit
+@compile_part()
 def _twist(twister: ndarray, at: int) -> None:
     """The next WORDS words of a Mersenne twister, not yet tempered."""
     # Three loops, so that each has a fixed distance between what it reads and what it writes, on a
@@ -68,7 +70,7 @@ def _twist(twister: ndarray, at: int) -> None:
     state[U(623)] = state[U(396)] ^ (y >> one) ^ ((y & one) * matrix)
 
 
-@njit
+@compile_part()
 def _temper(word: int) -> int:
     word ^= word >> u32(11)
     word ^= (word << u32(7)) & u32(0x9D2C5680)
@@ -76,7 +78,7 @@ def _temper(word: int) -> int:
     return word ^ (word >> u32(18))
 
 
-@njit
+@compile_part()
 def uniform(twister: ndarray, at: int) -> float:
     """What `torch.rand(vocabulary, dtype=float64)` has for a token, from where its words are."""
     first, second = _temper(twister[at]), _temper(twister[at + 1])
@@ -84,7 +86,7 @@ def uniform(twister: ndarray, at: int) -> float:
     return np.float64(bits & np.uint64((1 << 53) - 1)) * 2.0**-53
 
 
-@njit
+@compile_part()
 def find_words(draws: Draws, b: int, token: int) -> tuple[int, int]:
     """Where the words of a token are, which are made now, and of how many tokens from it on.
 
@@ -98,7 +100,7 @@ def find_words(draws: Draws, b: int, token: int) -> tuple[int, int]:
     return (b + 1) * WORDS - left, left // 2
 
 
-@njit
+@compile_part()
 def _compare(points: ndarray, b: int, first: int, last: int) -> int:
     """Current point against the last one on a part of the sort key: 1, 0 or -1."""
     for rank in range(first, last):
@@ -108,17 +110,17 @@ def _compare(points: ndarray, b: int, first: int, last: int) -> int:
     return 0
 
 
-@njit
+@compile_part()
 def _lowest(rules: Rules, points: ndarray, b: int, slot: int) -> int:
     """Smallest value of the slot that keeps the order, see `PointGrammar`."""
     rank = rules.ranks[slot]
-    if _compare(points, b, 0, rank) > 0:
+    if _compare(points, b, START, rank) > 0:
         return 0
     repeats = _compare(points, b, rank + 1, rules.num_sorted) >= 0
     return points[b, 0, rank] + (0 if repeats else 1)
 
 
-@njit
+@compile_part()
 def _find_best(logits: ndarray, start: int, first: int, stop: int) -> int:
     """Index of the likeliest token, the first of them if there are several."""
     top, winner = LEAST, first
@@ -128,7 +130,7 @@ def _find_best(logits: ndarray, start: int, first: int, stop: int) -> int:
     return winner
 
 
-@njit
+@compile_part()
 def _scale(logits: ndarray, first: int, stop: int, temperature: float) -> float:
     """Divides logits by the temperature; the largest quotient."""
     top = LEAST
@@ -138,7 +140,7 @@ def _scale(logits: ndarray, first: int, stop: int, temperature: float) -> float:
     return top
 
 
-@njit
+@compile_part()
 def _find_rivals(
     logits: ndarray, twister: ndarray, marks: ndarray, part: tuple, best: float, threshold: float
 ) -> int:
@@ -160,7 +162,7 @@ def _find_rivals(
     return count
 
 
-@njit
+@compile_part()
 def _draw(rules: Rules, draws: Draws, b: int, place: tuple, logits: ndarray) -> int:
     """Index of the token that wins among [low, count), and the end if it may come.
 
@@ -197,7 +199,7 @@ def _draw(rules: Rules, draws: Draws, b: int, place: tuple, logits: ndarray) -> 
     return winner
 
 
-@njit
+@compile_part()
 def _bound_face(rules: Rules, points: ndarray, b: int, num_points: int) -> tuple[int, int]:
     """First face, and one past the last, with which no face is left out, see `PointGrammar`."""
     count, previous = rules.counts[0], points[b, 0, 0] if num_points else -1
@@ -206,7 +208,7 @@ def _bound_face(rules: Rules, points: ndarray, b: int, num_points: int) -> tuple
     return min(first, last), last + 1
 
 
-@njit
+@compile_part()
 def choose(b: int, position: int, rules: Rules, draws: Draws, logits: ndarray) -> int:
     """The token at a position, from the logits of what its slot may hold and of the end."""
     slot, num_points = position % 4, position // 4 - 1

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ...models.modeling_point_generator import PointGeneratorForCausalLM
 from ...models.slot_heads import OffsetLogits
 from ...models.tokenization_points import TOKENS_PER_POINT
-from .arithmetic import LANES, PADDING, pad
+from .arithmetic import LANES, PADDING, round_up
 from .records import DepthInputs, FlatInputs, Weights
 
 CACHE_LINE = 64  # bytes
@@ -153,7 +153,7 @@ def group_rows(matrices: ndarray) -> ndarray:
     *rest, n, k = matrices.shape
     size = 4 // matrices.itemsize
     padding = [(0, 0)] * len(rest) + [(0, -n % LANES), (0, -k % PADDING)]
-    padded = np.pad(matrices, padding).reshape(*rest, -1, LANES, pad(k) // size, size)
+    padded = np.pad(matrices, padding).reshape(*rest, -1, LANES, round_up(k, PADDING) // size, size)
     return padded.swapaxes(-2, -3)
 
 
@@ -177,7 +177,9 @@ def build_weights(model: PointGeneratorForCausalLM, weight_format: WeightFormat)
     matrices = [matrix.weight.detach() for matrix in _matrices(model)]
     if weight_format == "exact" and all(map(_fits_bfloat16, matrices)):
         weight_format = "bfloat16"
-    counts = [-(-len(matrix) // LANES) * LANES * pad(matrix.shape[1]) for matrix in matrices]
+    counts = [
+        round_up(len(matrix), LANES) * round_up(matrix.shape[1], PADDING) for matrix in matrices
+    ]
     starts = np.cumsum([0, *counts])
     kinds = {"exact": np.float32, "bfloat16": np.uint16, "int8": np.uint8}
     stored, scales = allocate(starts[-1], kinds[weight_format]), []

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 from transformers import CLIPVisionModelWithProjection
 
-from ..metric_weights import FOLDER_VARIABLE, MissingWeightsError, WeightsFile
+from ...pretrained.weights_files import FOLDER_VARIABLE, MissingWeightsError, WeightsFile
 
 CLIP_NAME = "clip-vit-large-patch14"
 CLIP_FILE = WeightsFile("clip", f"{CLIP_NAME}/model.safetensors", f"openai/{CLIP_NAME}", None)

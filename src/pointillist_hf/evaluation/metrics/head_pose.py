@@ -17,8 +17,8 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn.functional import max_pool2d, normalize, relu
 
-from ..metric_weights import WeightsFile
-from ..torch_checkpoint import read_checkpoint
+from ...pretrained.torch_checkpoint import read_checkpoint
+from ...pretrained.weights_files import WeightsFile
 
 POSE_FILE = WeightsFile(
     "apd",

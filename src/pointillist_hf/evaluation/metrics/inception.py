@@ -16,8 +16,8 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, max_pool2d, relu
 
-from ..metric_weights import WeightsFile
-from ..torch_checkpoint import read_checkpoint
+from ...pretrained.torch_checkpoint import read_checkpoint
+from ...pretrained.weights_files import WeightsFile
 
 INCEPTION_FILE = WeightsFile(
     "fid", "pt_inception-2015-12-05-6726825d.pth", "the releases of pytorch-fid", "6726825d"

@@ -24,6 +24,7 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
 from ...geometry.structures import Cameras, Gaussians
+from ...kernels.compilation import report_compilation
 from .binning import bin_into_tiles, sort_by_depth
 from .blending import (
     NUM_SUMS,
@@ -32,7 +33,6 @@ from .blending import (
     blend_forward_recording,
     reduce_sums,
 )
-from .compilation import report_compilation
 from .projection import project_backward, project_forward
 
 RANGE_STEP = 1024  # a multiple of every vector width: no splat moves between loop body and tail

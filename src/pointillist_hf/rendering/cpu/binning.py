@@ -15,7 +15,7 @@ import math
 import numpy as np
 from numpy import ndarray
 
-from .compilation import compile_kernel
+from ...kernels.compilation import compile_kernel
 
 F = np.float32
 ZERO, ONE, HALF = F(0), F(1), F(0.5)

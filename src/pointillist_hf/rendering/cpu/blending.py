@@ -21,8 +21,8 @@ import numpy as np
 from numba import njit
 from numpy import ndarray
 
-from .compilation import compile_kernel
-from .exp2 import exp2
+from ...kernels.compilation import compile_kernel
+from ...kernels.exp2 import exp2
 
 F, U = np.float32, np.uint64
 ZERO, ONE, TWO, HALF = F(0), F(1), F(2), F(0.5)

@@ -24,7 +24,7 @@ import numpy as np
 from numba import njit
 from numpy import ndarray
 
-from .compilation import compile_kernel
+from ...kernels.compilation import compile_kernel
 
 F = np.float32
 ZERO, ONE, TWO, HALF = F(0), F(1), F(2), F(0.5)

@@ -4,9 +4,6 @@
 import pointillist_hf.evaluation.evaluate_metrics as base
 import pointillist_hf.evaluation.face_reading as face_reading
 import pointillist_hf.evaluation.metrics.keypoints as keypoints
-import pointillist_hf.portraits.portrait_tracker as portrait_tracker
-
-DEFAULT_TRACKER = "model_cards/pointillist-tiny/portrait_tracker"
 
 
 class Akd468(base.PictureMetric):
@@ -25,9 +22,7 @@ class Akd468(base.PictureMetric):
 
     def open(self) -> object:
         """What finds faces."""
-        folder = self.given.get("tracker", DEFAULT_TRACKER)
-        tracker = portrait_tracker.PortraitTracker.from_pretrained(folder)
-        return face_reading.FaceReader(tracker)
+        return face_reading.FaceReader.read(self.given.get("tracker"))
 
     def measure(self, images: list, targets: list) -> dict[str, object]:
         """The figures."""

@@ -6,9 +6,6 @@ import torch
 import pointillist_hf.evaluation.evaluate_metrics as base
 import pointillist_hf.evaluation.face_reading as face_reading
 import pointillist_hf.evaluation.metrics.head_pose as head_pose
-import pointillist_hf.portraits.portrait_tracker as portrait_tracker
-
-DEFAULT_TRACKER = "model_cards/pointillist-tiny/portrait_tracker"
 
 
 class Apd(base.PictureMetric):
@@ -28,9 +25,7 @@ class Apd(base.PictureMetric):
     def open(self) -> object:
         """What finds faces, and what reads their pose."""
         network = head_pose.HeadPoseNetwork.read(self.given.get("weights"))
-        folder = self.given.get("tracker", DEFAULT_TRACKER)
-        tracker = portrait_tracker.PortraitTracker.from_pretrained(folder)
-        return face_reading.FaceReader(tracker), network
+        return face_reading.FaceReader.read(self.given.get("tracker")), network
 
     def rotation(self, image: object) -> object:
         """The pose of the face; NaN where there is none. [1, 3, 3]"""

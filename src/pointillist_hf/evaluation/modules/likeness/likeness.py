@@ -7,9 +7,6 @@ import pointillist_hf.evaluation.evaluate_metrics as base
 import pointillist_hf.evaluation.face_reading as face_reading
 import pointillist_hf.evaluation.face_recognition as face_recognition
 import pointillist_hf.evaluation.likeness as likeness
-import pointillist_hf.portraits.portrait_tracker as portrait_tracker
-
-DEFAULT_TRACKER = "model_cards/pointillist-tiny/portrait_tracker"
 
 
 class Likeness(base.PictureMetric):
@@ -28,10 +25,9 @@ class Likeness(base.PictureMetric):
 
     def open(self) -> object:
         """What finds faces, and what recognises them."""
-        network = face_recognition.FaceRecognitionNetwork.read(self.given.get("weights", "."))
-        folder = self.given.get("tracker", DEFAULT_TRACKER)
-        tracker = portrait_tracker.PortraitTracker.from_pretrained(folder)
-        return face_reading.FaceReader(tracker), network
+        file = face_recognition.RECOGNITION_FILE.find(self.given.get("weights"))
+        network = face_recognition.FaceRecognitionNetwork.read(file, checksum=None)
+        return face_reading.FaceReader.read(self.given.get("tracker")), network
 
     def embed(self, image: object) -> object:
         """The face's place; NaN where there is none. [128]"""

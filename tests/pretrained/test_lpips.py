@@ -7,9 +7,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from pointillist_hf.evaluation.metric_weights import MissingWeightsError
-from pointillist_hf.evaluation.metrics import lpips as lpips_module
-from pointillist_hf.evaluation.metrics.lpips import LpipsNetwork, lpips
+from pointillist_hf.evaluation.metrics.lpips import lpips
+from pointillist_hf.pretrained import lpips as lpips_module
+from pointillist_hf.pretrained.lpips import LpipsNetwork
+from pointillist_hf.pretrained.weights_files import MissingWeightsError
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +73,8 @@ def test_equal_pictures_and_swapped_arguments(network):
     assert not lpips(a, a, network).any()
     assert torch.equal(lpips(a, b, network), lpips(b, a, network))
     assert torch.allclose(lpips(a, b, network)[1:], lpips(a[1:], b[1:], network))
+    with pytest.raises(ValueError, match="holds other values or NaN"):
+        lpips(a, b * torch.nan, network)
 
 
 def test_weights_are_read_from_their_files(network, tmp_path, monkeypatch):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the weights of a metric lie, and whether they are the right ones.
+"""Where the weights of others lie, and whether they are the right ones.
 
 Nothing is downloaded. A file is taken from the path that the user gives, else from the folder of
 `POINTILLIST_WEIGHTS`, else from torch's own cache of checkpoints.
@@ -17,7 +17,7 @@ CHUNK = 2**22  # bytes
 
 
 class MissingWeightsError(FileNotFoundError):
-    """The file that a metric needs is not there; `file` is its name."""
+    """The file that somebody needs is not there; `file` is its name."""
 
     def __init__(self, message: str, file: str) -> None:
         super().__init__(message)
@@ -28,7 +28,7 @@ class MissingWeightsError(FileNotFoundError):
 class WeightsFile:
     """A published file."""
 
-    metric: str
+    user: str  # what needs it
     name: str
     source: str  # where it comes from, for the message
     sha256: str | None  # the whole, or its beginning; None: nobody has published it
@@ -65,7 +65,7 @@ class WeightsFile:
     def _describe_absence(self, places: list[Path]) -> str:
         looked = ", ".join(str(place) for place in places) or "no folder"
         return (
-            f"Metric `{self.metric}` needs {self.name}, and it is not in {looked}. Get it from "
+            f"`{self.user}` needs {self.name}, and it is not in {looked}. Get it from "
             f"{self.source}, and name its folder by the variable {FOLDER_VARIABLE}. Nothing is "
             "downloaded."
         )

@@ -6,7 +6,7 @@ import pickle
 import pytest
 import torch
 
-from pointillist_hf.evaluation.torch_checkpoint import read_checkpoint
+from pointillist_hf.pretrained.torch_checkpoint import read_checkpoint
 
 BOTH_FORMATS = pytest.mark.parametrize("is_zip", [True, False])
 

@@ -12,7 +12,7 @@ import pytest
 SOURCE = Path(__file__).parents[2] / "src"
 KERNEL = """
 import logging
-from pointillist_hf.rendering.cpu.compilation import compile_kernel, report_compilation
+from pointillist_hf.kernels.compilation import compile_kernel, report_compilation
 logging.basicConfig(level=logging.INFO, format="%(message)s")
 
 @compile_kernel()

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads the tensors of a .pth file without running anything that is in it.
+"""Reads the tensors of a .pth or .ckpt file without running anything that is in it.
 
-Metrics come as checkpoints of torch, which are pickles beside raw numbers: in a zip, or, before
-torch 1.6, one after the other. The pickle may name nothing but tensors and dictionaries, and gets
-inert records in their place; tensors are cut out of the numbers afterwards, within their bounds.
+Networks of others come as checkpoints of torch, which are pickles beside raw numbers: in a zip, or,
+before torch 1.6, one after the other. The pickle may name nothing but tensors and dictionaries, and
+gets inert records in their place; tensors are cut out of the numbers afterwards, within their
+bounds. What Lightning leaves beside the weights may be named too, if asked for: none of it is made.
 """
 
 from __future__ import annotations
@@ -35,6 +36,36 @@ class Table(dict):
 
     def __setstate__(self, state: object) -> None:
         pass
+
+
+class Nothing:
+    """Whatever a pickle names that is no tensor: it takes all that is done to it, and does none."""
+
+    def __new__(cls, *_: object, **__: object) -> Nothing:
+        """An object without content."""
+        return super().__new__(cls)
+
+    def __init__(self, *_: object, **__: object) -> None:
+        pass
+
+    def __call__(self, *_: object, **__: object) -> Nothing:
+        """What a function would return."""
+        return self
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+    def __setitem__(self, key: object, value: object) -> None:
+        pass
+
+    def append(self, value: object) -> None:
+        """As of a list."""
+
+    def extend(self, values: object) -> None:
+        """As of a list."""
+
+    def add(self, value: object) -> None:
+        """As of a set."""
 
 
 @dataclass(frozen=True)
@@ -79,8 +110,10 @@ class _MakeTensor:
     __slots__ = ()
 
     def __call__(
-        self, storage: StorageRecord, offset: int, size: tuple, stride: tuple, *_: object
-    ) -> TensorRecord:
+        self, storage: StorageRecord | Nothing, offset: int, size: tuple, stride: tuple, *_: object
+    ) -> TensorRecord | Nothing:
+        if isinstance(storage, Nothing):
+            return storage
         return TensorRecord(storage, offset, tuple(size), tuple(stride))
 
 
@@ -101,36 +134,46 @@ KNOWN_NAMES: dict[tuple[str, str], Callable] = {
 
 
 class _TensorUnpickler(pickle.Unpickler):
+    allow_others = False
+
     def find_class(self, module: str, name: str) -> object:
         if module == "torch" and name in STORAGE_TYPES:
             return STORAGE_TYPES[name]
+        if (module, name) not in KNOWN_NAMES and self.allow_others:
+            return Nothing
         if (module, name) not in KNOWN_NAMES:
             raise ValueError(f"it names {module}.{name}, which has no place in a checkpoint")
         return KNOWN_NAMES[module, name]
 
-    def persistent_load(self, pid: tuple) -> StorageRecord:
+    def persistent_load(self, pid: tuple) -> StorageRecord | Nothing:
         kind, dtype, key, _, count, *_ = pid
+        if kind == "storage" and dtype is Nothing:
+            return Nothing()
         if kind != "storage" or dtype not in STORAGE_TYPES.values():
             raise ValueError(f"it refers to {kind!r}")
         return StorageRecord(dtype, str(key), int(count))
 
 
-def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
+def read_checkpoint(path: str | Path, *, allow_others: bool = False) -> dict[str, Tensor]:
     """The tensors of a checkpoint by name.
 
     Args:
         path: A file that holds a dictionary of tensors, or a dictionary with one under
             "model_state_dict" or "state_dict".
+        allow_others: Whether other objects may be named, as in files of Lightning. They are left.
 
     Raises:
+        FileNotFoundError: There is no such file.
         ValueError: It is damaged, or holds anything else.
     """
     path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"`path` must be a checkpoint, and there is no file at {path}.")
     try:
         if zipfile.is_zipfile(path):
-            table, storages = _read_zip(path)
+            table, storages = _read_zip(path, allow_others)
         else:
-            table, storages = _read_stream(path)
+            table, storages = _read_stream(path, allow_others)
         for name in ("model_state_dict", "state_dict"):
             table = table.get(name, table)
         records = {k: v for k, v in table.items() if isinstance(v, TensorRecord)}
@@ -144,12 +187,12 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
         ) from error
 
 
-def _read_zip(path: Path) -> tuple[Table, Storages]:
+def _read_zip(path: Path, allow_others: bool) -> tuple[Table, Storages]:
     with zipfile.ZipFile(path) as archive:
         pickled = next((n for n in archive.namelist() if n.endswith("/data.pkl")), None)
         if pickled is None:
             raise ValueError("it is a zip without data.pkl")
-        reader = _StorageCollector(io.BytesIO(archive.read(pickled)))
+        reader = _StorageCollector(io.BytesIO(archive.read(pickled)), allow_others=allow_others)
         table = reader.load()
         folder = pickled.removesuffix("data.pkl") + "data/"
         storages = {
@@ -159,13 +202,13 @@ def _read_zip(path: Path) -> tuple[Table, Storages]:
     return table, storages
 
 
-def _read_stream(path: Path) -> tuple[Table, Storages]:
+def _read_stream(path: Path, allow_others: bool) -> tuple[Table, Storages]:
     with path.open("rb") as file:
         if _TensorUnpickler(file).load() != MAGIC:
             raise ValueError("it does not begin as a checkpoint does")
         for _ in ("protocol", "system"):
             _TensorUnpickler(file).load()
-        reader = _StorageCollector(file)
+        reader = _StorageCollector(file, allow_others=allow_others)
         table = reader.load()
         keys = _TensorUnpickler(file).load()
         storages = {}
@@ -182,10 +225,13 @@ def _read_stream(path: Path) -> tuple[Table, Storages]:
 class _StorageCollector(_TensorUnpickler):
     """Notes which numbers a pickle refers to."""
 
-    def __init__(self, file: object) -> None:
+    def __init__(self, file: object, *, allow_others: bool = False) -> None:
         super().__init__(file, encoding="latin1")
+        self.allow_others = allow_others
         self.found: dict[str, StorageRecord] = {}
 
-    def persistent_load(self, pid: tuple) -> StorageRecord:
+    def persistent_load(self, pid: tuple) -> StorageRecord | Nothing:
         record = super().persistent_load(pid)
+        if isinstance(record, Nothing):
+            return record
         return self.found.setdefault(record.key, record)

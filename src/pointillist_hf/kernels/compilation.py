@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How the numba kernels of this folder are compiled, and how long that took."""
+"""How numba compiles our kernels and their parts, and how long that took.
+
+Most of that time goes into code that nobody runs: doors for Python at functions that only kernels
+call, and one more optimisation of a function for each level of calls above it.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Collection
+from pathlib import Path
 
 from numba import njit
 from numba.core import event
@@ -51,7 +56,13 @@ def compile_kernel(
         counts_references: Whether arrays may be made. If not, neither the kernel nor what it calls
             counts who has them: locked instructions, which hold up what is read next.
     """
-    options = {"fastmath": set(fastmath), "error_model": "numpy", "nogil": True}
+    # Nobody calls our kernels from C.
+    options = {
+        "fastmath": set(fastmath),
+        "error_model": "numpy",
+        "nogil": True,
+        "no_cfunc_wrapper": True,
+    }
     if not counts_references:
         options["_nrt"] = False
 
@@ -70,11 +81,40 @@ def compile_kernel(
     return compile_function
 
 
+def compile_part(
+    *, fastmath: Collection[str] = (), is_inlined: bool = False
+) -> Callable[[Callable], Callable]:
+    """Decorator: a function that kernels call. Called from Python, it crashes the interpreter.
+
+    Args:
+        fastmath: As for kernels; an inlined function has those of its caller.
+        is_inlined: Whether it becomes part of its callers, which is quicker to compile where there
+            are one or two.
+    """
+    options = {"fastmath": set(fastmath), "error_model": "numpy"}
+    if is_inlined:
+        options["inline"] = "always"
+    return njit(no_cpython_wrapper=True, no_cfunc_wrapper=True, **options)
+
+
 def _check_writable(folder: str) -> None:
     """Raises OSError: for a package in a zip, numba finds out only when it has compiled."""
     os.makedirs(folder, exist_ok=True)
     with tempfile.TemporaryFile(dir=folder):
         pass
+
+
+def is_kept(kernel: Callable) -> bool:
+    """Whether numba's cache holds the kernel, compiled after its sources were written.
+
+    For other types of arguments than it was compiled for, it may have to be compiled all the same.
+    """
+    source = Path(kernel.py_func.__code__.co_filename)
+    if kernel.stats.cache_path is None or not source.is_file():
+        return False
+    written = max(path.stat().st_mtime for path in source.parent.glob("*.py"))
+    found = Path(kernel.stats.cache_path).glob(f"*{kernel.py_func.__name__}-*.nbi")
+    return any(path.stat().st_mtime >= written for path in found)
 
 
 def report_compilation() -> None:
