@@ -21,9 +21,9 @@ GrammarLevel = Literal[
     # that lies a bin too high then pushes nothing.
     "faces",  # as "types", and the faces come in their order
     # As "faces", and no face is left out, as in data with `own_every_face`. Whether a point is on
-    # the face of the last one or on the next is drawn as the network says: a face that gets twenty
-    # points has them because each of them was the last with a chance of one in twenty, which
-    # `min_p` would take away, and a low temperature would double their number.
+    # the face of the last one or on the next is drawn as the network says: where a face gets about
+    # thirty points, each of them is the last with a chance of one in thirty. `min_p` = 0.05 would
+    # take that chance away, and a temperature of 0.85 would nearly double the points.
     "every_face",
 ]
 # Axes of the sort key, from the first one on, in whose order points come.
