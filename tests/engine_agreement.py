@@ -18,11 +18,13 @@ def runner_up_gap(model, context, ids, seed, place, **options):
     rules = {k: options[k] for k in ("min_points", "max_points") if k in options}
     grammar = PointGrammar(model.config.layout, level=options.get("grammar", "types"), **rules)
     draw = {"temperature": options.get("temperature", 1.0), "min_p": options.get("min_p", 0.05)}
+    draw["plain_slot"] = grammar.plain_slot
     sampling = SeededSampling([torch.Generator().manual_seed(seed)], **draw)
     heads = {name: options[name] for name in ("face_anchors",) if name in options}
     logits = model(ids[None, :place], context[None], use_cache=False, **heads).logits
     for length in range(4, place + 1):
-        scores = sampling(None, grammar(ids[None, :length], logits[:, length - 1]))
+        seen = ids[None, :length]
+        scores = sampling(seen, grammar(seen, logits[:, length - 1]))
     best = scores[0].topk(2).values
     return float(best[0] - best[1])
 

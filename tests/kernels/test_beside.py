@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from numba import typeof
-from tiny_generators import CONTEXT, HEADS, build_generator
+from tiny_generators import CONTEXT, HEADS, build_anchored, build_generator, random_heads
 
 from pointillist_hf.decoding.cpu import first_calls
 from pointillist_hf.decoding.cpu.decoder import CompiledDecoder, build_rules
@@ -46,18 +46,23 @@ def arguments_of_decoder(model):
         PointGrammar(layout, level="full", min_points=1, max_points=9),
         SeededSampling([torch.Generator()], temperature=1.0, min_p=0.05),
     )
-    decoder = CompiledDecoder(model, torch.randn(1, 2, CONTEXT), rules=rules, seeds=[0])
+    heads = random_heads(1) if model.config.binding_head == "anchored" else None
+    with torch.no_grad():
+        decoder = CompiledDecoder(
+            model, torch.randn(1, 2, CONTEXT), rules=rules, seeds=[0], face_anchors=heads
+        )
     size = decoder.tokens_per_step
     rows = decoder._build_rows(1, torch.zeros(1, size, dtype=torch.long).numpy())
     common = (decoder.sizes, decoder.memory, decoder.scratch, rows, (rules, decoder.draws))
     own = (decoder._build_workers()[0], decoder.weights)
-    return (*own, *common, Span(0, 1), *([decoder.depth] if decoder.depth else []))
+    small = [decoder.depth] if decoder.depth else []
+    return (*own, *common, Span(0, 1), *small, *decoder.faces)
 
 
-@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("head", first_calls.KERNELS)
 @pytest.mark.parametrize("numbers", first_calls.NUMBERS)
 def test_calls_that_do_nothing_have_the_types_of_real_ones(head, numbers):
-    model = build_generator(**HEADS[head])
+    model = build_generator(**HEADS[head]) if head in HEADS else build_anchored()
     if numbers == "bfloat16":
         model = model.bfloat16().float()
     empty = first_calls.build_arguments(head, numbers)

@@ -121,7 +121,8 @@ def generate_points(
     layout = model.config.layout
     rules = PointGrammar(layout, level=grammar, min_points=min_points, max_points=max_points)
     generators = [torch.Generator(device).manual_seed(seed) for seed in seeds]
-    sampling = SeededSampling(generators, temperature=temperature, min_p=min_p)
+    draw = {"temperature": temperature, "min_p": min_p, "plain_slot": rules.plain_slot}
+    sampling = SeededSampling(generators, **draw)
     engine = choose_engine(model, engine, kwargs)
     stop = kwargs.pop("stop", None) or threading.Event()
     with stop_on_interrupt(stop) as interruption:

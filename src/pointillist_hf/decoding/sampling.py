@@ -10,6 +10,7 @@ from torch import Tensor
 from transformers import LogitsProcessor
 
 from ..geometry.number_checks import check_number
+from ..models.tokenization_points import TOKENS_PER_POINT
 
 # Scores divided by more are all alike, and by less than the inverse overflow.
 MAX_TEMPERATURE = 1e6
@@ -25,6 +26,8 @@ class SeededSampling(LogitsProcessor):
         generators: One per row.
         temperature: Divides the scores; 0 is greedy.
         min_p: Tokens less likely than this share of the likeliest are cut off first.
+        plain_slot: A slot of the points that is drawn as the scores say, without temperature and
+            `min_p`, unless all is greedy. The default is none.
     """
 
     def __init__(
@@ -33,17 +36,22 @@ class SeededSampling(LogitsProcessor):
         *,
         temperature: float = 1.0,
         min_p: float = 0.0,
+        plain_slot: int | None = None,
     ) -> None:
         self.generators = generators
         self.temperature = check_number("temperature", temperature, 0, MAX_TEMPERATURE)
         self.min_p = check_number("min_p", min_p, 0, 1)
+        self.plain_slot = plain_slot
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Scores whose argmax is a draw. [B, L], [B, V] -> [B, V]"""
         if self.temperature == 0:
             return scores
-        logits = scores.float() / self.temperature
-        if self.min_p > 0:
+        is_plain = self.plain_slot is not None and (
+            input_ids.shape[1] % TOKENS_PER_POINT == self.plain_slot
+        )
+        logits = scores.float() / (1 if is_plain else self.temperature)
+        if self.min_p > 0 and not is_plain:
             threshold = logits.amax(-1, keepdim=True) + torch.tensor(self.min_p).log().item()
             logits = logits.masked_fill(logits < threshold, -torch.inf)
         # Float64, because torch makes these numbers alike in all its builds; `cpu.sampling`

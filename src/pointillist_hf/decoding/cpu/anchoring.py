@@ -10,13 +10,11 @@ from __future__ import annotations
 from numpy import ndarray
 
 from ...kernels.compilation import compile_part
-from ...models.tokenization_points import TOKENS_PER_POINT
 from .arithmetic import START, U, share_rows
 from .layers import SET, multiply
-from .records import Faces, Rows, Scratch, Weights, Worker
+from .records import SLOTS, Faces, Rows, Scratch, Weights, Worker
 from .sampling import Rules
 
-SLOTS = TOKENS_PER_POINT
 ENDS = 2  # logits for all values below those within reach, and for all above
 
 
@@ -86,7 +84,7 @@ def score_offsets(worker: Worker, weights: Weights, faces: Faces, D: int, slot: 
     if faces.reach:
         width = 2 * faces.reach + 1 + ENDS
         count = width if slot else width - ENDS
-        first, last = share_rows(0, count, worker.thread, worker.num_threads)
+        first, last = share_rows(START, count, worker.thread, worker.num_threads)
         matrix = len(weights.starts) - 1 - SLOTS + slot
         places = first, last, START, width
         multiply(worker, weights, matrix, worker.own, D, faces.near, places, SET)

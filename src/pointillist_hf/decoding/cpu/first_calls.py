@@ -23,6 +23,7 @@ from .records import (
     DepthInputs,
     DepthScratch,
     DepthSizes,
+    Faces,
     FlatInputs,
     Memory,
     Rows,
@@ -36,7 +37,7 @@ from .records import (
 from .rounding import Rounded
 from .sampling import Draws, Rules
 
-KERNELS = {"flat": decode_tokens, "depth": decode_points}
+KERNELS = {"flat": decode_tokens, "depth": decode_points, "anchored": decode_points}
 # How exact weights are stored, see `weights.WeightFormat`.
 NUMBERS = {"float32": np.float32, "bfloat16": np.uint16}
 NOTHING = {int: 0, float: 0.0, bool: False}
@@ -60,12 +61,12 @@ def build_arguments(head: str, numbers: str) -> tuple:
     """Arguments of a head's kernel for weights of a type, with nothing to do.
 
     Args:
-        head: "flat" or "depth".
+        head: "flat", "depth", or "anchored", which is "depth" with bindings that are.
         numbers: "float32" or "bfloat16".
     """
     ints = _empty(kind=np.int64)
     rounded = _build(Rounded, numbers=_empty(kind=np.int8), offsets=_empty(kind=np.int32))
-    inputs = _build(DepthInputs, offsets=ints) if head == "depth" else _build(FlatInputs)
+    inputs = _build(FlatInputs) if head == "flat" else _build(DepthInputs, offsets=ints)
     weights = _build(
         Weights,
         matrices=_empty(kind=NUMBERS[numbers]),
@@ -93,8 +94,11 @@ def build_arguments(head: str, numbers: str) -> tuple:
         (rules, draws),
         Span(0, 0),
     )
-    small = [(_build(DepthSizes), _build(DepthScratch))] if head == "depth" else []
-    return (*arguments, *small)
+    small = [] if head == "flat" else [(_build(DepthSizes), _build(DepthScratch))]
+    names = ("starts", "first_scales", "heads", "shifts", "bins")
+    # Faces stay exact where the weights are stored in fewer bits.
+    faces = [_build(Faces, **dict.fromkeys(names, ints))] if head == "anchored" else []
+    return (*arguments, *small, *faces)
 
 
 def expect_model(folder: str | Path) -> None:
@@ -107,6 +111,7 @@ def expect_model(folder: str | Path) -> None:
     try:
         config = json.loads(path.read_text("utf-8"))
         head, numbers = config.get("point_head", "flat"), config.get("dtype", "float32")
+        head = "anchored" if config.get("binding_head") == "anchored" else head
     except (OSError, ValueError, AttributeError):  # who loads the pipeline will say what is wrong
         return
     if head in KERNELS and numbers in NUMBERS:

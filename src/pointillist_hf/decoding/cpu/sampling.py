@@ -15,7 +15,7 @@ from numpy import ndarray
 
 from ...kernels.compilation import compile_part
 from ...kernels.exp2 import exp2
-from .arithmetic import F32, LOG2_E, START, ZERO, U, larger
+from .arithmetic import F32, LOG2_E, ONE, START, ZERO, U, larger
 from .records import SLOTS
 
 NUM_SLOTS = np.int64(SLOTS)  # not a literal, for which parts would be compiled anew
@@ -34,7 +34,8 @@ class Rules(NamedTuple):
     counts: ndarray  # [4] ids of each slot
     ranks: ndarray  # [4] place of each slot in the sort key
     num_sorted: int  # axes of the sort key, from the first one on, in whose order points come
-    has_every_face: bool  # the binding comes first and never skips a face
+    # The binding comes first, never skips a face, and is drawn without temperature and `min_p`.
+    has_every_face: bool
     min_points: int
     max_points: int
     end: int  # id
@@ -176,8 +177,12 @@ def _draw(rules: Rules, draws: Draws, b: int, place: tuple, logits: ndarray) -> 
     start, first = b * rules.vocabulary, min(low, count)
     if rules.temperature == 0:
         return _find_best(logits, start, first, stop)
-    top = _scale(logits, start + first, start + stop, F32(rules.temperature))
+    is_plain = slot == 0 and rules.has_every_face
+    temperature = ONE if is_plain else F32(rules.temperature)
+    top = _scale(logits, start + first, start + stop, temperature)
     threshold, winner, best = top + F32(rules.log_min_p), first, LEAST
+    if is_plain:
+        threshold = LEAST
     i, most, marks = first, FEW, draws.marks[b * WORDS // 2 : (b + 1) * WORDS // 2]
     while i < stop:
         token = rules.firsts[slot] + i if i < count else rules.end
