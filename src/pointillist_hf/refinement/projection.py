@@ -47,6 +47,7 @@ class ProjectedPoints(TensorRecord):
     matte_distances: Tensor  # [N] to the border of the matte, pixels; positive inside
     in_frame: Tensor  # [N] whether the photograph reaches that far
     is_visible: Tensor  # [N]
+    is_folded: Tensor  # [N] lids that an open eye folds away, and what their lashes darken
     kinds: Tensor  # [N] `PointKind`
     spacings: Tensor  # [N] to the neighbours at rest, metres
     mirror_ids: Tensor  # [N] the point nearest to the mirror image at rest
@@ -113,7 +114,8 @@ def project_onto_portrait(
     own_shares, is_source = _weigh_samples(is_visible, seen.facing, distances, kinds, small)
     blink = torch.where(kinds == PointKind.SKIN, measure_blink(points, rig, rig_params.betas), 0)
     lashes = _find_lashes(seen, kinds, blink)
-    own_shares = own_shares * ~(is_folded(blink) | lashes)
+    folded = is_folded(blink) | lashes
+    own_shares = own_shares * ~folded
     is_source = is_source & (blink < NEAR) & ~lashes
     fill_ids, fill_weights = build_fill_table(points.means, kinds, own_shares, is_source)
     return ProjectedPoints(
@@ -125,6 +127,7 @@ def project_onto_portrait(
         matte_distances=distances,
         in_frame=in_frame,
         is_visible=is_visible,
+        is_folded=folded,
         kinds=kinds,
         spacings=spacings,
         mirror_ids=mirror_ids,
