@@ -70,8 +70,7 @@ def correct_colors(
 ) -> Gaussians:
     """Splats whose visible ones show what the photograph shows where they fall.
 
-    Lids that are folded away in it get the skin around them: they must not carry the dark line of
-    an open eye over it when it closes.
+    Lids that are folded out of its sight get the skin around them.
 
     Args:
         gaussians: Canonical, N of them.
@@ -84,14 +83,14 @@ def correct_colors(
     placement = place_points(CanonicalPoints(gaussians.means, bindings), rig, view.rig_params)
     inside = (view.matte > 0.5)[..., None]
     lent = projected.fill(sample_picture(view.foreground, projected.pixels))
-    colors = torch.where(projected.is_folded[:, None], lent, gaussians.colors)
+    hidden_lids = projected.is_folded & ~projected.is_visible
+    colors = torch.where(hidden_lids[:, None], lent, gaussians.colors)
     gaussians = replace(gaussians, colors=colors)
-    shows = projected.is_visible & ~projected.is_folded
     for _ in range(num_rounds):
         drawn, alphas = rasterize(placement.pose_gaussians(gaussians), view.cameras)
         missing = (view.foreground * alphas[0] - drawn[0]) * inside
         residuals = CORRECTION * sample_picture(missing, projected.pixels)
-        colors = gaussians.colors + torch.where(shows[:, None], residuals, 0)
+        colors = gaussians.colors + torch.where(projected.is_visible[:, None], residuals, 0)
         gaussians = replace(gaussians, colors=colors.clamp(DARKEST, LIGHTEST))
     return gaussians
 

@@ -20,7 +20,7 @@ from ..geometry.structures import CanonicalPoints, Gaussians
 from ..rigs.head_rig import HeadRig
 from .face_kinds import PointKind, find_face_kinds
 from .hair_surface import smooth_step
-from .lids import LID, NEAR, RIM, measure_blink
+from .lids import LID, is_folded, measure_blink
 from .pixel_kinds import classify_pixels
 from .placement import Placement, place_points
 from .portrait_view import PortraitView
@@ -114,8 +114,7 @@ def refine(
     trust = torch.stack([_weigh_points(gaussians, kinds, scene) for scene in scenes]).amax(0)
     points = CanonicalPoints(gaussians.means, bindings).to("cpu")
     blink = measure_blink(points, rig_on_cpu, views[0].rig_params.betas.to("cpu")).to(device)
-    # Nor may what lies next to a folded lid be painted for it.
-    trust = trust * ~((blink > NEAR) & (blink < RIM))
+    trust = trust * ~is_folded(blink)
     limits = _limit_offsets(kinds, blink, settings)
     shrinkage = _limit_shrinkage(bindings, kinds, rig, views[0].rig_params.betas, settings)
     change = _Change(gaussians, trust, limits, shrinkage, settings)
