@@ -87,6 +87,6 @@ def test_dependencies_have_a_home():
     }
     called = {"PIL": "pillow", "yaml": "pyyaml", "cv2": "opencv_python_headless"}
     # Extras; a dependency of numba; ourselves, in scripts that evaluate copies.
-    comes_along = {"gsplat", "imageio_ffmpeg", "evaluate", "llvmlite", "pointillist_hf"}
+    comes_along = {"gsplat", "gradio", "imageio_ffmpeg", "evaluate", "llvmlite", "pointillist_hf"}
     third_party = imported - {*sys.stdlib_module_names} - comes_along
     assert {called.get(name, name) for name in third_party} == required
