@@ -116,7 +116,8 @@ def refine(
     blink = measure_blink(points, rig_on_cpu, views[0].rig_params.betas.to("cpu")).to(device)
     trust = trust * ~is_folded(blink)
     limits = _limit_offsets(kinds, blink, settings)
-    shrinkage = _limit_shrinkage(bindings, kinds, rig, views[0].rig_params.betas, settings)
+    betas = views[0].rig_params.betas.to(device)
+    shrinkage = _limit_shrinkage(bindings, kinds, rig, betas, settings)
     change = _Change(gaussians, trust, limits, shrinkage, settings)
     steps = tqdm(range(num_steps), desc="Refining", unit="step", disable=not show_progress)
     try:
