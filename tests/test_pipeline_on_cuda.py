@@ -18,8 +18,8 @@ from pointillist_hf.refinement.dressing import dress_points
 from pointillist_hf.rendering import rasterize
 from pointillist_hf.training.dataset import load_people
 from pointillist_hf.training.device_moves import move
+from pointillist_hf.training.lessons import view_portrait
 from pointillist_hf.training.recipes import build_projected_decoder_config
-from pointillist_hf.training.train_projected_decoder import view_portrait
 
 
 @pytest.fixture(autouse=True)

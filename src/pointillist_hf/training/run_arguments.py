@@ -30,7 +30,9 @@ HIDDEN = ("output_dir", "show_progress")
 class StageArguments:
     """Which stage, on what, and where to."""
 
-    stage: str = field(metadata={"help": "regressor, generator, decoder or projected-decoder"})
+    stage: str = field(
+        metadata={"help": "regressor, generator, decoder, projected-decoder or tracked-decoder"}
+    )
     data: str = field(metadata={"help": "folder of a tokenised data set, or its id on the Hub"})
     output: str = field(metadata={"help": "folder of components, read and written"})
     size: str = field(default="tiny", metadata={"help": "of the networks, and the recipe"})

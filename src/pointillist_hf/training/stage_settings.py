@@ -37,6 +37,12 @@ EMBEDDED = Recipe(
         "generator": {"max_steps": 3000, "batch_size": 16, "learning_rate": 1e-3},
         "decoder": {"max_steps": 1450, "batch_size": 8, "learning_rate": 1e-3},
         "projected-decoder": {"max_steps": 4000, "batch_size": 1, "learning_rate": 1.5e-3},
+        "tracked-decoder": {
+            "max_steps": 2600,
+            "batch_size": 1,
+            "learning_rate": 7e-4,
+            "ema_decay": 0.99,
+        },
     },
 )
 # What the paper does not say is torch's default, and no schedule.
@@ -67,6 +73,7 @@ PAPER = Recipe(
             "gradient_checkpointing": True,
         },
         "projected-decoder": {**EMBEDDED.settings["projected-decoder"], "perceptual": "lpips"},
+        "tracked-decoder": {**EMBEDDED.settings["tracked-decoder"], "perceptual": "lpips"},
     },
     rows_at_once={"regressor": 4, "generator": 4, "decoder": 4},
     devices={"generator": 16, "decoder": 8},

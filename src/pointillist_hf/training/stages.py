@@ -29,6 +29,7 @@ from ..models.modeling_point_generator import PointGeneratorForCausalLM
 from ..models.modeling_rig_regressor import RigRegressor
 from ..models.tokenization_points import PointTokenizer
 from ..portraits.image_processing_portrait import PortraitImageProcessor
+from ..portraits.portrait_tracker import PortraitTracker
 from .dataset import People, check_views, load_people, with_token_order
 from .encoders import Encoders, build_conditioner, build_processor
 from .frozen_features import FrozenFeatures, FrozenNetworks
@@ -198,7 +199,7 @@ def _choose_processor(
         ValueError: Regressor and generator would see portraits of different kinds.
     """
     saved = output / "image_processor"
-    if stage in ("decoder", "projected-decoder") and saved.is_dir():
+    if stage in ("decoder", "projected-decoder", "tracked-decoder") and saved.is_dir():
         return PortraitImageProcessor.from_pretrained(saved)
     processor = build_processor(size, encoders)
     other = {"regressor": "conditioner", "generator": "rig_regressor"}.get(stage, "")
@@ -298,6 +299,32 @@ def _run_projected_decoder(
     return {"gaussian_decoder": trained}
 
 
+def _run_tracked_decoder(
+    splits: Splits, processor: PortraitImageProcessor, output: Path, size: str, loop: LoopConfig
+) -> Components:
+    decoder = _load(GaussianDecoder, output / "gaussian_decoder", needed_stage="projected-decoder")
+    if decoder.config.image_inputs != "projected":
+        raise ValueError(
+            f"`output` must hold a gaussian_decoder with image_inputs 'projected', got "
+            f"{decoder.config.image_inputs!r}: train the projected-decoder first."
+        )
+    folder = output / "portrait_tracker"
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"This stage needs {folder}, and it does not exist. Copy the portrait_tracker of a "
+            "pipeline there, for instance of model_cards/pointillist-tiny."
+        )
+    tracker = PortraitTracker.from_pretrained(folder)
+    trained = train_projected_decoder(
+        decoder.requires_grad_(True).float(),
+        splits.train,
+        loop,
+        perceptual=open_perceptual(loop),
+        tracker=tracker,
+    )
+    return {"gaussian_decoder": trained}
+
+
 def _load(model: type[PreTrainedModel], folder: Path, *, needed_stage: str) -> PreTrainedModel:
     if not folder.is_dir():
         raise FileNotFoundError(
@@ -313,4 +340,6 @@ STAGES: dict[str, RunStage] = {
     "decoder": _run_decoder,
     # In place of the decoder above, and without the other stages.
     "projected-decoder": _run_projected_decoder,
+    # After it: the same decoder on portraits as the tracker finds them.
+    "tracked-decoder": _run_tracked_decoder,
 }

@@ -1,137 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
 """The decoder that looks at the photograph learns from synthetic people, without a generator.
 
-A lesson is a portrait whose cloud is completed as the pipeline completes it; the splats are
-compared with other pictures of the person in the same light.
+The splats of a lesson are compared with other pictures of the person in the same light.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-
 import torch
 from torch import Tensor, nn
 
-from ..data.tokens.stored_pictures import StoredPictures
-from ..geometry.cameras import project_points
-from ..geometry.structures import Cameras, Gaussians, RigParams
+from ..geometry.structures import Gaussians
 from ..models.modeling_gaussian_decoder import GaussianDecoder, PointSights
-from ..portraits.portrait import CHIN, FOREHEAD
-from ..refinement.completion import complete_points
-from ..refinement.distance_maps import carry_outwards
-from ..refinement.dressing import project_cloud
-from ..refinement.placement import Placement, place_points
-from ..refinement.point_sights import describe_points, sample_colors
-from ..refinement.portrait_view import OUTER_CANTHI, PortraitView
-from ..refinement.projection import ProjectedPoints
-from ..refinement.surface_cloud import SurfaceCloud
+from ..portraits.portrait_tracker import PortraitTracker
+from ..refinement.point_sights import sample_colors
 from ..rendering import rasterize
-from ..rigs.head_rig import HeadRig
-from ..rigs.landmark_places import NUM_LANDMARKS
-from ..rigs.landmark_sources import IBUG
-from .dataset import People, Person
+from .dataset import People
 from .device_moves import Companion
+from .lessons import Lesson, Lessons, TrackedLessons
 from .loop import Batch, train
 from .loop_config import LoopConfig
 from .losses import LossWeights, image_losses
 from .portraits import uniform
 from .train_decoder import composite
 
-GREY = 0.5  # behind portraits: what the matte leaves out is not looked at
-# Of the eyes' middle over the chin, where the forehead meets the hair.
-FOREHEAD_HEIGHT = 0.75
-DENSITIES = (0.3, 1.0)  # of completed clouds, so that sparse ones are known as well
 OFFSET_WEIGHT = 0.002  # per squared millimetre
-NASION = 168
-
-
-@dataclass(frozen=True)
-class Lesson:
-    """A portrait, the completed cloud of its person, and where that lies in other pictures."""
-
-    cloud: SurfaceCloud
-    projected: ProjectedPoints
-    foreground: Tensor  # [H, W, 3] of the portrait
-    features: Tensor  # [N, K]
-    placements: list[Placement]  # one for each of V views of the person
-    images: Tensor | StoredPictures  # [V, H, W, 4] uint8
-    cameras: Cameras  # V
-
-    def of_views(self, views: Tensor) -> Lesson:
-        """The lesson with some of its views [K]."""
-        placements = [self.placements[view] for view in views.tolist()]
-        chosen = {"images": self.images[views], "cameras": self.cameras[views]}
-        return replace(self, placements=placements, **chosen)
-
-
-class Lessons:
-    """Prepares lessons, and remembers them between epochs.
-
-    Args:
-        people: The data set; all pictures of a person in one light.
-    """
-
-    def __init__(self, people: People) -> None:
-        self.people = people
-        self.known: dict[tuple[int, int], Lesson] = {}
-
-    def __call__(self, index: int, portrait: int) -> Lesson:
-        """The lesson of a person and one of the portraits."""
-        if (index, portrait) not in self.known:
-            self.known[index, portrait] = self._prepare(index, portrait)
-        return self.known[index, portrait]
-
-    @torch.no_grad()
-    def _prepare(self, index: int, portrait: int) -> Lesson:
-        person, rig = self.people.persons[index], self.people.rig
-        view = view_portrait(person, portrait, rig)
-        # Half of the lessons begin with the person's points, half with none.
-        points = self.people.tokenizer.decode_points(person.input_ids) if portrait % 2 else None
-        stream = torch.Generator().manual_seed(1_000 * index + portrait)
-        density = float(uniform(*DENSITIES, 1, stream))
-        cloud = complete_points(points, view, rig, density=density)
-        projected = project_cloud(cloud, view, rig)
-        return Lesson(
-            cloud=cloud,
-            projected=projected,
-            foreground=view.foreground,
-            features=describe_points(cloud, projected, view, rig),
-            placements=[
-                place_points(cloud.points, rig, person.view_params[i : i + 1])
-                for i in range(len(person.views))
-            ],
-            images=person.views,
-            cameras=person.view_cameras,
-        )
-
-
-def view_portrait(person: Person, portrait: int, rig: HeadRig) -> PortraitView:
-    """A portrait of a data set as the tracker would see it if it made no mistakes."""
-    pixels = person.portraits[portrait].float() / 255
-    params = person.portrait_params[portrait : portrait + 1]
-    cameras = person.portrait_cameras[portrait : portrait + 1]
-    matte = pixels[..., 3]
-    image = composite(pixels, torch.full((3,), GREY))
-    return PortraitView(
-        image=image,
-        foreground=carry_outwards(pixels[..., :3], matte),
-        matte=matte,
-        inside=torch.ones_like(matte, dtype=torch.bool),
-        landmarks=_landmarks(rig, params, cameras),
-        irises=torch.zeros(2, 5, 2),
-        cameras=cameras,
-        rig_params=params,
-    )
-
-
-def _landmarks(rig: HeadRig, rig_params: RigParams, cameras: Cameras) -> Tensor:
-    """The rig's own landmarks in place of the 468; those it does not have lie between the eyes."""
-    marks, _ = project_points(rig.landmarks(rig(rig_params))[0], cameras)
-    landmarks = marks[0, IBUG.index(NASION)].repeat(NUM_LANDMARKS, 1)
-    landmarks[list(IBUG)] = marks[0]
-    middle = landmarks[list(OUTER_CANTHI)].mean(0)
-    landmarks[FOREHEAD] = middle + FOREHEAD_HEIGHT * (middle - landmarks[CHIN])
-    return landmarks
 
 
 class ProjectedDecoderTraining(nn.Module):
@@ -224,6 +116,7 @@ def train_projected_decoder(
     views_per_lesson: int = 1,
     weights: LossWeights | None = None,
     perceptual: nn.Module | None = None,
+    tracker: PortraitTracker | None = None,
 ) -> GaussianDecoder:
     """Trains the decoder on the portraits and views of a data set.
 
@@ -234,8 +127,9 @@ def train_projected_decoder(
         views_per_lesson: Pictures that the splats of a portrait are compared with.
         weights: Of Eq. 6; `offset` is not used, offsets being held per squared millimetre.
         perceptual: The third term; None leaves it out.
+        tracker: Whose tracks are learned from; None takes the true ones. It pays late, not early.
     """
-    lessons = Lessons(people)
+    lessons = Lessons(people) if tracker is None else TrackedLessons(people, tracker)
 
     def make_row(index: Tensor, generator: torch.Generator) -> Batch:
         person = people.persons[int(index)]
