@@ -32,7 +32,7 @@ export HF_HUB_OFFLINE = 1
 export GOMP_SPINCOUNT = 0
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo app test test-slow quality style docs bench checkpoint publish clean
+.PHONY: help install demo app test test-slow rehearsal quality style docs bench checkpoint publish clean
 
 help:  ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /	/' | expand -t 14
@@ -67,6 +67,9 @@ test: $(INSTALLED) $(KERNELS)  ## Run the tests that are quick
 
 test-slow: $(INSTALLED) $(KERNELS)  ## Run the tests that take their time
 	$(PYTEST) -m "slow and not gpu and not flame"
+
+rehearsal: $(INSTALLED) $(KERNELS)  ## Walk the paper's road on made-up data, a quarter of an hour
+	$(BIN)/python -m pytest -m rehearsal tests/rehearsal
 
 quality: $(INSTALLED)  ## Check style and types
 	$(BIN)/ruff check .

@@ -34,7 +34,7 @@ from pointillist_hf.training.frozen_features import windowed_states
 from pointillist_hf.training.portraits import portrait_pixels
 from pointillist_hf.training.train_decoder import composite
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.rehearsal
 
 ROOT = Path(__file__).parents[2]
 LIMIT = 15 * 60  # seconds, on two cores that have nothing else to do
