@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from made_up_weights import trust, write_all
+from made_up_networks import trust, write_all
 from PIL import Image, ImageFilter
 
 from pointillist_hf.evaluation import scoring

@@ -102,7 +102,7 @@ def test_figures_are_those_of_the_functions(function):
 
 @pytest.mark.parametrize("name", ["lpips", "fid", "clip", "apd", "likeness"])
 def test_missing_weights_are_named(name):
-    with pytest.raises(MissingWeightsError, match=f"Metric `{name}` needs"):
+    with pytest.raises(MissingWeightsError, match=f"`{name}` needs"):
         load(name)
 
 

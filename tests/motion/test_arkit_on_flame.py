@@ -64,7 +64,7 @@ def test_the_jaw_drops_by_the_millimetres_of_its_angle(made_up, flame, frames):
         own, joint, expected = jaw_turn(made_up, frames.betas[0], strength)
         assert len(own) > 100
         moved = (vertices[frame] - vertices[0])[own].double().numpy()
-        assert np.abs(moved - expected).max() < 2e-5  # metres; others have a thousandth of them
+        assert np.abs(moved - expected).max() < 5e-5  # metres; others have a thousandth of them
     chin = (flame.landmarks(vertices)[:, CHIN] - flame.landmarks(vertices)[0, CHIN]).norm(dim=-1)
     at_rest = flame.landmarks(vertices)[0, CHIN].double().numpy()
     radius = np.linalg.norm((at_rest - joint)[1:])

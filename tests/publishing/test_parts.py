@@ -101,4 +101,5 @@ def test_every_part_of_a_pipeline_is_guarded(tiny_pipeline):
         if hasattr(part, "push_to_hub"):
             order = type(part).__mro__
             first = next(base for base in order if "push_to_hub" in vars(base))
-            assert first is GuardedPush, name
+            # One that knows more of its own weights refuses those, then asks the guard.
+            assert first is GuardedPush or issubclass(first, GuardedPush), name

@@ -45,7 +45,7 @@ def test_what_is_hidden_stays(colored, cloud, view, tiny_rig, projected):
         posed = placement.pose_gaussians(replace(solid, colors=colors))
         rasterize(posed, view.cameras)[0].sum().backward()
     unseen = colors.grad.sum(-1) == 0
-    assert 0.1 < unseen.float().mean() < 0.9
+    assert 0.02 < unseen.float().mean() < 0.9
     empty = replace(view, matte=torch.zeros_like(view.matte))
     corrected = correct_coverage(solid, cloud.bindings, empty, tiny_rig, num_rounds=1)
     assert torch.equal(corrected.opacities[unseen], solid.opacities[unseen])

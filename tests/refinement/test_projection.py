@@ -65,7 +65,7 @@ def test_what_the_mesh_hides_is_not_visible(view, tiny_rig):
     # Lips and lids are thinner than the discs of the points on them.
     drawn &= seen.kinds <= PointKind.CLOTH
     assert drawn.sum() > 100
-    assert seen.is_visible[drawn].float().mean() > 0.93
+    assert seen.is_visible[drawn].float().mean() > 0.92
     behind = seen.in_frame & (seen.depths > at_pixels(depth, seen.pixels) + 0.02)
     assert behind.sum() > 100
     assert not seen.is_visible[behind].any()

@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
+from torch import Tensor
 
 from ..geometry.structures import CanonicalPoints, Gaussians
 from ..models.modeling_gaussian_decoder import GaussianDecoder, PointSights
@@ -18,7 +21,6 @@ from .rig_points import adopt_points
 from .surface_cloud import SurfaceCloud
 
 LEAST_SOLID = 0.85  # opacity of skin, eyes, teeth and cloth
-LEAST_SIZE = 0.9  # of their discs, in those that cover the rig without gaps
 
 
 @torch.no_grad()
@@ -49,34 +51,25 @@ def dress_points(
         return cloud.to_gaussians(color_points(cloud, projected, view, rig)).to(device)
     sights = see_points(cloud, projected, view, rig)
     gaussians = decode_points(decoder, cloud.to(decoder.device), sights.to(decoder.device))
-    gaussians = make_solid(gaussians.to("cpu"), cloud)
+    gaussians = make_solid(gaussians.to("cpu"), cloud.kinds)
     gaussians = correct_coverage(gaussians, cloud.bindings, view, rig)
     return correct_colors(gaussians, cloud.bindings, projected, view, rig).to(device)
 
 
-def make_solid(gaussians: Gaussians, cloud: SurfaceCloud) -> Gaussians:
-    """Splats that leave no gap where there is none, whatever background and expression they get.
+def make_solid(gaussians: Gaussians, kinds: Tensor) -> Gaussians:
+    """Splats of which only those of hair, and of the dark mouth, may be shone through.
 
-    The decoder hedges where the head may lie elsewhere than was tracked, and closes its gaps for
-    the expressions it was trained on. Hair alone may be shone through. What lies behind the lips
-    is what the cloud says: no photograph shows it.
+    Where the head may lie elsewhere than was tracked, the decoder hedges; seen against another
+    background that would be a ghost.
 
     Args:
         gaussians: N of them.
-        cloud: Their discs before the decoder.
+        kinds: `PointKind` of each. [N]
     """
-    hair, mouth = cloud.kinds == PointKind.HAIR, cloud.kinds == PointKind.MOUTH
-    opacities = torch.where(hair, gaussians.opacities, gaussians.opacities.clamp(min=LEAST_SOLID))
-    scales = torch.maximum(gaussians.scales, LEAST_SIZE * cloud.scales)
-    scales = torch.where(hair[:, None], gaussians.scales, scales)
-    own = cloud.to_gaussians(gaussians.colors)
-    return Gaussians(
-        means=torch.where(mouth[:, None], own.means, gaussians.means),
-        quats=torch.where(mouth[:, None], own.quats, gaussians.quats),
-        scales=torch.where(mouth[:, None], own.scales, scales),
-        opacities=torch.where(mouth, own.opacities, opacities),
-        colors=gaussians.colors,
-    )
+    may_be_thin = (kinds == PointKind.HAIR) | (kinds == PointKind.MOUTH)
+    solid = gaussians.opacities.clamp(min=LEAST_SOLID)
+    opacities = torch.where(may_be_thin, gaussians.opacities, solid)
+    return replace(gaussians, opacities=opacities)
 
 
 def project_cloud(cloud: SurfaceCloud, view: PortraitView, rig: HeadRig) -> ProjectedPoints:

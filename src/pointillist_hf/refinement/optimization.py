@@ -34,13 +34,12 @@ from .refinement_losses import (
     build_target,
     photograph_loss,
 )
-from .rig_points import find_stretch
+from .rig_points import STRETCHED, find_stretch
 
 logger = logging.getLogger(__name__)
 
 SEEN = 0.03  # pixels that a point must make: Adam moves the others at full speed, anywhere
 FULLY_SEEN = 1.0  # pixels from which a point may move as it likes
-STRETCHED = 1.3  # times as long in an open mouth or a blink
 FLATTEST, GRAZING = 0.3, 0.35  # facing from which a point moves at all, and over which in full
 
 

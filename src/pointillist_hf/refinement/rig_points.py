@@ -28,6 +28,7 @@ from .surface_cloud import (
 )
 
 OPEN_JAW, MOST_STRETCH = (0.3, 0.0, 0.0), 3.0  # radians; denser than that is a waste
+STRETCHED = 1.3  # from which discs are kept from becoming smaller: they would tear apart
 STRETCH_GROWTH = 0.7  # power of the stretch by which discs are larger than their pieces
 BEHIND_LIPS = 6.5e-3  # metres by which the mouth gives way, else it shows through thin lips
 UNSEEN = 2.0  # how much farther apart points are where the photograph does not show them

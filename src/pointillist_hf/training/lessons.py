@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from ..data.tokens.stored_pictures import StoredPictures
@@ -147,9 +146,9 @@ class TrackedLessons(Lessons):
     ) -> tuple[PortraitView, LandmarkPlaces | None]:
         rig = self.people.rig
         pixels = person.portraits[portrait].float() / 255
-        image = (255 * composite(pixels, uniform(*BACKDROPS, 3, stream))).round().byte()
+        image = composite(pixels, uniform(*BACKDROPS, 3, stream))
         try:
-            found = self.tracker(Image.fromarray(image.numpy()))[0]
+            found = self.tracker(image.permute(2, 0, 1))[0]
         except ValueError:
             return super()._look(person, portrait, stream)
         return fit_portrait(found, rig).view(len(image)), find_landmark_places(rig)
