@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from ..geometry.structures import Cameras, Gaussians, RigParams
+from ..geometry.structures import Cameras, CanonicalPoints, Gaussians, RigParams
 from ..models.modeling_gaussian_decoder import GaussianDecoder, GaussianDecoderOutput
 from ..rendering import rasterize
 from ..rigs.binding import animate_gaussians
@@ -104,6 +104,14 @@ def composite(images: Tensor, background: Tensor) -> Tensor:
     return images[..., :3] * alpha + background * (1 - alpha)
 
 
+def choose_cloud(people: People, index: int, inputs: str) -> CanonicalPoints:
+    """What a decoder with some `inputs` is given of a person: the true cloud, or the head's own."""
+    person = people.persons[index]
+    if inputs == "template":
+        return build_template_points(people.rig, person.betas)
+    return people.tokenizer.decode_points(person.input_ids)
+
+
 def train_decoder(
     decoder: GaussianDecoder,
     features: FrozenFeatures,
@@ -133,10 +141,7 @@ def train_decoder(
         views = torch.randperm(len(person.views), generator=generator)[:views_per_person]
         # A background that changes leaves half-transparent splats nothing to hide behind.
         background = torch.rand(3, generator=generator)
-        if decoder.config.inputs == "template":
-            cloud = build_template_points(people.rig, person.betas)
-        else:
-            cloud = people.tokenizer.decode_points(person.input_ids)
+        cloud = choose_cloud(people, int(index), decoder.config.inputs)
         sitting = Sitting(
             bindings=cloud.bindings,
             images=person.views[views],
