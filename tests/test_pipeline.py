@@ -20,6 +20,8 @@ from pointillist_hf import (
 from pointillist_hf.geometry.cameras import orbit_cameras
 from pointillist_hf.models.modeling_point_generator import PointGeneratorModel
 from pointillist_hf.rigs.alignment import align_to_shape
+from pointillist_hf.rigs.template_points import build_template_points
+from pointillist_hf.training import recipes
 
 PLAIN = {"detect_face": False, "remove_background": False}
 STEPS = [
@@ -278,3 +280,17 @@ def test_auto_classes_know_generator_and_tokenizer(tiny_pipeline, folder):
     assert type(tokenizer) is PointTokenizer
     assert tokenizer.layout == tiny_pipeline.tokenizer.layout
     assert tokenizer.cube_center == tiny_pipeline.tokenizer.cube_center
+
+
+def test_a_decoder_of_the_template_gets_the_vertices_of_the_head(tiny_pipeline, portrait):
+    parts = (tiny_pipeline.tokenizer, tiny_pipeline.point_generator.config)
+    config = recipes.build_decoder_config("nano", *parts, inputs="template")
+    decoder = GaussianDecoder(config).eval()
+    pipe = AvatarPipeline.from_pipe(tiny_pipeline, gaussian_decoder=decoder)
+    out = pipe(portrait, seed=0)
+    points = build_template_points(pipe.rig, out.rig_params.betas[0])
+    assert torch.equal(out.points.means, points.means)
+    assert torch.equal(out.avatar.bindings, points.bindings)
+    assert len(out.avatar.gaussians) == len(points) > 1000
+    with pytest.raises(ValueError, match="`rig_params` must be given: the points of this decoder"):
+        pipe.decode_points(out.input_ids)

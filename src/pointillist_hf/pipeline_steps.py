@@ -24,6 +24,7 @@ from .refinement.portrait_view import PortraitView
 from .refinement.tracked_portrait import TrackedPortrait, fit_portrait
 from .rigs.alignment import align_to_shape
 from .rigs.landmark_sources import find_landmark_places
+from .rigs.template_points import build_template_points
 
 
 class PipelineSteps:
@@ -199,15 +200,25 @@ class PipelineSteps:
         """The clouds of the sequences.
 
         They lie on the heads of the portraits if `align_points` is set, and are completed by what
-        the photographs show if `complete_points` is.
+        the photographs show if `complete_points` is. For a decoder with `inputs="template"` they
+        are the vertices of the heads, whatever the sequences say.
 
         Args:
             input_ids: [B, L]
             rig_params: B frames; without, the clouds stay as they are.
             views: The photographs of the B clouds.
         """
-        clouds = [self.tokenizer.decode_points(row) for row in input_ids]
-        if self.config.align_points and rig_params is not None:
+        has_template = self.gaussian_decoder.config.inputs == "template"
+        if has_template and rig_params is None:
+            raise ValueError(
+                "`rig_params` must be given: the points of this decoder are the vertices of the "
+                "tracked head. Take those of `encode_image`."
+            )
+        if has_template:
+            clouds = [build_template_points(self.rig, betas) for betas in rig_params.betas]
+        else:
+            clouds = [self.tokenizer.decode_points(row) for row in input_ids]
+        if self.config.align_points and rig_params is not None and not has_template:
             clouds = [
                 align_to_shape(cloud, self.rig, betas)
                 for cloud, betas in zip(clouds, rig_params.betas, strict=True)

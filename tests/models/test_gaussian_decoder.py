@@ -118,6 +118,40 @@ def test_points_states_and_neighbours_matter(decoder):
     assert not torch.allclose(decoder(means, neighbour).colors[:, 0], colors[:, 0], atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("inputs", "knows_place", "knows_states"),
+    [
+        ("both", True, True),
+        ("positions", True, False),
+        ("features", False, True),
+        ("template", True, False),
+    ],
+)
+def test_inputs_say_what_a_point_is_known_by(inputs, knows_place, knows_states, tmp_path):
+    decoder, (means, states) = build_decoder(inputs=inputs), random_inputs()
+    output = decoder(means, states)
+    moved, others = decoder(means + 0.05, states), decoder(means, states + 1)
+    assert (not torch.equal(moved.colors, output.colors)) == knows_place
+    assert (not torch.equal(others.colors, output.colors)) == knows_states
+    torch.testing.assert_close(output.means, means + output.offsets)
+    decoder.save_pretrained(tmp_path)
+    loaded = GaussianDecoder.from_pretrained(tmp_path)
+    assert loaded.config.inputs == inputs
+    if knows_states:
+        with pytest.raises(ValueError, match="`token_hidden_states` must be given"):
+            loaded(means)
+        assert torch.equal(loaded(means, states).colors, output.colors)
+    else:
+        assert loaded.config.generator_hidden_size is None
+        assert torch.equal(loaded(means).colors, output.colors)
+
+
+def test_the_paper_has_both_inputs():
+    assert GaussianDecoderConfig().inputs == "both"
+    # As decoders without F said it before they had the field.
+    assert GaussianDecoderConfig(generator_hidden_size=None).inputs == "positions"
+
+
 def test_small_decoders_look_at_the_conditioning():
     decoder = build_decoder(cross_attention_size=24)
     means, states = random_inputs()
@@ -164,6 +198,11 @@ def test_one_splat_learns_a_colour():
         ({"initial_scale": 0.06}, "`initial_scale` must lie between 0 and `max_scale`"),
         ({"initial_scale": 0.0}, "`initial_scale` must lie between 0 and `max_scale`"),
         ({"initial_opacity": 1.0}, "`initial_opacity` between 0 and 1"),
+        ({"inputs": "points"}, "inputs"),
+        (
+            {"inputs": "features", "generator_hidden_size": None},
+            "`generator_hidden_size` must be the width of the generator",
+        ),
     ],
 )
 def test_impossible_configurations_are_refused(changes, message):

@@ -16,6 +16,7 @@ from pointillist_hf.training.stage_settings import (
     find_recipe,
     format_run,
 )
+from pointillist_hf.training.stage_times import MINUTES
 from pointillist_hf.training.stages import STAGES
 
 
@@ -112,6 +113,23 @@ def test_a_run_says_what_it_is():
     for line in ("  people: 394", "  changed: max_steps, perceptual", "    learning_rate: 0.0001"):
         assert line in text.splitlines()
     assert "output_dir" not in text
+
+
+def test_a_run_says_how_long_it_will_take():
+    def minutes(stage, size, **given):
+        described = describe_run(stage, size, build_loop(stage, size, "o", given))
+        return described["estimated_minutes_on_two_cpu_cores"]
+
+    whole = MINUTES["generator", "tiny-depth"]
+    assert minutes("generator", "tiny-depth") == whole
+    quarter = minutes("generator", "tiny-depth", max_steps=1500, batch_size=8)
+    assert quarter == pytest.approx(whole / 4, abs=0.051)
+    assert minutes("regressor", "tiny-depth") == minutes("regressor", "tiny") == 30
+    assert minutes("generator", "tiny") is minutes("decoder", "paper") is None
+    loop = build_loop("regressor", "tiny", "o", {})
+    text = format_run(describe_run("regressor", "tiny", loop))
+    assert "  estimated_minutes_on_two_cpu_cores: 30" in text
+    assert {stage for stage, _ in MINUTES} <= {*STAGES}
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,14 @@ class GaussianDecoderConfig(PreTrainedConfig):
     # whether the points look at each other, as the paper's do; else every point is on its own
     use_self_attention: bool = True
 
-    # width of the generator's hidden states F; None for a decoder that does without them
+    # what a point is known by, the rows of the paper's Table 2
+    inputs: Literal[
+        "both",  # where it lies and what the generator thought of it: P and F, as in the paper
+        "positions",  # P alone
+        "features",  # F alone: the splat lies at P, which the network is not told
+        "template",  # P of the head's own vertices, in place of those of the generator
+    ] = "both"
+    # width of the generator's hidden states F; None without, where "both" means "positions"
     generator_hidden_size: int | None = 1024
     # width of the conditioning tokens if the layers look at them; the paper's decoder does not
     cross_attention_size: int | None = None
@@ -50,13 +57,22 @@ class GaussianDecoderConfig(PreTrainedConfig):
     initializer_range: float = 0.02
 
     def __post_init__(self, **kwargs: object) -> None:
-        """Fills in the default cube, FLAME's."""
+        """Fills in the default cube, FLAME's, and that a decoder without F has no width for it."""
         if self.cube_center is None:
             self.cube_center = [0.0, -0.03, -0.04]
+        if self.inputs == "both" and self.generator_hidden_size is None:
+            self.inputs = "positions"
+        if self.inputs in ("positions", "template"):
+            self.generator_hidden_size = None
         super().__post_init__(**kwargs)
 
     def validate_architecture(self) -> None:
         """Every rule that ties two fields together."""
+        if self.inputs == "features" and self.generator_hidden_size is None:
+            raise ValueError(
+                "`generator_hidden_size` must be the width of the generator with "
+                "`inputs='features'`, got None."
+            )
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(
                 f"`hidden_size` ({self.hidden_size}) must be a multiple of "

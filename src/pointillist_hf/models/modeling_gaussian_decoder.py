@@ -119,7 +119,7 @@ class GaussianDecoder(GuardedPush, StrictLoading, PreTrainedModel):
 
     Its input per point is the geometric feature P (the encoded position) next to the generator's
     feature F (the hidden states of the point's four tokens, merged by an MLP), and, if configured,
-    next to what the point shows in the photograph.
+    next to what the point shows in the photograph. `inputs` leaves out P or F, for comparison.
     """
 
     config_class = GaussianDecoderConfig
@@ -131,10 +131,12 @@ class GaussianDecoder(GuardedPush, StrictLoading, PreTrainedModel):
     def __init__(self, config: GaussianDecoderConfig) -> None:
         super().__init__(config)
         size = config.hidden_size
-        self.position_mlp = nn.Sequential(
-            nn.Linear(3 + 6 * config.num_frequencies, size), nn.GELU(), nn.Linear(size, size)
-        )
-        num_inputs = 1
+        num_inputs = 0
+        if config.inputs != "features":
+            self.position_mlp = nn.Sequential(
+                nn.Linear(3 + 6 * config.num_frequencies, size), nn.GELU(), nn.Linear(size, size)
+            )
+            num_inputs += 1
         if config.generator_hidden_size is not None:
             self.token_mlp = nn.Sequential(
                 nn.Linear(4 * config.generator_hidden_size, size), nn.GELU(), nn.Linear(size, size)
@@ -171,7 +173,8 @@ class GaussianDecoder(GuardedPush, StrictLoading, PreTrainedModel):
         """Splats of the points.
 
         Args:
-            means: Decoded token positions, canonical, metres. [B, N, 3]
+            means: Decoded token positions, or with `inputs="template"` vertices of the head,
+                canonical, metres. [B, N, 3]
             token_hidden_states: The generator's final states, needed with `generator_hidden_size`;
                 zero for points that it did not write. [B, N, 4, generator_hidden_size]
             attention_mask: 0 at padding. [B, N]
@@ -187,24 +190,31 @@ class GaussianDecoder(GuardedPush, StrictLoading, PreTrainedModel):
         for name, (width, value) in wanted.items():
             if width is not None and value is None:
                 raise ValueError(f"`{name}` must be given: this decoder looks at them.")
-        center = means.new_tensor(self.config.cube_center)
-        coords = (means - center) / self.config.cube_half_extent
-        features = fourier_features(coords, self.config.num_frequencies, base=math.pi)
-        dtype = self.head.weight.dtype
-        inputs = [self.position_mlp(features.to(dtype))]
-        if self.config.generator_hidden_size is not None:
-            inputs.append(self.token_mlp(token_hidden_states.flatten(2).to(dtype)))
-        if self.config.image_inputs == "projected":
-            colors = sights.samples.flatten(-2) - 0.5
-            seen = torch.cat([sights.features, colors], dim=-1)
-            inputs.append(self.sight_mlp(seen.to(dtype)))
-        states = self.input_proj(torch.cat(inputs, dim=-1))
+        states = self.input_proj(self.embed_points(means, token_hidden_states, sights))
         for layer in self.layers:
             states = layer(states, encoder_hidden_states, attention_mask)
         raw = self.head(self.norm(states)).float()
         if self.config.image_inputs == "projected":
             return self.activate_discs(means.float(), raw, sights)
         return self.activate(means.float(), raw)
+
+    def embed_points(
+        self, means: Tensor, token_hidden_states: Tensor | None, sights: PointSights | None
+    ) -> Tensor:
+        """What is known of the points, as `forward` gets it, side by side. [B, N, K D]"""
+        dtype, inputs = self.head.weight.dtype, []
+        if self.config.inputs != "features":
+            center = means.new_tensor(self.config.cube_center)
+            coords = (means - center) / self.config.cube_half_extent
+            encoded = fourier_features(coords, self.config.num_frequencies, base=math.pi)
+            inputs.append(self.position_mlp(encoded.to(dtype)))
+        if self.config.generator_hidden_size is not None:
+            inputs.append(self.token_mlp(token_hidden_states.flatten(2).to(dtype)))
+        if self.config.image_inputs == "projected":
+            colors = sights.samples.flatten(-2) - 0.5
+            seen = torch.cat([sights.features, colors], dim=-1)
+            inputs.append(self.sight_mlp(seen.to(dtype)))
+        return torch.cat(inputs, dim=-1)
 
     def activate(self, means: Tensor, raw: Tensor) -> GaussianDecoderOutput:
         """Bounds the raw outputs so that any of them is a splat. [B, N, 3], [B, N, 14]"""

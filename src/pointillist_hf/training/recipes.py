@@ -173,15 +173,20 @@ def token_order_of(size: str, tokenizer: PointTokenizer) -> TokenOrder:
 
 
 def build_decoder_config(
-    size: str, tokenizer: PointTokenizer, generator: PointGeneratorConfig
+    size: str,
+    tokenizer: PointTokenizer,
+    generator: PointGeneratorConfig,
+    *,
+    inputs: str = "both",
 ) -> GaussianDecoderConfig:
-    """Of `GaussianDecoder`; small ones look at the conditioning too.
+    """Of `GaussianDecoder` with some `inputs`; small ones look at the conditioning too.
 
     A small generator keeps little in its states that points do not need, such as the colour of a
     shirt, so the small decoders read it off the portrait's tokens.
     """
     is_small = not size.startswith("paper")
     return GaussianDecoderConfig(
+        inputs=inputs,
         generator_hidden_size=generator.hidden_size,
         cross_attention_size=generator.cross_attention_size if is_small else None,
         cube_center=list(tokenizer.cube_center),
@@ -203,7 +208,7 @@ def build_projected_decoder_config(tokenizer: PointTokenizer) -> GaussianDecoder
         num_attention_heads=4,
         num_frequencies=6,
         use_self_attention=False,
-        generator_hidden_size=None,
+        inputs="positions",
         image_inputs="projected",
         num_sight_features=NUM_SIGHT_FEATURES,
         cube_center=list(tokenizer.cube_center),

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from .loop_config import LoopConfig
 from .losses import LossWeights
+from .stage_times import estimate_minutes
 
 Values = dict[str, object]
 
@@ -145,6 +146,7 @@ def describe_run(stage: str, size: str, config: LoopConfig, **facts: object) -> 
         "source": recipe.source,
         "stage": stage,
         "size": size,
+        "estimated_minutes_on_two_cpu_cores": estimate_minutes(stage, size, config, own),
         "processes": int(os.environ.get("WORLD_SIZE", "1")),
         "processes_of_the_source": recipe.devices.get(stage),
         "changed": sorted(name for name, value in own.items() if settings[name] != value),

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from ..geometry.structures import Cameras, Gaussians, RigParams
+from ..geometry.structures import Cameras, CanonicalPoints, Gaussians, RigParams
 from ..models.modeling_gaussian_decoder import GaussianDecoder, GaussianDecoderOutput
 from ..rendering import rasterize
 from ..rigs.binding import animate_gaussians
 from ..rigs.head_rig import HeadRig
+from ..rigs.template_points import build_template_points
 from .dataset import People
 from .device_moves import Companion
 from .frozen_features import FrozenFeatures
@@ -53,14 +54,15 @@ class DecoderTraining(nn.Module):
     def forward(
         self,
         means: Tensor,
-        token_hidden_states: Tensor,
+        token_hidden_states: Tensor | None,
         attention_mask: Tensor,
         encoder_hidden_states: Tensor | None,
         sittings: list[Sitting],
     ) -> dict[str, Tensor]:
         """Losses of B people, each seen in some of its views."""
         context = None if encoder_hidden_states is None else encoder_hidden_states.float()
-        output = self.decoder(means, token_hidden_states.float(), attention_mask, context)
+        states = None if token_hidden_states is None else token_hidden_states.float()
+        output = self.decoder(means, states, attention_mask, context)
         # Half precision is for networks: pictures and skinning need all digits.
         with torch.autocast(means.device.type, enabled=False):
             return self.picture_losses(output, sittings)
@@ -102,6 +104,14 @@ def composite(images: Tensor, background: Tensor) -> Tensor:
     return images[..., :3] * alpha + background * (1 - alpha)
 
 
+def choose_cloud(people: People, index: int, inputs: str) -> CanonicalPoints:
+    """What a decoder with some `inputs` is given of a person: the true cloud, or the head's own."""
+    person = people.persons[index]
+    if inputs == "template":
+        return build_template_points(people.rig, person.betas)
+    return people.tokenizer.decode_points(person.input_ids)
+
+
 def train_decoder(
     decoder: GaussianDecoder,
     features: FrozenFeatures,
@@ -115,7 +125,8 @@ def train_decoder(
     """Trains the decoder on the views of a data set.
 
     Args:
-        decoder: Trained in place.
+        decoder: Trained in place, on the clouds of the data set, or on vertices of the heads if
+            these are its `inputs`.
         features: Of the frozen networks, prepared.
         people: The data set.
         config: Of the loop.
@@ -130,7 +141,7 @@ def train_decoder(
         views = torch.randperm(len(person.views), generator=generator)[:views_per_person]
         # A background that changes leaves half-transparent splats nothing to hide behind.
         background = torch.rand(3, generator=generator)
-        cloud = people.tokenizer.decode_points(person.input_ids)
+        cloud = choose_cloud(people, int(index), decoder.config.inputs)
         sitting = Sitting(
             bindings=cloud.bindings,
             images=person.views[views],
@@ -138,15 +149,19 @@ def train_decoder(
             cameras=person.view_cameras[views],
             background=background,
         )
-        return {"means": cloud.means, "sitting": sitting, **features(int(index), number)}
+        known = features(int(index), number)
+        if decoder.config.generator_hidden_size is None:
+            del known["states"]
+        return {"means": cloud.means, "sitting": sitting, **known}
 
     def collate(rows: list[Batch]) -> Batch:
         means = [row["means"] for row in rows]
         ones = [torch.ones(len(row), dtype=torch.bool) for row in means]
         contexts = [row["context"] for row in rows if "context" in row]
+        states = [row["states"] for row in rows if "states" in row]
         return {
             "means": pad_sequence(means, batch_first=True),
-            "token_hidden_states": pad_sequence([row["states"] for row in rows], batch_first=True),
+            "token_hidden_states": pad_sequence(states, batch_first=True) if states else None,
             "attention_mask": pad_sequence(ones, batch_first=True),
             "encoder_hidden_states": torch.stack(contexts) if contexts else None,
             "sittings": [row["sitting"] for row in rows],
