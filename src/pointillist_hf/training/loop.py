@@ -30,7 +30,7 @@ from .loop_config import LoopConfig
 from .optimization import build_optimizer
 from .run_log import StepLog, check_tracker, finish_trackers, start_trackers
 from .run_settings import keep_settings
-from .sharding import gather_weights, unsharded, whole
+from .sharding import gather_weights, keep_digits, unsharded, whole
 
 logger = logging.getLogger(__name__)
 
@@ -124,6 +124,7 @@ def train(
         log_with=None if config.tracker == "none" else config.tracker,
         project_dir=str(output_dir),
     )
+    keep_digits(accelerator)
     set_seed(config.seed)
     save_memory_and_time(model, config)
     optimizer, scheduler = build_optimizer(model, config)

@@ -9,11 +9,29 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
+from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, distribute_tensor
+
+
+def keep_digits(accelerator: Accelerator) -> None:
+    """Leaves half precision to the weights that are gathered, as without FSDP2.
+
+    Accelerate would round what goes into the model, such as coordinates, the sums of losses that
+    come out, and the gradients that processes add up.
+    """
+    if accelerator.is_fsdp2 and accelerator.state.fsdp_plugin.mixed_precision_policy is not None:
+        plugin = accelerator.state.fsdp_plugin
+        plugin.mixed_precision_policy = replace(
+            plugin.mixed_precision_policy,
+            reduce_dtype=torch.float32,
+            output_dtype=torch.float32,
+            cast_forward_inputs=False,
+        )
 
 
 def whole(tensor: Tensor) -> Tensor:
