@@ -44,7 +44,7 @@ def run_jobs_on_cluster(
         futures = client.map(partial(_work_alone, work), jobs, pure=False)
         waiting = dict(zip(futures, jobs, strict=True))
         try:
-            for done in as_completed(futures):
+            for done in as_completed(futures, loop=client.loop):
                 yield waiting[done], done.result()
                 # The scheduler keeps results as long as somebody asks for them.
                 done.release()
