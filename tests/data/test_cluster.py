@@ -122,7 +122,9 @@ def test_a_cluster_that_loses_a_worker_makes_the_same_files(
     monkeypatch.chdir(tmp_path)
     captures = [f"captures/{name}" for name in PEOPLE]  # relative: workers are elsewhere
     killed = []
-    killer = threading.Thread(target=kill_one_at_work, args=(tmp_path / "fits", killed), daemon=True)
+    killer = threading.Thread(
+        target=kill_one_at_work, args=(tmp_path / "fits", killed), daemon=True
+    )
     killer.start()
     failed = fit_captures(captures, "fits", CONFIG, cluster=scheduler, show_progress=False)
     killer.join(timeout=1)

@@ -9,12 +9,13 @@ import sys
 from pathlib import Path
 
 import pytest
-import yaml
+from accelerate import FullyShardedDataParallelPlugin
 from accelerate.commands.config.config_args import ClusterConfig, load_config_from_file
 from accelerate.utils import DistributedType
 
 from pointillist_hf.data.tokens.synthetic import SyntheticDatasetConfig, build_synthetic_dataset
 from pointillist_hf.training.loop_config import LoopConfig
+from pointillist_hf.training.sharding import refuse_deepspeed
 from pointillist_hf.training.stages import run_stage
 
 ROOT = Path(__file__).parents[2]
@@ -29,6 +30,7 @@ PLACES = {  # kind, machines, processes, precision
     "one_gpu": ("NO", 1, 1, "bf16"),
     "eight_gpus": ("MULTI_GPU", 1, 8, "bf16"),
     "eight_gpus_fsdp2": ("FSDP", 1, 8, "bf16"),
+    "eight_gpus_zero2": ("FSDP", 1, 8, "bf16"),
     "several_machines": ("FSDP", 2, 16, "bf16"),
     "two_cpu_processes": ("MULTI_GPU", 1, 2, "no"),
 }
@@ -44,10 +46,8 @@ def test_every_file_is_read_by_accelerate():
         assert config.mixed_precision == precision, name
 
 
-@pytest.mark.parametrize("name", ["eight_gpus_fsdp2", "several_machines"])
+@pytest.mark.parametrize("name", ["eight_gpus_fsdp2", "eight_gpus_zero2", "several_machines"])
 def test_weights_are_shared_out_layer_by_layer(name, monkeypatch):
-    from accelerate import FullyShardedDataParallelPlugin
-
     settings = load_config_from_file(str(CONFIGS / f"{name}.yaml")).fsdp_config
     for key, value in settings.items():
         # As the launcher hands them over.
@@ -61,9 +61,10 @@ def test_weights_are_shared_out_layer_by_layer(name, monkeypatch):
     assert not plugin.activation_checkpointing
 
 
-def test_comments_name_no_setting_that_is_not_there():
-    for path in CONFIGS.glob("*.yaml"):
-        assert yaml.safe_load(path.read_text(encoding="utf-8"))
+def test_deepspeed_is_refused(monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    with pytest.raises(ValueError, match="`distributed_type` must not be DEEPSPEED"):
+        refuse_deepspeed()
 
 
 # runs --------------------------------------------------------------------------------------------

@@ -66,7 +66,7 @@ def connect(address: str) -> Client:
         from distributed import Client
     except ImportError as error:
         raise ImportError(
-            "`cluster` needs dask.distributed: pip install \"pointillist-hf[cluster]\", on all "
+            '`cluster` needs dask.distributed: pip install "pointillist-hf[cluster]", on all '
             "machines."
         ) from error
     try:

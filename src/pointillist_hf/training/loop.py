@@ -30,7 +30,7 @@ from .loop_config import LoopConfig
 from .optimization import build_optimizer
 from .run_log import StepLog, check_tracker, finish_trackers, start_trackers
 from .run_settings import keep_settings
-from .sharding import gather_weights, keep_digits, unsharded, whole
+from .sharding import gather_weights, keep_digits, refuse_deepspeed, unsharded, whole
 
 logger = logging.getLogger(__name__)
 
@@ -114,9 +114,10 @@ def train(
     Raises:
         FloatingPointError: The loss, a gradient or a weight became NaN or infinite; the weights
             are then not saved.
-        ValueError: The run began with other settings.
+        ValueError: The run began with other settings, or DeepSpeed was asked for.
     """
     check_tracker(config.tracker)
+    refuse_deepspeed()
     output_dir = Path(config.output_dir)
     accelerator = Accelerator(
         mixed_precision=config.mixed_precision,

@@ -7,6 +7,7 @@ processes.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -16,6 +17,23 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, distribute_tensor
+
+
+def refuse_deepspeed() -> None:
+    """Refuses a launch by DeepSpeed, whose steps would weigh tokens otherwise than the loop does.
+
+    It steps within the backward pass: the loop could neither divide by the number of tokens of the
+    global batch nor clip.
+
+    Raises:
+        ValueError: The launcher was told to use DeepSpeed.
+    """
+    if os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true":
+        raise ValueError(
+            "`distributed_type` must not be DEEPSPEED: it steps before the tokens of the global "
+            "batch are counted. configs/accelerate/eight_gpus_zero2.yaml shares out as much, by "
+            "FSDP2."
+        )
 
 
 def keep_digits(accelerator: Accelerator) -> None:
