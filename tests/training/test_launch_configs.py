@@ -100,7 +100,7 @@ def run_words(folders, name, stage, **options):
         shutil.copytree(folders / "base", folders / name)
     options = {
         "max_steps": 4, "batch_size": 4, "num_workers": 0, "save_steps": 2, "eval_steps": 2,
-        "show_progress": False, **options,
+        **options,
     }  # fmt: skip
     words = ["--stage", stage, "--size", "nano", "--data", folders / "data"]
     words += ["--output", folders / name]
