@@ -143,14 +143,13 @@ def train(
         for step, parts in enumerate(load_batches(batches, collate, config, first), start=first):
             means = compute_gradients(accelerator, model, parts)
             check_figure("loss", means["loss"], step)
-            norm = float(
-                whole(accelerator.clip_grad_norm_(inner.parameters(), config.max_grad_norm))
-            )
+            norm = accelerator.clip_grad_norm_(inner.parameters(), config.max_grad_norm)
+            norm = float(whole(norm))
             # In float16 a gradient that overflows is skipped, and the scale lowered.
             if accelerator.mixed_precision != "fp16":
                 check_figure("gradient", norm, step)
-            row = {"step": step, **means, "grad_norm": norm}
-            row["learning_rate"] = scheduler.get_last_lr()[0]
+            rate = scheduler.get_last_lr()[0]
+            row = {"step": step, **means, "grad_norm": norm, "learning_rate": rate}
             optimizer.step()
             scheduler.step()
             optimizer.zero_grad()

@@ -115,14 +115,8 @@ def tokenize_fits(
             flame=flame,
             expected_hash=rig_hash(rig),
         )
-        outcomes = run_jobs(
-            work,
-            missing,
-            num_proc=num_proc,
-            cluster=cluster,
-            unit="fit",
-            show_progress=show_progress,
-        )
+        where = {"num_proc": num_proc, "cluster": cluster, "show_progress": show_progress}
+        outcomes = run_jobs(work, missing, unit="fit", **where)
         failed = {str(job.folder): problem for job, problem in outcomes if problem is not None}
         for folder, problem in failed.items():
             logger.error("%s is left out: %s", folder, problem)
