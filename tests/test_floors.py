@@ -64,6 +64,7 @@ HOMES = {
     "safetensors": {"rigs/flame", "exporters", "models", "publishing", "data/fitting", "training"},
     "datasets": {"data/tokens", "evaluation"},
     "evaluate": {"evaluation"},
+    "distributed": {"data/cluster.py"},
     # Scripts that evaluate copies elsewhere before it runs them.
     "pointillist_hf": {"evaluation/modules"},
     "accelerate": {"training"},
@@ -76,6 +77,7 @@ HIDDEN = {
     "rendering/rasterize.py": "the CPU kernels take a second to load, gsplat is optional",
     "rendering/gsplat_backend.py": "gsplat is optional",
     "exporters/video.py": "imageio-ffmpeg is optional",
+    "data/cluster.py": "dask.distributed is optional",
     "cli.py": "--help answers before torch is loaded",
     "cli_convert.py": "likewise",
     "cli_app.py": "likewise, and gradio is optional",

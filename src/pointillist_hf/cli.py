@@ -21,6 +21,11 @@ from .cli_hub import push_folder, show_log, warm_up_kernels
 
 TURNTABLE_FRAMES = 36
 
+Cluster = Annotated[
+    str | None,
+    typer.Option(help="Scheduler of a dask cluster that does the work, tcp://HOST:8786."),
+]
+
 
 class OneLineErrors(TyperGroup):
     """Says what is wrong with the input in one line; a stack trace is for faults of ours."""
@@ -280,6 +285,7 @@ def fit_people(
     ] = None,
     seed: Annotated[int, typer.Option(help="The same seed gives the same fit.")] = 0,
     num_proc: Annotated[int, typer.Option(help="People at the same time.")] = 1,
+    cluster: Cluster = None,
     device: Annotated[str, typer.Option(help="cpu, or cuda, which draws with gsplat.")] = "cpu",
 ) -> None:
     """Fit Gaussians on the faces of the rig to captures; an interrupted run goes on."""
@@ -297,6 +303,7 @@ def fit_people(
         flame_path=flame,
         flame_version=flame_version,
         num_proc=num_proc,
+        cluster=cluster,
         device=device,
     )
     typer.echo(
@@ -334,6 +341,7 @@ def tokenize_people(
         str | None, typer.Option(help="2020, 2023, 2023_no_jaw or 2023_open; default: by name.")
     ] = None,
     num_proc: Annotated[int, typer.Option(help="Processes.")] = 1,
+    cluster: Cluster = None,
 ) -> None:
     """Make a tokenised data set of fits; an interrupted run goes on."""
     from .data.tokens.fit_row import TokenizeConfig
@@ -361,6 +369,7 @@ def tokenize_people(
         flame_path=flame,
         flame_version=flame_version,
         num_proc=num_proc,
+        cluster=cluster,
     )
     typer.echo(f"data set in {typer.format_filename(output)}")
     _report_failures(failed)

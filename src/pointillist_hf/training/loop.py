@@ -30,7 +30,7 @@ from .loop_config import LoopConfig
 from .optimization import build_optimizer
 from .run_log import StepLog, check_tracker, finish_trackers, start_trackers
 from .run_settings import keep_settings
-from .sharding import gather_weights, unsharded, whole
+from .sharding import gather_weights, keep_digits, refuse_deepspeed, unsharded, whole
 
 logger = logging.getLogger(__name__)
 
@@ -114,9 +114,10 @@ def train(
     Raises:
         FloatingPointError: The loss, a gradient or a weight became NaN or infinite; the weights
             are then not saved.
-        ValueError: The run began with other settings.
+        ValueError: The run began with other settings, or DeepSpeed was asked for.
     """
     check_tracker(config.tracker)
+    refuse_deepspeed()
     output_dir = Path(config.output_dir)
     accelerator = Accelerator(
         mixed_precision=config.mixed_precision,
@@ -124,6 +125,7 @@ def train(
         log_with=None if config.tracker == "none" else config.tracker,
         project_dir=str(output_dir),
     )
+    keep_digits(accelerator)
     set_seed(config.seed)
     save_memory_and_time(model, config)
     optimizer, scheduler = build_optimizer(model, config)
@@ -141,14 +143,13 @@ def train(
         for step, parts in enumerate(load_batches(batches, collate, config, first), start=first):
             means = compute_gradients(accelerator, model, parts)
             check_figure("loss", means["loss"], step)
-            norm = float(
-                whole(accelerator.clip_grad_norm_(inner.parameters(), config.max_grad_norm))
-            )
+            norm = accelerator.clip_grad_norm_(inner.parameters(), config.max_grad_norm)
+            norm = float(whole(norm))
             # In float16 a gradient that overflows is skipped, and the scale lowered.
             if accelerator.mixed_precision != "fp16":
                 check_figure("gradient", norm, step)
-            row = {"step": step, **means, "grad_norm": norm}
-            row["learning_rate"] = scheduler.get_last_lr()[0]
+            rate = scheduler.get_last_lr()[0]
+            row = {"step": step, **means, "grad_norm": norm, "learning_rate": rate}
             optimizer.step()
             scheduler.step()
             optimizer.zero_grad()

@@ -7,13 +7,49 @@ processes.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
+from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, distribute_tensor
+
+
+def refuse_deepspeed() -> None:
+    """Refuses a launch by DeepSpeed, whose steps would weigh tokens otherwise than the loop does.
+
+    It steps within the backward pass: the loop could neither divide by the number of tokens of the
+    global batch nor clip.
+
+    Raises:
+        ValueError: The launcher was told to use DeepSpeed.
+    """
+    if os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true":
+        raise ValueError(
+            "`distributed_type` must not be DEEPSPEED: it steps before the tokens of the global "
+            "batch are counted. configs/accelerate/eight_gpus_zero2.yaml shares out as much, by "
+            "FSDP2."
+        )
+
+
+def keep_digits(accelerator: Accelerator) -> None:
+    """Leaves half precision to the weights that are gathered, as without FSDP2.
+
+    Accelerate would round what goes into the model, such as coordinates, the sums of losses that
+    come out, and the gradients that processes add up.
+    """
+    if accelerator.is_fsdp2 and accelerator.state.fsdp_plugin.mixed_precision_policy is not None:
+        plugin = accelerator.state.fsdp_plugin
+        plugin.mixed_precision_policy = replace(
+            plugin.mixed_precision_policy,
+            reduce_dtype=torch.float32,
+            output_dtype=torch.float32,
+            cast_forward_inputs=False,
+        )
 
 
 def whole(tensor: Tensor) -> Tensor:

@@ -37,8 +37,9 @@ class GeneratorTraining(nn.Module):
     ) -> None:
         super().__init__()
         self.conditioner, self.generator = conditioner, generator
-        # What accelerate's FSDP shards, unless told otherwise.
-        self._no_split_modules = list(generator._no_split_modules)
+        # What accelerate's FSDP shards, unless told otherwise. It refuses classes that are lacking.
+        there = {type(module).__name__ for module in generator.modules()}
+        self._no_split_modules = [kind for kind in generator._no_split_modules if kind in there]
 
     def forward(
         self,

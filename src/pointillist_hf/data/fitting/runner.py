@@ -18,6 +18,7 @@ from ...exporters.folder_owner import own_folder
 from ...exporters.path_names import check_path_name
 from ...rendering.similarity import psnr
 from ..captures.reading import capture_digest, read_capture
+from ..cluster import seen_from
 from ..rig_reference import match_rig, open_rig
 from ..work_pool import run_jobs
 from .config import FitConfig
@@ -174,6 +175,7 @@ def fit_captures(
     flame_path: str | Path | None = None,
     flame_version: str | None = None,
     num_proc: int = 1,
+    cluster: str | None = None,
     device: str = "cpu",
     show_progress: bool = True,
 ) -> dict[str, str]:
@@ -188,28 +190,34 @@ def fit_captures(
         flame_path: The user's FLAME, for captures on FLAME.
         flame_version: Which release it is, if its name does not say.
         num_proc: Processes; each fits one person with one thread.
+        cluster: Address of a dask scheduler, whose workers fit instead; see `data.cluster`.
         device: "cuda" draws with gsplat.
-        show_progress: Whether to draw bars.
+        show_progress: Whether to draw bars; on a cluster, one that counts people.
 
     Returns:
         What failed: capture to message.
     """
-    folders = [Path(capture) for capture in captures]
+    folders = [seen_from(cluster, capture) for capture in captures]
     names = [folder.resolve().name for folder in folders]
     if len({*names}) < len(names):
         raise ValueError(f"`captures` must have different names, got {', '.join(names)}.")
-    jobs = [(folder, Path(output_dir) / name) for folder, name in zip(folders, names, strict=True)]
+    output_dir = seen_from(cluster, output_dir)
+    jobs = [(folder, output_dir / name) for folder, name in zip(folders, names, strict=True)]
     work = partial(
         _try_fit,
         config=config,
-        flame_path=flame_path,
+        flame_path=seen_from(cluster, flame_path),
         flame_version=flame_version,
         device=device,
-        show_progress=show_progress,
+        # Each fit draws its own bar, here.
+        show_progress=show_progress and cluster is None,
     )
     failed = {}
-    # Each fit draws its own bar.
-    for job, problem in run_jobs(work, jobs, num_proc=num_proc, show_progress=False):
+    is_counted = show_progress and cluster is not None
+    results = run_jobs(
+        work, jobs, num_proc=num_proc, cluster=cluster, unit="person", show_progress=is_counted
+    )
+    for job, problem in results:
         if problem is not None:
             logger.error("%s: %s", job[0], problem)
             failed[str(job[0])] = problem

@@ -16,6 +16,7 @@ from ...exporters.atomic_file import write_atomically
 from ...exporters.folder_owner import own_folder
 from ...exporters.path_names import check_path_name
 from ...rigs.head_rig import HeadRig
+from ..cluster import seen_from
 from ..fitting.fits import FIT_FILE, fit_digest, read_fit, read_notes
 from ..rig_reference import open_rig, rig_hash
 from ..work_pool import run_jobs
@@ -55,6 +56,7 @@ def tokenize_fits(
     flame_path: str | Path | None = None,
     flame_version: str | None = None,
     num_proc: int = 1,
+    cluster: str | None = None,
     show_progress: bool = True,
 ) -> dict[str, str]:
     """Makes a data set of fits; an interrupted call goes on where it stopped.
@@ -71,6 +73,7 @@ def tokenize_fits(
         flame_path: The user's FLAME, for fits on FLAME.
         flame_version: Which release it is, if its name does not say.
         num_proc: Processes.
+        cluster: Address of a dask scheduler, whose workers do it instead; see `data.cluster`.
         show_progress: Whether to draw a bar.
 
     Returns:
@@ -80,12 +83,12 @@ def tokenize_fits(
         BlockingIOError: Another process writes to the folder.
         ValueError: There is no fit, names are not unique, or the folder holds another data set.
     """
-    config, output_dir = config or TokenizeConfig(), Path(output_dir)
-    folders = find_fits(fits)
+    config, output_dir = config or TokenizeConfig(), seen_from(cluster, output_dir)
+    folders = find_fits([seen_from(cluster, folder) for folder in fits])
     check_path_name("output_dir", output_dir)
     digests = {name: _digest(folder) for name, folder in folders}
     splits = _choose_splits([name for name, _ in folders], config)
-    flame = {"flame_path": flame_path, "flame_version": flame_version}
+    flame = {"flame_path": seen_from(cluster, flame_path), "flame_version": flame_version}
     rig = _common_rig([folder for _, folder in folders], flame)
     card = _card(config, digests, rig)
     rows_dir = output_dir / ROWS_FOLDER
@@ -108,13 +111,12 @@ def tokenize_fits(
         work = partial(
             _try_row,
             config=config,
-            captures_dir=captures_dir,
+            captures_dir=seen_from(cluster, captures_dir),
             flame=flame,
             expected_hash=rig_hash(rig),
         )
-        outcomes = run_jobs(
-            work, missing, num_proc=num_proc, unit="fit", show_progress=show_progress
-        )
+        where = {"num_proc": num_proc, "cluster": cluster, "show_progress": show_progress}
+        outcomes = run_jobs(work, missing, unit="fit", **where)
         failed = {str(job.folder): problem for job, problem in outcomes if problem is not None}
         for folder, problem in failed.items():
             logger.error("%s is left out: %s", folder, problem)

@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The files for `accelerate launch`: accelerate reads them, and a run by them is the same run."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from accelerate import FullyShardedDataParallelPlugin
+from accelerate.commands.config.config_args import ClusterConfig, load_config_from_file
+from accelerate.utils import DistributedType
+
+from pointillist_hf.data.tokens.synthetic import SyntheticDatasetConfig, build_synthetic_dataset
+from pointillist_hf.training.loop_config import LoopConfig
+from pointillist_hf.training.sharding import refuse_deepspeed
+from pointillist_hf.training.stages import run_stage
+
+ROOT = Path(__file__).parents[2]
+CONFIGS = ROOT / "configs" / "accelerate"
+TRAIN = ROOT / "examples" / "train.py"
+SHARDED = Path(__file__).with_name("sharded_run.py")
+DATA = SyntheticDatasetConfig(
+    num_train=2, num_test=1, num_bins=64, num_skin_points=60, hair_budget=30, num_portraits=1,
+    num_views=3, image_size=64,
+)  # fmt: skip
+PLACES = {  # kind, machines, processes, precision
+    "one_gpu": ("NO", 1, 1, "bf16"),
+    "eight_gpus": ("MULTI_GPU", 1, 8, "bf16"),
+    "eight_gpus_fsdp2": ("FSDP", 1, 8, "bf16"),
+    "eight_gpus_zero2": ("FSDP", 1, 8, "bf16"),
+    "several_machines": ("FSDP", 2, 16, "bf16"),
+    "two_cpu_processes": ("MULTI_GPU", 1, 2, "no"),
+}
+
+
+def test_every_file_is_read_by_accelerate():
+    assert {path.stem for path in CONFIGS.glob("*.yaml")} == {*PLACES}
+    for name, (kind, machines, processes, precision) in PLACES.items():
+        config = load_config_from_file(str(CONFIGS / f"{name}.yaml"))
+        assert isinstance(config, ClusterConfig)
+        assert config.distributed_type == DistributedType(kind), name
+        assert (config.num_machines, config.num_processes) == (machines, processes), name
+        assert config.mixed_precision == precision, name
+
+
+@pytest.mark.parametrize("name", ["eight_gpus_fsdp2", "eight_gpus_zero2", "several_machines"])
+def test_weights_are_shared_out_layer_by_layer(name, monkeypatch):
+    settings = load_config_from_file(str(CONFIGS / f"{name}.yaml")).fsdp_config
+    for key, value in settings.items():
+        # As the launcher hands them over.
+        kept = value if key.endswith(("policy", "type")) else str(value).lower()
+        monkeypatch.setenv(key.upper(), kept)
+    plugin = FullyShardedDataParallelPlugin()
+    assert plugin.fsdp_version == 2
+    assert plugin.reshard_after_forward is (name == "eight_gpus_fsdp2")
+    assert plugin.auto_wrap_policy.__name__ == "transformer_auto_wrap_policy"
+    assert plugin.state_dict_type.name == "SHARDED_STATE_DICT"
+    assert not plugin.activation_checkpointing
+
+
+def test_deepspeed_is_refused(monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    with pytest.raises(ValueError, match="`distributed_type` must not be DEEPSPEED"):
+        refuse_deepspeed()
+
+
+# runs --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """A data set, and components with an image encoder."""
+    folder = tmp_path_factory.mktemp("launched")
+    build_synthetic_dataset(folder / "data", DATA, show_progress=False)
+    loop = LoopConfig(
+        output_dir=str(folder / "base" / "regressor_run"), max_steps=1, batch_size=2,
+        num_workers=0, show_progress=False,
+    )  # fmt: skip
+    run_stage("regressor", folder / "data", folder / "base", "nano", loop)
+    return folder
+
+
+def launch(config, *words, env, script=()):
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **env}
+    environment["PYTHONPATH"] = os.pathsep.join(sys.path)
+    done = subprocess.run(
+        [*command, str(CONFIGS / f"{config}.yaml"), *words],
+        env=environment, capture_output=True, text=True, encoding="utf-8", timeout=200,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-4000:]
+
+
+def run_words(folders, name, stage, **options):
+    if not (folders / name).exists():
+        shutil.copytree(folders / "base", folders / name)
+    options = {
+        "max_steps": 4, "batch_size": 4, "num_workers": 0, "save_steps": 2, "eval_steps": 2,
+        **options,
+    }  # fmt: skip
+    words = ["--stage", stage, "--size", "nano", "--data", folders / "data"]
+    words += ["--output", folders / name]
+    return [str(word) for word in words] + [f"--{k}={v}" for k, v in options.items()]
+
+
+def rows(folders, name, stage):
+    text = (folders / name / f"{stage}_run" / "log.jsonl").read_text(encoding="utf-8")
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def same_rows(first, second, rel):
+    assert len(first) == len(second) == 4
+    for one, two in zip(first, second, strict=True):
+        assert one == pytest.approx(two, rel=rel)
+
+
+ALONE = ("--num_processes", "1", "--mixed_precision", "no")
+SHARED = ("--num_processes", "2", "--mixed_precision", "no", "--main_process_port", "0")
+
+
+@pytest.mark.slow
+def test_runs_that_share_out_weights_are_those_of_one_process(folders):
+    on_cpu = {"ACCELERATE_USE_CPU": "true"}
+    pretended = {"ACCELERATE_TORCH_DEVICE": "cpu"}
+    for stage in ("generator", "decoder"):
+        alone = run_words(folders, "alone", stage)
+        launch("one_gpu", *ALONE, str(TRAIN), *alone, env=on_cpu)
+        shared = run_words(folders, "shared", stage)
+        launch("eight_gpus_fsdp2", *SHARED, str(SHARDED), str(TRAIN), *shared, env=pretended)
+        checkpoint = folders / "shared" / f"{stage}_run" / "checkpoints" / "step-0000004"
+        assert [*checkpoint.glob("pytorch_model_fsdp_0/*.distcp")], "nothing was shared out"
+        same_rows(rows(folders, "alone", stage), rows(folders, "shared", stage), rel=1e-4)
+
+    # An interrupted run goes on from what every process has saved of it.
+    whole = rows(folders, "shared", "generator")
+    shutil.rmtree(folders / "shared" / "generator_run" / "checkpoints" / "step-0000004")
+    again = run_words(folders, "shared", "generator")
+    launch("eight_gpus_fsdp2", *SHARED, str(SHARDED), str(TRAIN), *again, env=pretended)
+    same_rows(rows(folders, "shared", "generator"), whole, rel=1e-6)
+
+
+@pytest.mark.slow
+def test_two_processes_on_cpus_are_one_run(folders):
+    on_cpu = {"ACCELERATE_USE_CPU": "true"}
+    for name, config in (("single", "one_gpu"), ("double", "two_cpu_processes")):
+        words = run_words(folders, name, "generator", eval_steps=0)
+        few = ALONE if name == "single" else ("--main_process_port", "0")
+        launch(config, *few, str(TRAIN), *words, env=on_cpu)
+    single, double = (rows(folders, name, "generator") for name in ("single", "double"))
+    same_rows(single, double, rel=1e-4)
+
+
+@pytest.mark.slow
+def test_shared_weights_in_half_precision_lose_no_digits_of_the_losses(folders):
+    words = run_words(folders, "half", "generator", eval_steps=0, max_steps=1)
+    half = ("--num_processes", "2", "--mixed_precision", "bf16", "--main_process_port", "0")
+    launch("eight_gpus_fsdp2", *half, str(SHARDED), str(TRAIN), *words,
+           env={"ACCELERATE_TORCH_DEVICE": "cpu"})  # fmt: skip
+    words = run_words(folders, "digits", "generator", eval_steps=0, max_steps=1)
+    launch("one_gpu", *ALONE, str(TRAIN), *words, env={"ACCELERATE_USE_CPU": "true"})
+    half, full = (rows(folders, name, "generator")[0] for name in ("half", "digits"))
+    # Rounded to bfloat16, sums of losses are off by up to half a percent.
+    assert half["loss"] == pytest.approx(full["loss"], rel=2e-4)
