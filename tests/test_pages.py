@@ -16,6 +16,7 @@ import pytest
 import torch
 import typer
 from accelerate.commands.launch import launch_command_parser
+from accelerate.state import AcceleratorState
 from fake_flame import write_flame
 from page_blocks import (
     PAGES,
@@ -228,6 +229,8 @@ def run_page(page, tmp_path, monkeypatch):
         for name in block.needs or ():
             if is_run and not (tmp_path / name).exists():
                 STAND_INS[name](tmp_path / name)
+        # Each command is a process of its own to its readers, with a precision of its own.
+        AcceleratorState._reset_state(reset_partial_state=True)
         try:
             do_block(block, namespace, monkeypatch, is_run=is_run)
         except BaseException as error:

@@ -9,10 +9,11 @@ from recognition_files import write_weights
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from pointillist_hf.evaluation import face_recognition, instruments
-from pointillist_hf.evaluation.metrics import inception, lpips
+from pointillist_hf.evaluation.metrics import inception
 from pointillist_hf.evaluation.metrics.clip import CLIP_NAME
 from pointillist_hf.evaluation.metrics.head_pose import POSE_FILE, HeadPoseNetwork
 from pointillist_hf.evaluation.metrics.inception import INCEPTION_FILE, InceptionFeatures
+from pointillist_hf.pretrained import lpips
 
 
 def write_all(folder):
