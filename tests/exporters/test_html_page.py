@@ -238,7 +238,7 @@ def screenshot(page, address, folder):
         [BROWSER, *options.split(), f"--screenshot={picture}", f"{page.as_uri()}#bare&{address}"],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=True,
     )
     console = [line for line in run.stderr.splitlines() if "CONSOLE" in line]

@@ -151,7 +151,7 @@ train_generator(conditioner, generator, people, processor, loop)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("size", ["nano", "nano-depth", "nano-anchored"])
+@pytest.mark.parametrize("size", ["nano", "nano-depth"])
 def test_two_processes_are_one_in_float64(size, trained, tmp_path):
     script = tmp_path / "run.py"
     script.write_text(PRECISE)
