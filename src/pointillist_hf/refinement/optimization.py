@@ -56,7 +56,7 @@ class RefinementSettings:
     max_eye_offset: float = 4e-4  # metres
     max_hair_offset: float = 4e-3  # metres
     max_log_scale: float = 0.7
-    max_stretched_shrinkage: float = 0.1  # of that, on faces that stretch
+    max_stretched_shrinkage: float = 0.1  # how far the same may fall on faces that stretch
     max_turn: float = 0.25  # of the parts of a quaternion: about 30 degrees
     offset_weight: float = 0.01
     scale_weight: float = 0.005

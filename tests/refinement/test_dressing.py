@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Splats after the decoder: solid skin, lids out of sight, cheeks that do not tear."""
+
+from dataclasses import replace
+
+import torch
+
+from pointillist_hf.refinement.coloring import correct_colors
+from pointillist_hf.refinement.dressing import LEAST_SOLID, make_solid
+from pointillist_hf.refinement.face_kinds import PointKind
+from pointillist_hf.refinement.optimization import RefinementSettings, refine
+from pointillist_hf.refinement.portrait_view import sample_picture
+from pointillist_hf.refinement.rig_points import STRETCHED, find_stretch
+
+
+def test_skin_is_solid_and_hair_is_left_alone(colored, cloud):
+    thin = replace(colored, opacities=torch.full_like(colored.opacities, 0.3))
+    opacities = make_solid(thin, cloud.kinds).opacities
+    may_be_thin = (cloud.kinds == PointKind.HAIR) | (cloud.kinds == PointKind.MOUTH)
+    assert 0 < may_be_thin.sum() < len(cloud)
+    assert torch.equal(opacities[may_be_thin], thin.opacities[may_be_thin])
+    assert (opacities[~may_be_thin] == LEAST_SOLID).all()
+    assert torch.equal(make_solid(colored, cloud.kinds).opacities, colored.opacities)
+
+
+def test_lids_out_of_sight_get_the_colours_around_them(colored, cloud, projected, view, tiny_rig):
+    hidden = projected.is_folded & ~projected.is_visible
+    if not hidden.any():  # at this density an open eye may show all of its lids
+        folded = projected.is_folded.nonzero()[:4, 0]
+        visible = projected.is_visible.clone()
+        visible[folded] = False
+        projected = replace(projected, is_visible=visible)
+        hidden = projected.is_folded & ~visible
+    assert hidden.any()
+    green = torch.tensor([0.0, 1.0, 0.0]).expand_as(colored.colors)
+    corrected = correct_colors(
+        replace(colored, colors=green), cloud.bindings, projected, view, tiny_rig
+    ).colors
+    lent = projected.fill(sample_picture(view.foreground, projected.pixels))
+    torch.testing.assert_close(corrected[hidden], lent[hidden], rtol=0, atol=0.01)
+    others = ~projected.is_visible & ~hidden
+    torch.testing.assert_close(corrected[others], green[others], rtol=0, atol=0.01)
+
+
+def test_faces_that_stretch_hardly_shrink(colored, cloud, view, tiny_rig):
+    settings = RefinementSettings(scale_rate=0.5, scale_weight=0.0)
+    large = replace(colored, scales=2.5 * colored.scales)
+    refined = refine(
+        large,
+        cloud.bindings,
+        cloud.kinds,
+        [view],
+        tiny_rig,
+        num_steps=8,
+        settings=settings,
+        show_progress=False,
+    )
+    shrinkage = (large.scales / refined.scales).log().amax(-1)
+    stretches = (find_stretch(tiny_rig, view.rig_params.betas) > STRETCHED)[cloud.bindings]
+    stretches &= cloud.kinds != PointKind.HAIR
+    assert stretches.any()
+    assert shrinkage[stretches].max() <= settings.max_stretched_shrinkage + 1e-5
+    assert shrinkage[~stretches].max() > 3 * settings.max_stretched_shrinkage
