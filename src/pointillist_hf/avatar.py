@@ -239,7 +239,11 @@ class Avatar:
         return bound
 
     def animate(
-        self, rig_params: RigParams | None = None, *, mode: AnimationMode = "lbs"
+        self,
+        rig_params: RigParams | None = None,
+        *,
+        mode: AnimationMode = "lbs",
+        stretch: bool = True,
     ) -> AnimatedAvatar:
         """The avatar in every frame; the identity stays its own.
 
@@ -247,6 +251,8 @@ class Avatar:
             rig_params: T frames of expression and pose, of this person or another; the default is
                 one neutral frame.
             mode: How points follow the mesh.
+            stretch: Whether splats grow with the skin below them. The paper's do not, and leave
+                gaps beside a mouth that opens.
         """
         rig_params = self.rig_params() if rig_params is None else rig_params
         self._check_motion(rig_params)
@@ -262,7 +268,9 @@ class Avatar:
         def pose(frame: int) -> Gaussians:
             one = own[frame : frame + 1]
             with torch.no_grad():
-                posed = animate_gaussians(gaussians, bindings, rig, one, mode=mode, bound=bound)
+                posed = animate_gaussians(
+                    gaussians, bindings, rig, one, mode=mode, bound=bound, stretch=stretch
+                )
             return posed[0]
 
         return AnimatedAvatar(pose, len(own))

@@ -27,6 +27,7 @@ STEPS = {
     "bindings": 1,
     "barycentric": 1 / 4096,
     "faces": 1,
+    "vertices": 2e-6,  # metres
     "exprdirs": 2e-6,  # metres, of a coefficient of 1
     "posedirs": 2e-6,
     "lbs_weights": 1 / 65536,  # finer, as they multiply places and not small offsets
@@ -46,8 +47,9 @@ def tabulate_avatar(
     Returns:
         Of points `means, log_scales, axis_angles, colors` [N, 3], `opacities, bindings` [N, 1] and
         `barycentric` [N, 2], that of the second and third corner; `faces` [F, 3]; of vertices
-        `exprdirs` [V, 3 E], `posedirs` [V, 3 * 36], which are left out where all are zero, and
-        `lbs_weights` [V, J]; `joints` [J, 3] of this identity and their `joint_dirs` [J, 3 E].
+        `vertices` at rest [V, 3], `exprdirs` [V, 3 E], `posedirs` [V, 3 * 36], left out where all
+        are zero, and `lbs_weights` [V, J]; `joints` [J, 3] of this identity and their
+        `joint_dirs` [J, 3 E].
     """
     rest = rig.canonical_vertices(betas[None])[0]
     barycentric = barycentric_coordinates(gaussians.means, rest[rig.faces[bindings]])
@@ -62,6 +64,7 @@ def tabulate_avatar(
         "bindings": bindings[:, None],
         "barycentric": barycentric[:, 1:],
         "faces": faces,
+        "vertices": rest[vertex_ids],
         "exprdirs": rig.exprdirs[vertex_ids].flatten(1),
         "lbs_weights": rig.lbs_weights[vertex_ids],
         "joints": rig.J_regressor @ rest,

@@ -14,6 +14,7 @@ from ..rigs.head_rig import HeadRig
 from .coloring import color_points, correct_colors
 from .coverage import correct_coverage
 from .face_kinds import PointKind, find_face_kinds
+from .gaps import close_gaps, line_mouth
 from .point_sights import see_points
 from .portrait_view import PortraitView
 from .projection import ProjectedPoints, project_onto_portrait
@@ -51,7 +52,8 @@ def dress_points(
         return cloud.to_gaussians(color_points(cloud, projected, view, rig)).to(device)
     sights = see_points(cloud, projected, view, rig)
     gaussians = decode_points(decoder, cloud.to(decoder.device), sights.to(decoder.device))
-    gaussians = make_solid(gaussians.to("cpu"), cloud.kinds)
+    gaussians = close_gaps(make_solid(gaussians.to("cpu"), cloud.kinds), cloud.kinds)
+    gaussians = line_mouth(gaussians, cloud.points, cloud.kinds, find_face_kinds(rig))
     gaussians = correct_coverage(gaussians, cloud.bindings, view, rig)
     return correct_colors(gaussians, cloud.bindings, projected, view, rig).to(device)
 

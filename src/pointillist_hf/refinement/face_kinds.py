@@ -47,14 +47,14 @@ class FaceKinds(TensorRecord):
 
 # Where a point says little, points may be far apart.
 SPACINGS = {
-    "scalp": 9.4e-3,
+    "scalp": 10e-3,
     "neck": 5.5e-3,
-    "shoulders": 10e-3,
+    "shoulders": 7e-3,
     "mouth": 5e-3,
     "teeth": 2.0e-3,
     "ear": 3.5e-3,
 }
-SKIN_SPACING, FEATURE_SPACING = 3.6e-3, 2.2e-3
+SKIN_SPACING, FEATURE_SPACING = 3.4e-3, 2.2e-3
 BROW_SPACING = 1.8e-3
 FEATURES = ("eye_region", "eyelids", "lips", "nose")
 

@@ -19,6 +19,7 @@ from ..geometry.rotations import quat_to_matrix
 from ..geometry.structures import CanonicalPoints, Gaussians
 from ..rigs.head_rig import HeadRig
 from .face_kinds import PointKind, find_face_kinds
+from .gaps import smallest_scales
 from .hair_surface import smooth_step
 from .lids import LID, is_folded, measure_blink
 from .pixel_kinds import classify_pixels
@@ -116,7 +117,7 @@ def refine(
     trust = trust * ~is_folded(blink)
     limits = _limit_offsets(kinds, blink, settings)
     betas = views[0].rig_params.betas.to(device)
-    shrinkage = _limit_shrinkage(bindings, kinds, rig, betas, settings)
+    shrinkage = _limit_shrinkage(gaussians, bindings, kinds, rig, betas, settings)
     change = _Change(gaussians, trust, limits, shrinkage, settings)
     steps = tqdm(range(num_steps), desc="Refining", unit="step", disable=not show_progress)
     try:
@@ -186,13 +187,20 @@ def _limit_offsets(kinds: Tensor, blink: Tensor, settings: RefinementSettings) -
 
 
 def _limit_shrinkage(
-    bindings: Tensor, kinds: Tensor, rig: HeadRig, betas: Tensor, settings: RefinementSettings
+    gaussians: Gaussians,
+    bindings: Tensor,
+    kinds: Tensor,
+    rig: HeadRig,
+    betas: Tensor,
+    settings: RefinementSettings,
 ) -> Tensor:
-    """By how much the logarithm of a scale may fall. [N]"""
+    """By how much the logarithms of the scales may fall. [N, 3]"""
     # A cheek that lost a little here would tear at the corner of an open mouth.
     stretched = (find_stretch(rig, betas) > STRETCHED)[bindings] & (kinds != PointKind.HAIR)
     usual = torch.full_like(bindings, settings.max_log_scale, dtype=betas.dtype)
-    return torch.where(stretched, settings.max_stretched_shrinkage, usual)
+    limits = torch.where(stretched, settings.max_stretched_shrinkage, usual)
+    room = gaussians.scales.log() - smallest_scales(gaussians, kinds).log()
+    return torch.minimum(limits[:, None], room.clamp(min=0))
 
 
 def _take_step(
@@ -233,7 +241,7 @@ class _Change:
         self.trust = trust[moved, None]
         own = start[moved]
         self.limits, self.own = limits[moved, None], own
-        self.shrinkage = shrinkage[moved, None]
+        self.shrinkage = shrinkage[moved]
         self.color_logits = torch.logit(own.colors.clamp(0.02, 0.98))
         self.opacity_logits = torch.logit(own.opacities.clamp(0.02, 0.95))
         self.colors = torch.zeros_like(own.colors).requires_grad_()

@@ -17,6 +17,7 @@ from ..geometry.triangles import barycentric_coordinates, interpolate_corners
 from ..rigs.binding import bind_points
 from ..rigs.head_rig import HeadRig
 from ..rigs.skinning import SkinnedPoints, skin_points
+from ..rigs.stretching import lay_axes, stretch_axes
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,8 @@ class Placement(TensorRecord):
     linear: Tensor  # [N, 3, 3]
     offsets: Tensor  # [N, 3] metres
     quats: Tensor  # [N, 4] the rotation in `linear`
+    rest_corners: Tensor  # [N, 3, 3] the face of each point, metres
+    corners: Tensor  # [N, 3, 3] the same in the pose
 
     def pose_means(self, means: Tensor) -> Tensor:
         """Posed places of points at rest, metres. [N, 3]"""
@@ -41,11 +44,12 @@ class Placement(TensorRecord):
         return torch.nn.functional.normalize(turned, dim=-1)
 
     def pose_gaussians(self, gaussians: Gaussians) -> Gaussians:
-        """The gaussians in the pose; differentiable."""
+        """The gaussians in the pose, grown where their faces stretch; differentiable."""
+        axes = lay_axes(gaussians.quats.detach(), self.rest_corners)
         return Gaussians(
             means=self.pose_means(gaussians.means),
             quats=quat_multiply(self.quats, gaussians.quats),
-            scales=gaussians.scales,
+            scales=gaussians.scales * stretch_axes(axes, self.corners),
             opacities=gaussians.opacities,
             colors=gaussians.colors,
         )
@@ -56,14 +60,18 @@ def place_points(points: CanonicalPoints, rig: HeadRig, rig_params: RigParams) -
     """The placement of points by one frame of parameters."""
     rest = rig.canonical_vertices(rig_params.betas)[0]
     bound = bind_points(points, rig, rest)
-    return _place(bound, rig, rig_params)
+    own = rig.faces[points.bindings]
+    return _place(bound, rig, rig_params, rest[own], rig(rig_params)[0][own])
 
 
-def _place(bound: SkinnedPoints, rig: HeadRig, rig_params: RigParams) -> Placement:
+def _place(
+    bound: SkinnedPoints, rig: HeadRig, rig_params: RigParams, rest_corners: Tensor, corners: Tensor
+) -> Placement:
     posed, linear = skin_points(bound, rig_params.expression, rig.joint_motion(rig_params))
     posed, linear = posed[0], linear[0]
     offsets = posed - torch.einsum("nij,nj->ni", linear, bound.means)
-    return Placement(linear, offsets, matrix_to_quat(nearest_rotation(linear)))
+    quats = matrix_to_quat(nearest_rotation(linear))
+    return Placement(linear, offsets, quats, rest_corners, corners)
 
 
 @torch.no_grad()

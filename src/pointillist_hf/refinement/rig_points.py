@@ -29,7 +29,8 @@ from .surface_cloud import (
 
 OPEN_JAW, MOST_STRETCH = (0.3, 0.0, 0.0), 3.0  # radians; denser than that is a waste
 STRETCHED = 1.3  # from which discs are kept from becoming smaller: they would tear apart
-STRETCH_GROWTH = 0.7  # power of the stretch by which discs are larger than their pieces
+STRETCH_GROWTH = 0.35  # power of the stretch by which discs are larger than their pieces
+STRETCH_DENSITY = 0.5  # power of the stretch by which points are nearer to each other
 BEHIND_LIPS = 6.5e-3  # metres by which the mouth gives way, else it shows through thin lips
 UNSEEN = 2.0  # how much farther apart points are where the photograph does not show them
 
@@ -70,7 +71,7 @@ def choose_spacings(
     under_hair = at_pixels(pixel_kinds, centres[0]) == PointKind.HAIR
     seen = ((facing > 0.15) & ~under_hair) | face_kinds.is_lid
     spacings = face_kinds.spacings * torch.where(seen, 1.0, UNSEEN) / density**0.5
-    spacings = spacings / find_stretch(rig, view.rig_params.betas)
+    spacings = spacings / find_stretch(rig, view.rig_params.betas) ** STRETCH_DENSITY
     # One point on each face of what no view shows.
     return torch.where(face_kinds.is_hidden, 1.0, spacings)
 
@@ -78,7 +79,7 @@ def choose_spacings(
 def find_stretch(rig: HeadRig, betas: Tensor) -> Tensor:
     """How much longer each face becomes in an open mouth or a blink; 1 for most. [F]
 
-    Discs do not stretch with their faces, so that a stretched face needs more of them.
+    Discs grow with their faces, but then a face shows less: it needs more of them.
     """
     rest = rig.neutral(betas=betas)
     opened = replace(rest, jaw_pose=rest.jaw_pose + rest.jaw_pose.new_tensor(OPEN_JAW))

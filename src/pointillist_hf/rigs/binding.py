@@ -14,6 +14,7 @@ from ..geometry.structures import CanonicalPoints, Gaussians, RigParams
 from ..geometry.triangles import barycentric_coordinates, interpolate_corners, triangle_frames
 from .head_rig import HeadRig
 from .skinning import SkinnedPoints, skin_points
+from .stretching import lay_axes, stretch_axes
 
 AnimationMode = Literal[
     "lbs",  # interpolated blendshapes and weights, the paper's Eq. 5
@@ -61,8 +62,9 @@ def animate_gaussians(
     *,
     mode: AnimationMode = "lbs",
     bound: SkinnedPoints | None = None,
+    stretch: bool = False,
 ) -> Gaussians:
-    """The gaussians in every frame, with their rotations; scales and colours do not change.
+    """The gaussians in every frame, with their rotations; colours do not change.
 
     Args:
         gaussians: N canonical gaussians of one identity.
@@ -71,6 +73,7 @@ def animate_gaussians(
         rig_params: T frames; every frame must carry the `betas` of that identity.
         mode: `AnimationMode`.
         bound: Of `bind_points`, for callers that animate the same gaussians again and again.
+        stretch: Whether splats grow with their faces; in the paper sizes do not change.
 
     Returns:
         Gaussians with leading dimensions [T, N].
@@ -92,10 +95,13 @@ def animate_gaussians(
     def repeat(values: Tensor) -> Tensor:
         return values.expand(frames, *values.shape)
 
+    scales = repeat(gaussians.scales)
+    if stretch:
+        scales = scales * _find_stretch(gaussians.quats, bindings, rig, rig_params, rest)
     return Gaussians(
         means=means,
         quats=quat_multiply(matrix_to_quat(rotations), repeat(gaussians.quats)),
-        scales=repeat(gaussians.scales),
+        scales=scales,
         opacities=repeat(gaussians.opacities),
         colors=repeat(gaussians.colors),
     )
@@ -105,6 +111,15 @@ def _skin(bound: SkinnedPoints, rig: HeadRig, rig_params: RigParams) -> tuple[Te
     motion = rig.joint_motion(rig_params)
     means, blended = skin_points(bound, rig_params.expression, motion)
     return means, nearest_rotation(blended)
+
+
+@torch.no_grad()
+def _find_stretch(
+    quats: Tensor, bindings: Tensor, rig: HeadRig, rig_params: RigParams, rest: Tensor
+) -> Tensor:
+    """Factors of the scales. [T, N, 3]"""
+    own = rig.faces[bindings]
+    return stretch_axes(lay_axes(quats, rest[own]), rig(rig_params)[:, own])
 
 
 def _follow_triangles(

@@ -5,6 +5,9 @@
 
 "use strict";
 
+// Limits of the stretch of a splat, as in stretching.py.
+const LARGEST = 4, SLIVER = 1e-3;
+
 /** Rotation matrix [9] of an axis-angle vector, radians. */
 function rotationOf([x, y, z]) {
   const angle = Math.hypot(x, y, z);
@@ -47,19 +50,27 @@ function makeRotation(m) {
   }
 }
 
-/** Covariances xx xy xz yy yz zz of splats, from their sizes and turns. [6 N] */
-function covariancesOf(logScales, axisAngles) {
-  const covariances = new Float32Array(2 * logScales.length);
+/** The axes of splats as columns of 3 x 3 matrices, as long as the splats are wide. [9 N] */
+function axesOf(logScales, axisAngles) {
+  const axes = new Float32Array(3 * logScales.length);
   for (let n = 0; n < logScales.length / 3; n++) {
     const turn = rotationOf(axisAngles.subarray(3 * n, 3 * n + 3));
-    const spread = turn.map((value, i) => value * Math.exp(logScales[3 * n + (i % 3)]));
-    let at = 6 * n;
-    for (let i = 0; i < 3; i++)
-      for (let j = i; j < 3; j++)
-        covariances[at++] = spread[3 * i] * spread[3 * j] +
-          spread[3 * i + 1] * spread[3 * j + 1] + spread[3 * i + 2] * spread[3 * j + 2];
+    axes.set(turn.map((value, i) => value * Math.exp(logScales[3 * n + (i % 3)])), 9 * n);
   }
-  return covariances;
+  return axes;
+}
+
+/** Inner products of the edges at a face's first corner: 1 and 1, 1 and 2, 2 and 2. */
+function edgeProducts(places, [a, b, c]) {
+  let g11 = 0, g12 = 0, g22 = 0;
+  for (let i = 0; i < 3; i++) {
+    const first = places[3 * b + i] - places[3 * a + i];
+    const second = places[3 * c + i] - places[3 * a + i];
+    g11 += first * first;
+    g12 += first * second;
+    g22 += second * second;
+  }
+  return [g11, g12, g22];
 }
 
 /** The avatar's points and what moves them; `pose` writes into `means` and `covariances`. */
@@ -78,11 +89,41 @@ class PosedPoints {
       const face = 3 * tables.bindings[n];
       this.corners.set(tables.faces.subarray(face, face + 3), 3 * n);
     }
-    this.rest = covariancesOf(tables.log_scales, tables.axis_angles);
+    this.axes = axesOf(tables.log_scales, tables.axis_angles);
+    this.layAxes();
+    this.places = new Float32Array(3 * this.numVertices);
+    this.products = new Float32Array(tables.faces.length); // of the edges of the posed faces
     this.offsets = new Float32Array(3 * this.numVertices);
     this.transforms = new Float32Array(12 * this.numVertices); // linear part, then shift
     this.means = new Float32Array(3 * this.count);
     this.covariances = new Float32Array(6 * this.count); // xx xy xz yy yz zz
+  }
+
+  /** Per axis what it takes of the edges of its face at rest, and its square normal to that. */
+  layAxes() {
+    const { axes, tables } = this;
+    this.taken = new Float32Array(9 * this.count);
+    for (let n = 0; n < this.count; n++) {
+      const [a, b, c] = this.corners.subarray(3 * n, 3 * n + 3);
+      const [g11, g12, g22] = edgeProducts(tables.vertices, [a, b, c]);
+      const area = g11 * g22 - g12 * g12;
+      for (let k = 0; k < 3; k++) {
+        let first = 0, second = 0, length = 0;
+        for (let i = 0; i < 3; i++) {
+          const value = axes[9 * n + 3 * i + k], at = tables.vertices[3 * a + i];
+          first += value * (tables.vertices[3 * b + i] - at);
+          second += value * (tables.vertices[3 * c + i] - at);
+          length += value * value;
+        }
+        length = Math.sqrt(length);
+        let u = 0, v = 0;
+        if (area > SLIVER * g11 * g22) {
+          u = (g22 * first - g12 * second) / (area * length);
+          v = (g11 * second - g12 * first) / (area * length);
+        }
+        this.taken.set([u, v, 1 - (g11 * u * u + 2 * g12 * u * v + g22 * v * v)], 9 * n + 3 * k);
+      }
+    }
   }
 
   /**
@@ -99,6 +140,7 @@ class PosedPoints {
     this.addOffsets(this.tables.exprdirs, expression);
     if (this.tables.posedirs) this.addOffsets(this.tables.posedirs, features);
     this.blendTransforms(world, shifts);
+    this.moveFaces();
     for (let n = 0; n < this.count; n++) this.movePoint(n);
   }
 
@@ -151,9 +193,37 @@ class PosedPoints {
       }
   }
 
+  /** The vertices of the pose, and the edges between them. */
+  moveFaces() {
+    const { places, offsets, transforms, products, tables } = this;
+    for (let v = 0; v < this.numVertices; v++)
+      for (let c = 0, from = 12 * v; c < 3; c++) {
+        let place = transforms[from + 9 + c];
+        for (let i = 0; i < 3; i++)
+          place += transforms[from + 3 * c + i] * (tables.vertices[3 * v + i] + offsets[3 * v + i]);
+        places[3 * v + c] = place;
+      }
+    for (let at = 0; at < products.length; at += 3)
+      products.set(edgeProducts(places, tables.faces.subarray(at, at + 3)), at);
+  }
+
+  /** The axes of a splat at rest, those longer that lie along a face which stretches. */
+  stretchAxes(n) {
+    const { axes, taken, products } = this, face = 3 * this.tables.bindings[n];
+    const stretched = Array.from(axes.subarray(9 * n, 9 * n + 9));
+    for (let k = 0; k < 3; k++) {
+      const [u, v, across] = taken.subarray(9 * n + 3 * k, 9 * n + 3 * k + 3);
+      const square = across + products[face] * u * u + 2 * products[face + 1] * u * v +
+        products[face + 2] * v * v;
+      const factor = Math.sqrt(Math.min(Math.max(square, 1), LARGEST * LARGEST));
+      for (let i = k; i < 9; i += 3) stretched[i] *= factor;
+    }
+    return stretched;
+  }
+
   /** What the corners do, by their shares, is what the point does. */
   movePoint(n) {
-    const { corners, shares, offsets, transforms, rest, tables } = this;
+    const { corners, shares, offsets, transforms, tables } = this;
     const place = [tables.means[3 * n], tables.means[3 * n + 1], tables.means[3 * n + 2]];
     const m = [0, 0, 0, 0, 0, 0, 0, 0, 0], shift = [0, 0, 0];
     for (let k = 3 * n; k < 3 * n + 3; k++) {
@@ -167,12 +237,10 @@ class PosedPoints {
     const moved = apply(m, place);
     for (let c = 0; c < 3; c++) this.means[3 * n + c] = moved[c] + shift[c];
     makeRotation(m);
-    let at = 6 * n;
-    const xx = rest[at], xy = rest[at + 1], xz = rest[at + 2];
-    const yy = rest[at + 3], yz = rest[at + 4], zz = rest[at + 5];
-    const half = multiply(m, [xx, xy, xz, xy, yy, yz, xz, yz, zz]);
-    for (let i = 0; i < 9; i += 3)
+    const half = multiply(m, this.stretchAxes(n));
+    for (let i = 0, at = 6 * n; i < 9; i += 3)
       for (let j = i; j < 9; j += 3)
-        this.covariances[at++] = half[i] * m[j] + half[i + 1] * m[j + 1] + half[i + 2] * m[j + 2];
+        this.covariances[at++] =
+          half[i] * half[j] + half[i + 1] * half[j + 1] + half[i + 2] * half[j + 2];
   }
 }

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Splats as large as their neighbours are far: between smaller ones, others show from near.
+
+A photograph of a few hundred pixels does not tell dots from a surface; whoever comes nearer does.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from ..geometry.structures import CanonicalPoints, Gaussians
+from .face_kinds import FaceKinds, PointKind
+from .neighbors import nearest_points
+
+TOUCHING = 0.6  # standard deviation over the distance of neighbours, at which a surface is closed
+CLOSED = (PointKind.SKIN, PointKind.EYE, PointKind.TEETH)
+NUM_NEIGHBORS = 4
+BEHIND_SKIN = 0.012  # metres behind lips and cheeks from which the mouth's inside is opaque
+LINING_OPACITY, LINING_SIZE = 0.95, 1.7e-3  # metres: larger splats would reach the lips
+
+
+@torch.no_grad()
+def measure_spacings(means: Tensor, kinds: Tensor) -> Tensor:
+    """Mean distance of each point from the nearest of its kind, metres. [N]
+
+    Args:
+        means: Places at rest. [N, 3]
+        kinds: `PointKind` of each. [N]
+    """
+    spacings = torch.zeros_like(means[:, 0])
+    for kind in kinds.unique():
+        own = (kinds == kind).nonzero()[:, 0]
+        distances, _ = nearest_points(means[own].cpu(), means[own].cpu(), 1 + NUM_NEIGHBORS)
+        if distances.shape[1] > 1:
+            # Each point is the nearest to itself.
+            spacings[own] = distances[:, 1:].mean(1).to(means)
+    return spacings
+
+
+def smallest_scales(gaussians: Gaussians, kinds: Tensor) -> Tensor:
+    """The least that each axis may measure, metres; 0 for the thinnest. [N, 3]
+
+    Args:
+        gaussians: Canonical, N of them.
+        kinds: `PointKind` of each; hair and cloth may have gaps. [N]
+    """
+    is_closed = torch.isin(kinds, torch.tensor(CLOSED, device=kinds.device))
+    least = TOUCHING * measure_spacings(gaussians.means, kinds) * is_closed
+    thinnest = gaussians.scales.argmin(-1, keepdim=True)
+    return least[:, None].expand(-1, 3).scatter(1, thinnest, 0.0)
+
+
+def close_gaps(gaussians: Gaussians, kinds: Tensor) -> Gaussians:
+    """Splats that leave no gap where there is a surface."""
+    scales = torch.maximum(gaussians.scales, smallest_scales(gaussians, kinds))
+    return replace(gaussians, scales=scales)
+
+
+@torch.no_grad()
+def line_mouth(
+    gaussians: Gaussians, points: CanonicalPoints, kinds: Tensor, face_kinds: FaceKinds
+) -> Gaussians:
+    """The mouth with an inside: without it, an open mouth shows the back of the head.
+
+    A portrait with closed lips says nothing of it, and what lies near the lips would shine through
+    them. So only what lies deep is made opaque.
+
+    Args:
+        gaussians: N of them.
+        points: Their places and faces.
+        kinds: `PointKind` of each. [N]
+        face_kinds: Of the rig.
+    """
+    inside = (kinds == PointKind.MOUTH).nonzero()[:, 0]
+    outside = (kinds == PointKind.SKIN) & ~face_kinds.is_ear[points.bindings]
+    if not len(inside) or not outside.any():
+        return gaussians
+    distances, _ = nearest_points(points.means[inside], points.means[outside], 1)
+    deep = inside[distances[:, 0] > BEHIND_SKIN]
+    opacities, scales = gaussians.opacities.clone(), gaussians.scales.clone()
+    opacities[deep] = LINING_OPACITY
+    scales[deep] = scales[deep].clamp(max=LINING_SIZE)
+    return replace(gaussians, opacities=opacities, scales=scales)
