@@ -11,6 +11,7 @@ from fake_flame import fake_arrays, write_flame
 from pointillist_hf import FlameHeadRig
 from pointillist_hf.geometry.structures import CanonicalPoints
 from pointillist_hf.geometry.triangles import face_areas, triangle_frames
+from pointillist_hf.refinement import completion
 from pointillist_hf.refinement.coloring import color_points
 from pointillist_hf.refinement.completion import complete_points
 from pointillist_hf.refinement.face_kinds import PointKind, find_face_kinds
@@ -25,7 +26,7 @@ from pointillist_hf.refinement.teeth import LOWER_LIP, UPPER_LIP, fit_teeth, sho
 from pointillist_hf.rendering import rasterize
 from pointillist_hf.rigs.landmark_sources import find_landmark_places
 
-GREY = 0.5
+GREY, DENSITY = 0.5, 0.15
 
 
 def draw(cloud, view, rig):
@@ -68,6 +69,16 @@ def test_hair_reaches_as_far_as_the_photograph_shows_it(cloud, view, tiny_rig):
     assert (alphas[beyond] > 0.5).float().mean() > 0.98
     bald = cloud[cloud.kinds != PointKind.HAIR]
     assert (draw(bald, view, tiny_rig)[beyond] > 0.5).float().mean() < 0.2
+
+
+def test_splats_of_hair_lie_below_its_surface(cloud, view, tiny_rig, monkeypatch):
+    monkeypatch.setattr(completion, "SUNK_HAIR", 0.0)
+    places = find_landmark_places(tiny_rig)
+    surface = complete_points(None, view, tiny_rig, places=places, density=DENSITY)
+    depth = ((surface.means - cloud.means) * surface.normals).sum(-1)
+    hair = surface.kinds == PointKind.HAIR
+    torch.testing.assert_close(depth[hair], torch.full_like(depth[hair], 1.5e-3), atol=1e-6, rtol=0)
+    assert torch.equal(surface.means[~hair], cloud.means[~hair])
 
 
 def test_hair_does_not_open_with_the_jaw(cloud, view, tiny_rig):

@@ -10,6 +10,7 @@ from pointillist_hf.refinement.face_kinds import PointKind, find_face_kinds
 from pointillist_hf.refinement.gaps import (
     BEHIND_SKIN,
     LINING_OPACITY,
+    LOOSE,
     close_gaps,
     line_mouth,
     measure_spacings,
@@ -59,11 +60,16 @@ def test_what_is_large_enough_and_what_may_have_gaps_stays(tiny_gaussians):
     large = replace(dots, scales=10 * dots.scales)
     assert torch.equal(close_gaps(large, skin).scales, large.scales)
     assert torch.equal(close_gaps(dots, hair).scales, dots.scales)
+    # Hair that reaches farther than its neighbours would be a halo.
+    spacings = measure_spacings(large.means, hair)
+    trimmed = close_gaps(large, hair).scales
+    assert torch.equal(trimmed, large.scales.minimum(LOOSE * spacings[:, None]))
+    assert (trimmed < large.scales).any()
 
 
 def test_refinement_opens_no_gaps(colored, cloud, view, tiny_rig):
     closed = close_gaps(colored, cloud.kinds)
-    least = smallest_scales(closed, cloud.kinds)
+    least = smallest_scales(closed, cloud.kinds, measure_spacings(closed.means, cloud.kinds))
     hasty = RefinementSettings(scale_rate=0.5)
     refined = refine(
         closed, cloud.bindings, cloud.kinds, [view], tiny_rig, num_steps=6, settings=hasty,

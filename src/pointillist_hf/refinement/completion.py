@@ -26,6 +26,8 @@ from .teeth import fit_teeth
 
 # Metres from its face. A small generator misses by 6 mm; what lies farther off would be a speck.
 ADOPTED_HEIGHT = 1.5e-3
+# Metres. A splat reaches beyond its middle, so that of hair lies below the surface of the hair.
+SUNK_HAIR = 1.5e-3
 
 
 @torch.no_grad()
@@ -73,7 +75,12 @@ def complete_points(
     hair = grow_hair(view, rig, face_kinds, pixel_kinds, surface, density)
     cloud = keep_in_matte(join_clouds([cover, hair]), view, rig)
     rim = fill_outline(cloud, view, rig, face_kinds, pixel_kinds, density)
-    return join_clouds([cloud, rim]).to(device)
+    return _sink_hair(join_clouds([cloud, rim])).to(device)
+
+
+def _sink_hair(cloud: SurfaceCloud) -> SurfaceCloud:
+    is_hair = (cloud.kinds == PointKind.HAIR)[:, None]
+    return replace(cloud, means=cloud.means - SUNK_HAIR * is_hair * cloud.normals)
 
 
 def _is_outer(cloud: SurfaceCloud, face_kinds: FaceKinds) -> Tensor:

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Splats as large as their neighbours are far: between smaller ones, others show from near.
+"""Splats about as large as their neighbours are far.
 
-A photograph of a few hundred pixels does not tell dots from a surface; whoever comes nearer does.
+Between smaller ones others show from near: a photograph of a few hundred pixels does not tell dots
+from a surface, whoever comes nearer does. Larger ones stand out from hair as a halo.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from .face_kinds import FaceKinds, PointKind
 from .neighbors import nearest_points
 
 TOUCHING = 0.6  # standard deviation over the distance of neighbours, at which a surface is closed
+LOOSE = 1.2  # the same of hair, at most
 CLOSED = (PointKind.SKIN, PointKind.EYE, PointKind.TEETH)
 NUM_NEIGHBORS = 4
 BEHIND_SKIN = 0.012  # metres behind lips and cheeks from which the mouth's inside is opaque
@@ -40,23 +42,26 @@ def measure_spacings(means: Tensor, kinds: Tensor) -> Tensor:
     return spacings
 
 
-def smallest_scales(gaussians: Gaussians, kinds: Tensor) -> Tensor:
+def smallest_scales(gaussians: Gaussians, kinds: Tensor, spacings: Tensor) -> Tensor:
     """The least that each axis may measure, metres; 0 for the thinnest. [N, 3]
 
     Args:
         gaussians: Canonical, N of them.
         kinds: `PointKind` of each; hair and cloth may have gaps. [N]
+        spacings: Of `measure_spacings`. [N]
     """
     is_closed = torch.isin(kinds, torch.tensor(CLOSED, device=kinds.device))
-    least = TOUCHING * measure_spacings(gaussians.means, kinds) * is_closed
+    least = TOUCHING * spacings * is_closed
     thinnest = gaussians.scales.argmin(-1, keepdim=True)
     return least[:, None].expand(-1, 3).scatter(1, thinnest, 0.0)
 
 
 def close_gaps(gaussians: Gaussians, kinds: Tensor) -> Gaussians:
-    """Splats that leave no gap where there is a surface."""
-    scales = torch.maximum(gaussians.scales, smallest_scales(gaussians, kinds))
-    return replace(gaussians, scales=scales)
+    """Splats that leave no gap where there is a surface, and no halo around hair."""
+    spacings = measure_spacings(gaussians.means, kinds)
+    scales = torch.maximum(gaussians.scales, smallest_scales(gaussians, kinds, spacings))
+    largest = torch.where(kinds == PointKind.HAIR, LOOSE * spacings, torch.inf)
+    return replace(gaussians, scales=torch.minimum(scales, largest[:, None]))
 
 
 @torch.no_grad()

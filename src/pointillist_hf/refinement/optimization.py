@@ -19,7 +19,7 @@ from ..geometry.rotations import quat_to_matrix
 from ..geometry.structures import CanonicalPoints, Gaussians
 from ..rigs.head_rig import HeadRig
 from .face_kinds import PointKind, find_face_kinds
-from .gaps import smallest_scales
+from .gaps import measure_spacings, smallest_scales
 from .hair_surface import smooth_step
 from .lids import LID, is_folded, measure_blink
 from .pixel_kinds import classify_pixels
@@ -199,7 +199,8 @@ def _limit_shrinkage(
     stretched = (find_stretch(rig, betas) > STRETCHED)[bindings] & (kinds != PointKind.HAIR)
     usual = torch.full_like(bindings, settings.max_log_scale, dtype=betas.dtype)
     limits = torch.where(stretched, settings.max_stretched_shrinkage, usual)
-    room = gaussians.scales.log() - smallest_scales(gaussians, kinds).log()
+    least = smallest_scales(gaussians, kinds, measure_spacings(gaussians.means, kinds))
+    room = gaussians.scales.log() - least.log()
     return torch.minimum(limits[:, None], room.clamp(min=0))
 
 
