@@ -11,7 +11,12 @@ from torch import Tensor, nn
 from ..models.modeling_conditioner import AvatarConditioner
 from ..models.modeling_point_generator import PointGeneratorForCausalLM
 from ..models.slot_heads import IGNORED, FaceTable
-from ..models.tokenization_points import TOKENS_PER_POINT, PointTokenizer, TokenLayout
+from ..models.tokenization_points import (
+    TOKENS_PER_POINT,
+    PointTokenizer,
+    TokenLayout,
+    TokenOrder,
+)
 from ..portraits.image_processing_portrait import PortraitImageProcessor
 from ..rigs.head_rig import HeadRig
 from .dataset import People
@@ -97,7 +102,11 @@ def train_generator(
         processor: Of the portraits.
         config: Of the loop.
         periodic: Gets a `GeneratorTraining`.
+
+    Raises:
+        ValueError: The clouds are encoded in another order of tokens than the generator's.
     """
+    _check_token_order(people.tokenizer, generator.config.token_order)
     layout, window = people.tokenizer.layout, generator.config.sliding_window
     is_anchored = generator.config.binding_head == "anchored"
     if config.window_step:
@@ -123,6 +132,14 @@ def train_generator(
     training = GeneratorTraining(conditioner, generator)
     trained = train(training, make_row, collate, len(people), config, periodic)
     return trained.conditioner, trained.generator
+
+
+def _check_token_order(tokenizer: PointTokenizer, wanted: TokenOrder) -> None:
+    if tokenizer.token_order != wanted:
+        raise ValueError(
+            f"`people` must be encoded in the order {wanted!r} of the generator, got "
+            f"{tokenizer.token_order!r}. Take `with_token_order(people, {wanted!r})`."
+        )
 
 
 def encode_person(
