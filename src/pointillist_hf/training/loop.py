@@ -232,7 +232,9 @@ def compute_gradients(accelerator: Accelerator, model: nn.Module, parts: Parts) 
     for i, part in enumerate(parts):
         is_last = i + 1 == len(parts)
         with nullcontext() if is_last else accelerator.no_sync(model):
-            losses = model(**move(part, accelerator.device))
+            # Accelerate's models bring it along, but for those of FSDP2.
+            with accelerator.autocast():
+                losses = model(**move(part, accelerator.device))
             pairs = {name: _as_sum(loss) for name, loss in losses.items()}
             accelerator.backward(pairs["loss"][0])
         for name, (total, count) in pairs.items():

@@ -10,12 +10,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 
@@ -37,19 +36,15 @@ def refuse_deepspeed() -> None:
 
 
 def keep_digits(accelerator: Accelerator) -> None:
-    """Leaves half precision to the weights that are gathered, as without FSDP2.
+    """Gathers weights as they are under FSDP2: half precision is left to autocast.
 
-    Accelerate would round what goes into the model, such as coordinates, the sums of losses that
-    come out, and the gradients that processes add up.
+    Accelerate would round all weights to half precision, and with them embeddings, norms and what
+    is summed over the layers, all of which autocast keeps in float32; and besides the inputs, the
+    losses, and the gradients that processes add up. The price is twice the bytes for gathering, of
+    which a layer's share is under way while the layer before it computes.
     """
-    if accelerator.is_fsdp2 and accelerator.state.fsdp_plugin.mixed_precision_policy is not None:
-        plugin = accelerator.state.fsdp_plugin
-        plugin.mixed_precision_policy = replace(
-            plugin.mixed_precision_policy,
-            reduce_dtype=torch.float32,
-            output_dtype=torch.float32,
-            cast_forward_inputs=False,
-        )
+    if accelerator.is_fsdp2:
+        accelerator.state.fsdp_plugin.mixed_precision_policy = MixedPrecisionPolicy()
 
 
 def whole(tensor: Tensor) -> Tensor:
