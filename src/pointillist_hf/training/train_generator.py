@@ -74,6 +74,10 @@ class GeneratorTraining(nn.Module):
             for kind, chosen in label_kinds(labels, self.generator.config.layout).items()
         }
 
+    def count_terms(self, labels: Tensor, **batch: Tensor) -> Tensor:
+        """Tokens that "loss" is over."""
+        return label_kinds(labels, self.generator.config.layout)[""].sum()
+
 
 def label_kinds(labels: Tensor, layout: TokenLayout) -> dict[str, Tensor]:
     """Which labels of windows that start at a point count: all (""), per slot, ends. [B, L] each"""
