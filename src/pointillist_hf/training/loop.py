@@ -115,18 +115,12 @@ def train(
     Raises:
         FloatingPointError: The loss, a gradient or a weight became NaN or infinite; the weights
             are then not saved.
-        ValueError: The run began with other settings, or DeepSpeed was asked for what it cannot do.
+        ValueError: The run began with other settings, DeepSpeed was asked for what it cannot do, or
+            `count_terms` is lacking or wrong.
     """
     check_tracker(config.tracker)
     output_dir = Path(config.output_dir)
-    accelerator = Accelerator(
-        mixed_precision=config.mixed_precision,
-        step_scheduler_with_optimizer=False,
-        log_with=None if config.tracker == "none" else config.tracker,
-        project_dir=str(output_dir),
-    )
-    keep_digits(accelerator)
-    set_up_deepspeed(accelerator, config)
+    accelerator = build_accelerator(config)
     set_seed(config.seed)
     save_memory_and_time(model, config)
     optimizer, scheduler = build_optimizer(model, config)
@@ -168,6 +162,19 @@ def train(
         average.store()
     gather_weights(inner)
     return inner
+
+
+def build_accelerator(config: LoopConfig) -> Accelerator:
+    """Accelerate's hold on this process, told how the loop computes and logs."""
+    accelerator = Accelerator(
+        mixed_precision=config.mixed_precision,
+        step_scheduler_with_optimizer=False,
+        log_with=None if config.tracker == "none" else config.tracker,
+        project_dir=config.output_dir,
+    )
+    keep_digits(accelerator)
+    set_up_deepspeed(accelerator, config)
+    return accelerator
 
 
 def save_memory_and_time(model: nn.Module, config: LoopConfig) -> None:
@@ -231,7 +238,8 @@ def compute_gradients(accelerator: Accelerator, model: nn.Module, parts: Parts) 
     beforehand, because DeepSpeed steps within the last backward pass.
     """
     # Processes average their gradients, so what is divided by is the mean count of a process.
-    divisor = _count_terms(accelerator, model, parts) / accelerator.num_processes
+    num_terms = _count_terms(accelerator, model, parts)
+    divisor = num_terms / accelerator.num_processes
     totals: dict[str, Tensor] = {}
     for i, part in enumerate(parts):
         is_last = i + 1 == len(parts)
@@ -247,6 +255,11 @@ def compute_gradients(accelerator: Accelerator, model: nn.Module, parts: Parts) 
             totals[name] = totals[name] + pair if name in totals else pair
     sums = accelerator.reduce(torch.stack(list(totals.values())), "sum")
     counted = dict(zip(totals, sums.tolist(), strict=True))
+    if counted["loss"][1] != num_terms:
+        raise ValueError(
+            f"`count_terms` must count what the loss is a sum over, {counted['loss'][1]:g} in this "
+            f"step, got {num_terms:g}. A model that returns sums must have it."
+        )
     return {name: total / count for name, (total, count) in counted.items() if count}
 
 
