@@ -79,7 +79,7 @@ test: $(INSTALLED) $(KERNELS)  ## Run the tests that are quick
 test-slow: $(INSTALLED) $(KERNELS)  ## Run the tests that take their time
 	$(PYTEST) -m "slow and not gpu and not flame"
 
-rehearsal: $(INSTALLED) $(KERNELS)  ## Walk the paper's road on made-up data, a quarter of an hour
+rehearsal: $(INSTALLED) $(KERNELS)  ## Walk the paper's road on made-up data, ten minutes
 	$(BIN)/python -m pytest -m rehearsal tests/rehearsal
 
 quality: $(INSTALLED)  ## Check style and types

@@ -40,6 +40,9 @@ class Model(nn.Module):
         errors = (self.net(x) - x.sum(-1, keepdim=True)).square()[..., 0] * mask
         return {"loss": (errors.sum(), mask.sum()), "data": x.sum()}
 
+    def count_terms(self, x, mask):
+        return mask.sum()
+
 def make_row(index, generator):
     x = torch.randn(1, 5, 3, generator=generator, dtype=torch.float64) + index
     return {"x": x, "mask": torch.arange(5)[None] <= index}  # rows weigh differently
@@ -183,6 +186,9 @@ class Line(nn.Module):
         errors = (self.weight * x - 2).square().sum(-1) + self.frozen
         return {"loss": errors.mean() if count is None else (errors.sum(), count.sum())}
 
+    def count_terms(self, x, count=None):
+        return torch.ones(()) if count is None else count.sum()
+
 
 def train_line(folder, *, counted=False, periodic=(), **options):
     def make_row(index, generator):
@@ -212,6 +218,13 @@ def test_sums_with_counts_and_accumulated_parts_are_the_mean(tmp_path):
         for figure in ("loss", "grad_norm"):  # AdamW itself does not see the scale of gradients
             expected_row, row = ([r[figure] for r in rows(tmp_path / n)] for n in ("a", name))
             assert row == pytest.approx(expected_row, rel=1e-12)
+
+
+def test_sums_over_another_number_of_terms_are_refused(tmp_path, monkeypatch):
+    monkeypatch.delattr(Line, "count_terms")
+    train_line(tmp_path / "means")
+    with pytest.raises(ValueError, match=r"`count_terms` must count .* 4 in this step, got 1"):
+        train_line(tmp_path / "sums", counted=True)
 
 
 def test_the_average_of_the_weights_is_that_of_a_loop(tmp_path):

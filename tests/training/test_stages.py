@@ -33,7 +33,7 @@ from pointillist_hf.training.loop import LoopConfig
 from pointillist_hf.training.portraits import portrait_pixels
 from pointillist_hf.training.recipes import build_generator_config, build_image_processor
 from pointillist_hf.training.stages import run_stage
-from pointillist_hf.training.train_generator import GeneratorTraining
+from pointillist_hf.training.train_generator import GeneratorTraining, train_generator
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 DATA = SyntheticDatasetConfig(
@@ -136,6 +136,7 @@ from pointillist_hf.training.train_generator import train_generator
 
 data, output, size = sys.argv[1:]
 people, processor = load_people(data, "train"), recipes.build_image_processor("nano")
+people = with_token_order(people, recipes.token_order_of(size, people.tokenizer))
 torch.manual_seed(0)
 conditioner = AvatarConditioner(recipes.build_conditioner_config(size, people.tokenizer)).double()
 conditioner.image_encoder.requires_grad_(False)
@@ -151,7 +152,7 @@ train_generator(conditioner, generator, people, processor, loop)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("size", ["nano", "nano-depth"])
+@pytest.mark.parametrize("size", ["nano", "nano-depth", "nano-anchored"])
 def test_two_processes_are_one_in_float64(size, trained, tmp_path):
     script = tmp_path / "run.py"
     script.write_text(PRECISE)
@@ -174,6 +175,20 @@ def test_two_processes_are_one_in_float64(size, trained, tmp_path):
         atol=0,
         rtol=1e-11,
     )
+
+
+def test_clouds_in_another_order_than_the_generators_are_refused(trained, tmp_path):
+    people = load_people(trained / "data", "train")
+    generator = PointGeneratorForCausalLM(build_generator_config("nano-anchored", people.tokenizer))
+    conditioner = AvatarConditioner.from_pretrained(trained / "out" / "conditioner")
+    with pytest.raises(ValueError, match="`people` must be encoded in the order 'byzx'"):
+        train_generator(
+            conditioner,
+            generator,
+            people,
+            build_image_processor("nano"),
+            LoopConfig(str(tmp_path), show_progress=False),
+        )
 
 
 def test_losses_of_slots_and_ends_add_up(trained):

@@ -30,7 +30,7 @@ from .loop_config import LoopConfig
 from .optimization import build_optimizer
 from .run_log import StepLog, check_tracker, finish_trackers, start_trackers
 from .run_settings import keep_settings
-from .sharding import gather_weights, keep_digits, refuse_deepspeed, unsharded, whole
+from .sharding import gather_weights, keep_digits, set_up_deepspeed, unsharded, whole
 
 logger = logging.getLogger(__name__)
 
@@ -101,7 +101,8 @@ def train(
     checkpoint, the run goes on from it.
 
     Args:
-        model: `forward(**batch) -> dict` of `Loss`, of which "loss" is minimised.
+        model: `forward(**batch) -> dict` of `Loss`, of which "loss" is minimised. If that one is a
+            sum, `count_terms(**batch)` says how many it is over.
         make_batch: Makes a row of a batch from its index in the data set and a random stream.
         collate: Joins rows.
         num_rows: Rows of the data set.
@@ -114,18 +115,12 @@ def train(
     Raises:
         FloatingPointError: The loss, a gradient or a weight became NaN or infinite; the weights
             are then not saved.
-        ValueError: The run began with other settings, or DeepSpeed was asked for.
+        ValueError: The run began with other settings, DeepSpeed was asked for what it cannot do, or
+            `count_terms` is lacking or wrong.
     """
     check_tracker(config.tracker)
-    refuse_deepspeed()
     output_dir = Path(config.output_dir)
-    accelerator = Accelerator(
-        mixed_precision=config.mixed_precision,
-        step_scheduler_with_optimizer=False,
-        log_with=None if config.tracker == "none" else config.tracker,
-        project_dir=str(output_dir),
-    )
-    keep_digits(accelerator)
+    accelerator = build_accelerator(config)
     set_seed(config.seed)
     save_memory_and_time(model, config)
     optimizer, scheduler = build_optimizer(model, config)
@@ -169,6 +164,19 @@ def train(
     return inner
 
 
+def build_accelerator(config: LoopConfig) -> Accelerator:
+    """Accelerate's hold on this process, told how the loop computes and logs."""
+    accelerator = Accelerator(
+        mixed_precision=config.mixed_precision,
+        step_scheduler_with_optimizer=False,
+        log_with=None if config.tracker == "none" else config.tracker,
+        project_dir=config.output_dir,
+    )
+    keep_digits(accelerator)
+    set_up_deepspeed(accelerator, config)
+    return accelerator
+
+
 def save_memory_and_time(model: nn.Module, config: LoopConfig) -> None:
     """Makes layers forget what can be computed again, and compiles them, if that is wanted."""
     for module in model.modules():
@@ -191,7 +199,7 @@ def begin_run(accelerator: Accelerator, config: LoopConfig, average: WeightAvera
     """Goes on from the newest checkpoint, if there is one; the number of steps taken before."""
     output_dir = Path(config.output_dir)
     first = restore_latest(accelerator, output_dir, average)
-    settings = {**asdict(config), "mixed_precision": accelerator.mixed_precision}
+    settings = {**asdict(config), "mixed_precision": config.precision}
     if first or accelerator.is_main_process:
         keep_settings(settings, output_dir, is_new=first == 0)
     start_trackers(accelerator, first)
@@ -225,27 +233,43 @@ def load_batches(
 def compute_gradients(accelerator: Accelerator, model: nn.Module, parts: Parts) -> dict[str, float]:
     """Leaves the gradients of the mean loss of the global batch, and returns its mean losses.
 
-    Sums are propagated, and divided by the number of what they are over when that is known of all
-    parts and processes: otherwise rows with few labels would weigh as much as others.
+    What is propagated are sums, divided by the number of what they are over in all parts and
+    processes: otherwise rows with few labels would weigh as much as others. It is counted
+    beforehand, because DeepSpeed steps within the last backward pass.
     """
+    # Processes average their gradients, so what is divided by is the mean count of a process.
+    num_terms = _count_terms(accelerator, model, parts)
+    divisor = num_terms / accelerator.num_processes
     totals: dict[str, Tensor] = {}
     for i, part in enumerate(parts):
         is_last = i + 1 == len(parts)
+        accelerator.sync_gradients = is_last
         with nullcontext() if is_last else accelerator.no_sync(model):
-            losses = model(**move(part, accelerator.device))
+            # Accelerate's models bring it along, but for those of FSDP2.
+            with accelerator.autocast():
+                losses = model(**move(part, accelerator.device))
             pairs = {name: _as_sum(loss) for name, loss in losses.items()}
-            accelerator.backward(pairs["loss"][0])
+            accelerator.backward(pairs["loss"][0] / divisor)
         for name, (total, count) in pairs.items():
             pair = torch.stack([total.detach(), count.to(total.dtype)])
             totals[name] = totals[name] + pair if name in totals else pair
     sums = accelerator.reduce(torch.stack(list(totals.values())), "sum")
     counted = dict(zip(totals, sums.tolist(), strict=True))
-    # Processes average their gradients, so what is left is the mean count of a process.
-    divisor = counted["loss"][1] / accelerator.num_processes
-    for parameter in model.parameters():
-        if parameter.grad is not None and divisor != 1:
-            parameter.grad.div_(divisor)
+    if counted["loss"][1] != num_terms:
+        raise ValueError(
+            f"`count_terms` must count what the loss is a sum over, {counted['loss'][1]:g} in this "
+            f"step, got {num_terms:g}. A model that returns sums must have it."
+        )
     return {name: total / count for name, (total, count) in counted.items() if count}
+
+
+def _count_terms(accelerator: Accelerator, model: nn.Module, parts: Parts) -> float:
+    """What the loss of the global batch is a sum over; means count once for each part."""
+    count_terms = getattr(accelerator.unwrap_model(model), "count_terms", None)
+    if count_terms is None:
+        return len(parts) * accelerator.num_processes
+    count = torch.stack([count_terms(**part) for part in parts]).sum()
+    return float(accelerator.reduce(count.to(accelerator.device), "sum"))
 
 
 def run_periodic(

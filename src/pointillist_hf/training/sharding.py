@@ -7,49 +7,74 @@ processes.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import DistributedType
 from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from .loop_config import LoopConfig
 
-def refuse_deepspeed() -> None:
-    """Refuses a launch by DeepSpeed, whose steps would weigh tokens otherwise than the loop does.
 
-    It steps within the backward pass: the loop could neither divide by the number of tokens of the
-    global batch nor clip.
+def set_up_deepspeed(accelerator: Accelerator, config: LoopConfig) -> None:
+    """Gives DeepSpeed, if it was launched, its settings, before the model is prepared.
 
     Raises:
-        ValueError: The launcher was told to use DeepSpeed.
+        ValueError: As `deepspeed_settings` does.
     """
-    if os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true":
+    if accelerator.distributed_type == DistributedType.DEEPSPEED:
+        plugin = accelerator.state.deepspeed_plugin
+        settings = deepspeed_settings(config, plugin.zero_stage, accelerator.num_processes)
+        plugin.deepspeed_config.update(settings)
+
+
+def deepspeed_settings(config: LoopConfig, zero_stage: int, num_processes: int) -> dict:
+    """What DeepSpeed must be told of a run, because it clips and steps within the backward pass.
+
+    Weights stay in float32, and autocast alone rounds, as without it.
+
+    Args:
+        config: Of the run.
+        zero_stage: As it was launched.
+        num_processes: Likewise.
+
+    Raises:
+        ValueError: Weights would be shared out, or half precision is float16.
+    """
+    if zero_stage > 2:
         raise ValueError(
-            "`distributed_type` must not be DEEPSPEED: it steps before the tokens of the global "
-            "batch are counted. configs/accelerate/eight_gpus_zero2.yaml shares out as much, by "
-            "FSDP2."
+            f"`zero_stage` must be at most 2, got {zero_stage}. FSDP2 shares out weights too: "
+            "configs/accelerate/eight_gpus_fsdp2.yaml."
         )
+    if config.precision == "fp16":
+        raise ValueError("`mixed_precision` must be 'no' or 'bf16' with DeepSpeed, got 'fp16'.")
+    return {
+        "train_micro_batch_size_per_gpu": config.batch_size // num_processes,
+        "gradient_accumulation_steps": 1,  # the loop weighs the parts
+        "gradient_clipping": config.max_grad_norm,
+        "bf16": {"enabled": False},
+        "torch_autocast": {
+            "enabled": config.precision == "bf16",
+            "dtype": "bfloat16",
+            "lower_precision_safe_modules": [],  # whose gradients would be rounded on their way
+        },
+    }
 
 
 def keep_digits(accelerator: Accelerator) -> None:
-    """Leaves half precision to the weights that are gathered, as without FSDP2.
+    """Gathers weights as they are under FSDP2: half precision is left to autocast.
 
-    Accelerate would round what goes into the model, such as coordinates, the sums of losses that
-    come out, and the gradients that processes add up.
+    Accelerate would round all weights to half precision, and with them embeddings, norms and what
+    is summed over the layers, all of which autocast keeps in float32; and besides the inputs, the
+    losses, and the gradients that processes add up. The price is twice the bytes for gathering, of
+    which a layer's share is under way while the layer before it computes.
     """
-    if accelerator.is_fsdp2 and accelerator.state.fsdp_plugin.mixed_precision_policy is not None:
-        plugin = accelerator.state.fsdp_plugin
-        plugin.mixed_precision_policy = replace(
-            plugin.mixed_precision_policy,
-            reduce_dtype=torch.float32,
-            output_dtype=torch.float32,
-            cast_forward_inputs=False,
-        )
+    if accelerator.is_fsdp2:
+        accelerator.state.fsdp_plugin.mixed_precision_policy = MixedPrecisionPolicy()
 
 
 def whole(tensor: Tensor) -> Tensor:

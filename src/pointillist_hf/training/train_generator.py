@@ -11,7 +11,12 @@ from torch import Tensor, nn
 from ..models.modeling_conditioner import AvatarConditioner
 from ..models.modeling_point_generator import PointGeneratorForCausalLM
 from ..models.slot_heads import IGNORED, FaceTable
-from ..models.tokenization_points import TOKENS_PER_POINT, PointTokenizer, TokenLayout
+from ..models.tokenization_points import (
+    TOKENS_PER_POINT,
+    PointTokenizer,
+    TokenLayout,
+    TokenOrder,
+)
 from ..portraits.image_processing_portrait import PortraitImageProcessor
 from ..rigs.head_rig import HeadRig
 from .dataset import People
@@ -69,6 +74,10 @@ class GeneratorTraining(nn.Module):
             for kind, chosen in label_kinds(labels, self.generator.config.layout).items()
         }
 
+    def count_terms(self, labels: Tensor, **batch: Tensor) -> Tensor:
+        """Tokens that "loss" is over."""
+        return label_kinds(labels, self.generator.config.layout)[""].sum()
+
 
 def label_kinds(labels: Tensor, layout: TokenLayout) -> dict[str, Tensor]:
     """Which labels of windows that start at a point count: all (""), per slot, ends. [B, L] each"""
@@ -97,7 +106,11 @@ def train_generator(
         processor: Of the portraits.
         config: Of the loop.
         periodic: Gets a `GeneratorTraining`.
+
+    Raises:
+        ValueError: The clouds are encoded in another order of tokens than the generator's.
     """
+    _check_token_order(people.tokenizer, generator.config.token_order)
     layout, window = people.tokenizer.layout, generator.config.sliding_window
     is_anchored = generator.config.binding_head == "anchored"
     if config.window_step:
@@ -123,6 +136,14 @@ def train_generator(
     training = GeneratorTraining(conditioner, generator)
     trained = train(training, make_row, collate, len(people), config, periodic)
     return trained.conditioner, trained.generator
+
+
+def _check_token_order(tokenizer: PointTokenizer, wanted: TokenOrder) -> None:
+    if tokenizer.token_order != wanted:
+        raise ValueError(
+            f"`people` must be encoded in the order {wanted!r} of the generator, got "
+            f"{tokenizer.token_order!r}. Take `with_token_order(people, {wanted!r})`."
+        )
 
 
 def encode_person(
