@@ -119,7 +119,13 @@ def generate_points(
     batch, device = len(kwargs["encoder_hidden_states"]), encoder_hidden_states.device
     seeds = list_seeds(seeds, batch)
     layout = model.config.layout
-    rules = PointGrammar(layout, level=grammar, min_points=min_points, max_points=max_points)
+    rules = PointGrammar(
+        layout,
+        level=grammar,
+        min_points=min_points,
+        max_points=max_points,
+        max_points_per_face=model.config.max_points_per_face,
+    )
     generators = [torch.Generator(device).manual_seed(seed) for seed in seeds]
     draw = {"temperature": temperature, "min_p": min_p, "plain_slot": rules.plain_slot}
     sampling = SeededSampling(generators, **draw)

@@ -242,7 +242,9 @@ def _run_generator(
     conditioner = build_conditioner(size, people.tokenizer, encoders, processor.size)
     if encoders.image is None:
         _take_over_encoder(conditioner, output, size)
-    generator = PointGeneratorForCausalLM(build_generator_config(size, people.tokenizer))
+    config = build_generator_config(size, people.tokenizer)
+    config.max_points_per_face = people.most_per_face
+    generator = PointGeneratorForCausalLM(config)
     embed_geometry(generator, people.tokenizer, people.rig)
     checks = generator_checks(splits.test, people, processor, loop)
     trained = train_generator(conditioner, generator, people, processor, loop, checks)

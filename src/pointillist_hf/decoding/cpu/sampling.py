@@ -38,6 +38,7 @@ class Rules(NamedTuple):
     has_every_face: bool
     min_points: int
     max_points: int
+    max_points_per_face: int  # where faces come in their order
     end: int  # id
     vocabulary: int
     temperature: float
@@ -51,6 +52,7 @@ class Draws(NamedTuple):
     points: ndarray  # [B, 2, 4] in the order of the sort key; what is not known yet is the largest
     twister: ndarray  # [B WORDS]
     words: ndarray  # [B, 2] words that earlier tokens had, and words made so far
+    on_face: ndarray  # [B] points of the last face so far, where faces come first
 
 
 @compile_part()
@@ -226,6 +228,8 @@ def choose(b: int, position: int, rules: Rules, draws: Draws, logits: ndarray) -
         # What would come after the last face is the end.
         at = b * rules.vocabulary
         logits[at + high], count = logits[at + count], high
+    if slot == 0 and draws.on_face[b] >= rules.max_points_per_face:
+        low = max(low, points[b, 0, 0] + 1)
     if slot == 0 and num_points == rules.max_points:
         low = count
     may_end = may_end or (slot == 0 and low >= count)
@@ -235,4 +239,6 @@ def choose(b: int, position: int, rules: Rules, draws: Draws, logits: ndarray) -
     if chosen == count:
         return rules.end
     points[b, 1, rules.ranks[slot]] = chosen
+    if slot == 0:
+        draws.on_face[b] = draws.on_face[b] + 1 if chosen == points[b, 0, 0] else 1
     return rules.firsts[slot] + chosen
