@@ -5,11 +5,9 @@ The result is a pipeline folder that AvatarPipeline.from_pretrained reads, in bf
 On FLAME, --landmarks names its landmark_embedding_with_eyes.npy, which the tracker needs;
 --tracker none leaves the tracker out.
 
-Of a generator that is still being trained, the newest checkpoint does, with the decoder of another
-pipeline; the components are then written first:
-
-python examples/assemble.py --unfinished RUN/generator_run --size tiny-anchored --data DATA \\
-    --base model_cards/pointillist-tiny --components DIR --output DIR --grammar every_face
+Of a generator that is still being trained, --unfinished names the run, whose newest checkpoint is
+written into the components first; --size and --data are those of the run. --base names a pipeline
+that gives the decoder and the regressor that the components lack.
 """
 
 from __future__ import annotations
