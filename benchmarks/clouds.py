@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """What does a generator draw? Its clouds against the true ones of held-out people.
 
-python benchmarks/clouds.py --data DIR [--model DIR] [--num_people N] [--output FILE]
+python benchmarks/clouds.py [--data DIR] [--model DIR] [--num_people N] [--output FILE]
 
 Points per region, distances, floaters, holes, how far skin follows the head, and the likelihood of
 the true clouds under the right, the mean and a wrong head. The generator is told the true heads of
-the data set unless --use_tracker True; the portraits are the data set's.
+the data set unless --use_tracker True; the portraits are the data set's. Without a data set, one is
+made that the model has not seen, with the model's bins.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from tqdm.auto import tqdm
 from transformers import HfArgumentParser
 
 from pointillist_hf import AvatarPipeline
+from pointillist_hf.data.tokens.synthetic import SyntheticDatasetConfig, build_synthetic_dataset
 from pointillist_hf.evaluation.cloud_agreement import (
     compare_clouds,
     compare_counts,
@@ -43,7 +45,7 @@ GREY = 0.6  # behind portraits that are tracked
 class Arguments:
     """The model, the people, and where the figures go."""
 
-    data: str
+    data: str | None = None
     model: str = "model_cards/pointillist-tiny"
     output: str = "outputs/clouds.json"
     split: str = "test"
@@ -58,6 +60,22 @@ class Arguments:
     temperature: float | None = None
     min_p: float | None = None
     max_points: int | None = None
+
+
+def make_people(num_people: int, num_bins: int, folder: Path) -> Path:
+    """A data set of test people, as `docs/data.md` makes those of a generator of thousands."""
+    config = SyntheticDatasetConfig(
+        num_train=1,
+        num_test=num_people,
+        num_bins=num_bins,
+        num_skin_points=4200,
+        hair_budget=1100,
+        own_every_face=True,
+        num_portraits=1,
+        num_views=0,
+        use_snapshots=True,
+    )
+    return build_synthetic_dataset(folder, config)
 
 
 def draw_clouds(
@@ -150,7 +168,11 @@ def main() -> None:
     arguments = HfArgumentParser(Arguments).parse_args_into_dataclasses()[0]
     pipe = AvatarPipeline.from_pretrained(arguments.model)
     pipe.set_progress_bar_config(disable=True)
-    people = load_people(arguments.data, arguments.split, on_disk=True)
+    output = Path(arguments.output)
+    data = arguments.data or make_people(
+        arguments.num_people, pipe.tokenizer.num_bins, output.with_suffix("") / "people"
+    )
+    people = load_people(data, arguments.split, on_disk=True)
     people = with_token_order(people, pipe.tokenizer.token_order)
     figures = {
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
@@ -160,7 +182,6 @@ def main() -> None:
     }
     text = json.dumps(figures, indent=1)
     print(text)
-    output = Path(arguments.output)
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(text + "\n", encoding="utf-8")
 
