@@ -296,10 +296,10 @@ def test_unlikely_tokens_are_cut():
     assert draw(logits, min_p=1.0, count=50)[0] == 1
 
 
-def test_a_plain_slot_is_drawn_as_the_scores_say():
+def test_plain_slots_are_drawn_as_the_scores_say():
     logits = torch.tensor([[0.96, 0.04]]).log()
-    options = {"temperature": 0.5, "min_p": 0.1, "plain_slot": 0}
-    for length, expected in ((8, 0.04), (9, 0.0)):
+    options = {"temperature": 0.5, "min_p": 0.1, "num_plain_slots": 2}
+    for length, expected in ((8, 0.04), (9, 0.04), (10, 0.0), (11, 0.0)):
         sampling = SeededSampling([torch.Generator().manual_seed(0)], **options)
         ids = torch.zeros(1, length)
         share = sum(float(sampling(ids, logits).argmax()) for _ in range(4000)) / 4000

@@ -121,7 +121,7 @@ def generate_points(
     layout = model.config.layout
     rules = build_grammar(model, grammar, min_points, max_points)
     generators = [torch.Generator(device).manual_seed(seed) for seed in seeds]
-    draw = {"temperature": temperature, "min_p": min_p, "plain_slot": rules.plain_slot}
+    draw = {"temperature": temperature, "min_p": min_p, "num_plain_slots": rules.num_plain_slots}
     sampling = SeededSampling(generators, **draw)
     engine = choose_engine(model, engine, kwargs)
     stop = kwargs.pop("stop", None) or threading.Event()

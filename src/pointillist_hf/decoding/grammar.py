@@ -23,9 +23,12 @@ GrammarLevel = Literal[
     # As "faces", and no face is left out, as in data with `own_every_face`. Whether a point is on
     # the face of the last one or on the next is drawn as the network says: where a face gets about
     # thirty points, each of them is the last with a chance of one in thirty. `min_p` = 0.05 would
-    # take that chance away, and a temperature of 0.85 would nearly double the points.
+    # take that chance away, and a temperature of 0.85 would nearly double the points. So is the
+    # coordinate after it, which decides whether a point lies on the skin or stands off it: a beard
+    # begins in one of many bins, of which none is likely, and `min_p` would shave everybody.
     "every_face",
 ]
+PLAIN_SLOTS = 2  # of "every_face": the binding and what comes next
 # Axes of the sort key, from the first one on, in whose order points come.
 SORTED_AXES: dict[GrammarLevel, int] = {"types": 0, "full": 4, "faces": 1, "every_face": 1}
 
@@ -82,9 +85,9 @@ class PointGrammar(LogitsProcessor):
         self.max_points_per_face = max_points_per_face if "face" in level else None
 
     @property
-    def plain_slot(self) -> int | None:
-        """The slot that is drawn as the network says, see `SeededSampling`."""
-        return 0 if self.has_every_face else None
+    def num_plain_slots(self) -> int:
+        """The first slots of a point that are drawn as the network says, see `SeededSampling`."""
+        return PLAIN_SLOTS if self.has_every_face else 0
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Sets the scores of forbidden tokens to minus infinity. [B, L], [B, V] -> [B, V]"""

@@ -379,6 +379,7 @@ def build_rules(layout: TokenLayout, grammar: PointGrammar, sampling: SeededSamp
         ranks=np.array([layout.sort_key.index(axis) for axis in layout.token_order]),
         num_sorted=grammar.num_sorted,
         has_every_face=grammar.has_every_face,
+        num_plain_slots=grammar.num_plain_slots,
         min_points=grammar.min_points,
         max_points=grammar.max_points,
         max_points_per_face=grammar.max_points_per_face or MAX_POINTS,

@@ -34,8 +34,8 @@ class Rules(NamedTuple):
     counts: ndarray  # [4] ids of each slot
     ranks: ndarray  # [4] place of each slot in the sort key
     num_sorted: int  # axes of the sort key, from the first one on, in whose order points come
-    # The binding comes first, never skips a face, and is drawn without temperature and `min_p`.
-    has_every_face: bool
+    has_every_face: bool  # the binding comes first, and never skips a face
+    num_plain_slots: int  # the first ones of a point, drawn without temperature and `min_p`
     min_points: int
     max_points: int
     max_points_per_face: int  # where faces come in their order
@@ -179,7 +179,7 @@ def _draw(rules: Rules, draws: Draws, b: int, place: tuple, logits: ndarray) -> 
     start, first = b * rules.vocabulary, min(low, count)
     if rules.temperature == 0:
         return _find_best(logits, start, first, stop)
-    is_plain = slot == 0 and rules.has_every_face
+    is_plain = slot < rules.num_plain_slots
     temperature = ONE if is_plain else F32(rules.temperature)
     top = _scale(logits, start + first, start + stop, temperature)
     threshold, winner, best = top + F32(rules.log_min_p), first, LEAST
