@@ -9,6 +9,7 @@ the motion of the next person. Who is not found in the portrait keeps an empty r
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -98,10 +99,10 @@ def main() -> None:
             names[1] = f"{int((made.input_ids[0] < pipe.tokenizer.bos_token_id).sum()) // 4} points"
         pictures += [shown, *row]
         labels += names
-    write_contact_sheet(
-        torch.stack(pictures), arguments.output, columns=len(COLUMNS), labels=labels
-    )
-    print(f"{arguments.num_people} people: {arguments.output}")
+    output = Path(arguments.output)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    write_contact_sheet(torch.stack(pictures), output, columns=len(COLUMNS), labels=labels)
+    print(f"{arguments.num_people} people: {output}")
 
 
 if __name__ == "__main__":
