@@ -4,6 +4,10 @@
 The result is a pipeline folder that AvatarPipeline.from_pretrained reads, in bfloat16 by default.
 On FLAME, --landmarks names its landmark_embedding_with_eyes.npy, which the tracker needs;
 --tracker none leaves the tracker out.
+
+Of a generator that is still being trained, --unfinished names the run, whose newest checkpoint is
+written into the components first; --size and --data are those of the run. --base names a pipeline
+that gives the decoder and the regressor that the components lack.
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ from transformers import HfArgumentParser
 
 from pointillist_hf.cli_errors import one_line_errors
 from pointillist_hf.training.assembling import assemble_pipeline, save_assembly
+from pointillist_hf.training.unfinished import save_unfinished_generator
 
 
 @dataclass
@@ -26,6 +31,11 @@ class Arguments:
     tracker: str = "model_cards/pointillist-tiny/portrait_tracker"
     flame: str | None = None
     landmarks: str | None = None
+    base: str | None = None
+    # the data set of the generator, and its run and size if it has not ended
+    data: str | None = None
+    unfinished: str | None = None
+    size: str = "tiny"
     max_points: int = 1400
     grammar: str = "full"
     temperature: float = 0.85
@@ -46,11 +56,20 @@ def main() -> None:
 
 def assemble(arguments: Arguments) -> None:
     has_tracker = arguments.tracker != "none"
+    if arguments.unfinished is not None:
+        if arguments.data is None:
+            raise ValueError("`data` must be given with `unfinished`: its tokenizer and its rig.")
+        step = save_unfinished_generator(
+            arguments.unfinished, arguments.data, arguments.components, size=arguments.size
+        )
+        print(f"{arguments.components} has the generator of step {step}.")
     pipe = assemble_pipeline(
         arguments.components,
         tracker=arguments.tracker if has_tracker else None,
         flame=arguments.flame,
         landmarks=arguments.landmarks,
+        base=arguments.base,
+        data=arguments.data,
         dtype=getattr(torch, arguments.dtype),
         grammar=arguments.grammar,
         temperature=arguments.temperature,

@@ -16,9 +16,10 @@ TIE = 1e-4  # scores closer than this are decided by rounding
 def runner_up_gap(model, context, ids, seed, place, **options):
     """How far the reference's draw at a place was from another outcome."""
     rules = {k: options[k] for k in ("min_points", "max_points") if k in options}
+    rules["max_points_per_face"] = model.config.max_points_per_face
     grammar = PointGrammar(model.config.layout, level=options.get("grammar", "types"), **rules)
     draw = {"temperature": options.get("temperature", 1.0), "min_p": options.get("min_p", 0.05)}
-    draw["plain_slot"] = grammar.plain_slot
+    draw["num_plain_slots"] = grammar.num_plain_slots
     sampling = SeededSampling([torch.Generator().manual_seed(seed)], **draw)
     heads = {name: options[name] for name in ("face_anchors",) if name in options}
     logits = model(ids[None, :place], context[None], use_cache=False, **heads).logits

@@ -49,6 +49,7 @@ SMALL = {
     "tokenize": "--image-size 48",
     "make_dataset.py": "--num_train 4 --num_test 2 --num_proc 1 --num_skin_points 60 "
     "--hair_budget 40 --num_portraits 1 --num_views 2 --image_size 56 --own_every_face False",
+    "contact_sheet.py": "--num_people 1 --size 48",
     "rig_gallery.py": "--num_people 1 --num_dressed 1 --size 24 --resolution low",
     "train.py": "--size nano-depth --max_steps 2 --batch_size 2",
 }

@@ -53,6 +53,19 @@ def test_the_same_tokens(order, grammar, options, context, heads):
     assert count_ties(model, context, [1, 2, 3], **options) == 0
 
 
+@pytest.mark.parametrize("grammar", BY_FACES)
+@pytest.mark.parametrize("most", [1, 2, 3])
+def test_full_faces_are_left(grammar, most, context):
+    model = build_anchored(num_faces=5, max_points_per_face=most)
+    options = {"max_points": 30, "grammar": grammar, "face_anchors": random_heads(3, 5)}
+    assert count_ties(model, context, [1, 2, 3], **options) == 0
+    found = generate_points(model, context, seeds=[1, 2, 3], min_points=14, **options)
+    for ids, count in zip(found.input_ids, found.num_points, strict=True):
+        faces = ids[4 : 4 + 4 * count : 4]
+        assert faces.unique(return_counts=True)[1].max() <= most
+    assert found.num_points.max() >= 5 or grammar == "faces"
+
+
 @pytest.mark.parametrize(
     "changes",
     [WIDE_DEPTH, {"anchor_reach": 40}, {"anchor_reach": 1, "num_bins": 64}, {"num_faces": 300}],

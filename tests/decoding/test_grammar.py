@@ -39,13 +39,15 @@ def every_cloud(order, *, is_sorted, sizes=(0, 1, 2)):
                 yield (START,) * 4 + tuple(itertools.chain(*cloud)) + (END,)
 
 
-def clouds_by_faces(sizes, *, has_every_face):
+def clouds_by_faces(sizes, *, has_every_face, most=9):
     """As `every_cloud`: two bins, three faces that come in their order, all of them if wished."""
     points = list(itertools.product((2, 3, 4), (0, 1), (0, 1), (0, 1)))
     for size in sizes:
         for cloud in itertools.product(points, repeat=size):
             faces = [point[0] for point in cloud]
-            if faces == sorted(faces) and (not has_every_face or set(faces) == {2, 3, 4}):
+            is_fair = max(map(faces.count, faces), default=0) <= most
+            is_whole = not has_every_face or set(faces) == {2, 3, 4}
+            if faces == sorted(faces) and is_fair and is_whole:
                 yield (START,) * 4 + tuple(itertools.chain(*cloud)) + (END,)
 
 
@@ -123,6 +125,35 @@ def test_faces_come_in_their_order(level, sizes):
     following = continuations(clouds_by_faces(sizes, has_every_face=level == "every_face"))
     grammar = PointGrammar(layout, level=level, min_points=sizes[0], max_points=sizes[-1])
     check_exhaustively(grammar, following)
+
+
+@pytest.mark.parametrize(
+    ("level", "sizes", "most"),
+    [("faces", (0, 1, 2), 1), ("faces", (1, 2, 3), 2), ("every_face", (3,), 1)],
+)
+def test_a_face_has_no_more_points_than_it_may(level, sizes, most):
+    layout = TokenLayout(num_bins=2, num_faces=3, token_order="byzx")
+    is_whole = level == "every_face"
+    clouds = clouds_by_faces(sizes, has_every_face=is_whole, most=most)
+    options = {"min_points": sizes[0], "max_points": sizes[-1], "max_points_per_face": most}
+    check_exhaustively(PointGrammar(layout, level=level, **options), continuations(clouds))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_full_faces_are_left_and_none_is_left_out(seed):
+    layout = TokenLayout(num_bins=4, num_faces=10, token_order="byzx")
+    options = {"min_points": 20, "max_points": 40, "max_points_per_face": 3}
+    ids = walk(PointGrammar(layout, level="every_face", **options), seed, limit=40, end_share=0.02)
+    counts = (ids[4:-1:4] - layout.binding_offset).bincount(minlength=10)
+    assert counts.min() >= 1
+    assert counts.max() <= 3
+
+
+def test_points_in_no_order_know_no_full_faces():
+    layout = TokenLayout(num_bins=4, num_faces=3, token_order="byzx")
+    bounded = PointGrammar(layout, level="types", max_points_per_face=1)
+    ids = walk(bounded, 0, limit=6)
+    assert torch.equal(bounded.allowed(ids[None]), PointGrammar(layout).allowed(ids[None]))
 
 
 @pytest.mark.parametrize(("least", "most"), [(1, 10), (11, 13), (12, 40)])
@@ -229,6 +260,7 @@ def test_random_walks_become_avatars_that_render(tiny_tokenizer, tiny_decoder, t
         ({"max_points": 0}, "`max_points` must be a whole number, 1 to"),
         ({"min_points": 5, "max_points": 4}, "at least `min_points`, got 4 and 5"),
         ({"min_points": -1}, "`min_points`"),
+        ({"max_points_per_face": 0}, "`max_points_per_face` must be a whole number, 1 to"),
     ],
 )
 def test_impossible_grammars_are_refused(kwargs, message):
@@ -264,10 +296,10 @@ def test_unlikely_tokens_are_cut():
     assert draw(logits, min_p=1.0, count=50)[0] == 1
 
 
-def test_a_plain_slot_is_drawn_as_the_scores_say():
+def test_plain_slots_are_drawn_as_the_scores_say():
     logits = torch.tensor([[0.96, 0.04]]).log()
-    options = {"temperature": 0.5, "min_p": 0.1, "plain_slot": 0}
-    for length, expected in ((8, 0.04), (9, 0.0)):
+    options = {"temperature": 0.5, "min_p": 0.1, "num_plain_slots": 2}
+    for length, expected in ((8, 0.04), (9, 0.04), (10, 0.0), (11, 0.0)):
         sampling = SeededSampling([torch.Generator().manual_seed(0)], **options)
         ids = torch.zeros(1, length)
         share = sum(float(sampling(ids, logits).argmax()) for _ in range(4000)) / 4000

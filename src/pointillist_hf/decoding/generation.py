@@ -119,9 +119,9 @@ def generate_points(
     batch, device = len(kwargs["encoder_hidden_states"]), encoder_hidden_states.device
     seeds = list_seeds(seeds, batch)
     layout = model.config.layout
-    rules = PointGrammar(layout, level=grammar, min_points=min_points, max_points=max_points)
+    rules = build_grammar(model, grammar, min_points, max_points)
     generators = [torch.Generator(device).manual_seed(seed) for seed in seeds]
-    draw = {"temperature": temperature, "min_p": min_p, "plain_slot": rules.plain_slot}
+    draw = {"temperature": temperature, "min_p": min_p, "num_plain_slots": rules.num_plain_slots}
     sampling = SeededSampling(generators, **draw)
     engine = choose_engine(model, engine, kwargs)
     stop = kwargs.pop("stop", None) or threading.Event()
@@ -148,6 +148,15 @@ def generate_points(
     if interruption.is_set() and not output.num_points.any():
         raise KeyboardInterrupt
     return output
+
+
+def build_grammar(
+    model: PointGeneratorForCausalLM, level: GrammarLevel, min_points: int, max_points: int
+) -> PointGrammar:
+    """The grammar of a call, with the points per face that the model has learned from."""
+    most = model.config.max_points_per_face
+    bounds = {"min_points": min_points, "max_points": max_points, "max_points_per_face": most}
+    return PointGrammar(model.config.layout, level=level, **bounds)
 
 
 def choose_engine(

@@ -23,9 +23,12 @@ GrammarLevel = Literal[
     # As "faces", and no face is left out, as in data with `own_every_face`. Whether a point is on
     # the face of the last one or on the next is drawn as the network says: where a face gets about
     # thirty points, each of them is the last with a chance of one in thirty. `min_p` = 0.05 would
-    # take that chance away, and a temperature of 0.85 would nearly double the points.
+    # take that chance away, and a temperature of 0.85 would nearly double the points. So is the
+    # coordinate after it, which decides whether a point lies on the skin or stands off it: a beard
+    # begins in one of many bins, of which none is likely, and `min_p` would shave everybody.
     "every_face",
 ]
+PLAIN_SLOTS = 2  # of "every_face": the binding and what comes next
 # Axes of the sort key, from the first one on, in whose order points come.
 SORTED_AXES: dict[GrammarLevel, int] = {"types": 0, "full": 4, "faces": 1, "every_face": 1}
 
@@ -38,11 +41,16 @@ class PointGrammar(LogitsProcessor):
     "every_face" the last value is the face after the previous one, and the low end rises where the
     points left are just enough for the faces left.
 
+    Where faces come in their order, a face gets at most `max_points_per_face`. A generator that has
+    learned little does not know when a face has enough, and each point is drawn as if it were the
+    first: without a bound, some faces would go on for hundreds.
+
     Args:
         layout: The vocabulary.
         level: `GrammarLevel`.
         min_points: A cloud may not end before it has so many points.
         max_points: A cloud must end when it has so many points, even if faces are left.
+        max_points_per_face: Of a face, with "faces" and "every_face"; None sets no bound.
     """
 
     def __init__(
@@ -52,6 +60,7 @@ class PointGrammar(LogitsProcessor):
         level: GrammarLevel = "types",
         min_points: int = 1,
         max_points: int | None = None,
+        max_points_per_face: int | None = None,
     ) -> None:
         if level not in SORTED_AXES:
             raise ValueError(f"`grammar` must be one of {', '.join(SORTED_AXES)}, got {level!r}.")
@@ -69,13 +78,16 @@ class PointGrammar(LogitsProcessor):
                     "`max_points` must be at least 1 and at least `min_points`, "
                     f"got {max_points} and {min_points}."
                 )
+        if max_points_per_face is not None:
+            check_integer("max_points_per_face", max_points_per_face, 1, MAX_POINTS)
         self.layout, self.level = layout, level
         self.min_points, self.max_points = min_points, max_points
+        self.max_points_per_face = max_points_per_face if "face" in level else None
 
     @property
-    def plain_slot(self) -> int | None:
-        """The slot that is drawn as the network says, see `SeededSampling`."""
-        return 0 if self.has_every_face else None
+    def num_plain_slots(self) -> int:
+        """The first slots of a point that are drawn as the network says, see `SeededSampling`."""
+        return PLAIN_SLOTS if self.has_every_face else 0
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Sets the scores of forbidden tokens to minus infinity. [B, L], [B, V] -> [B, V]"""
@@ -103,6 +115,8 @@ class PointGrammar(LogitsProcessor):
         if slot == 0 and self.has_every_face:
             lowest, stop = self._bound_faces(input_ids, num_points)
             may_end &= input_ids[:, -TOKENS_PER_POINT] == end - 1
+        if slot == 0 and self._may_be_full(num_points):
+            lowest = self._leave_full_faces(input_ids, lowest)
         if slot == 0 and num_points == self.max_points:
             lowest = stop  # nothing but the end is left
         allowed = (ids >= low + lowest[:, None]) & (ids < low + stop[:, None])
@@ -142,6 +156,17 @@ class PointGrammar(LogitsProcessor):
         if self.max_points is not None:
             lowest = lowest.clamp(min=count - (self.max_points - num_points)).minimum(last)
         return lowest, last + 1
+
+    def _may_be_full(self, num_points: int) -> bool:
+        return self.max_points_per_face is not None and num_points >= self.max_points_per_face
+
+    def _leave_full_faces(self, input_ids: Tensor, lowest: Tensor) -> Tensor:
+        """First face, with that of the last points passed over where it has its most. [B]"""
+        faces = input_ids[:, TOKENS_PER_POINT::TOKENS_PER_POINT]
+        last = faces[:, -self.max_points_per_face :]
+        is_full = (last == last[:, -1:]).all(1)
+        after = last[:, -1] - self.layout.binding_offset + 1
+        return torch.where(is_full, torch.maximum(lowest, after), lowest)
 
 
 def _compare(previous: dict[str, Tensor], current: dict[str, Tensor], names: str) -> Tensor:

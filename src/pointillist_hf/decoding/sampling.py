@@ -26,8 +26,8 @@ class SeededSampling(LogitsProcessor):
         generators: One per row.
         temperature: Divides the scores; 0 is greedy.
         min_p: Tokens less likely than this share of the likeliest are cut off first.
-        plain_slot: A slot of the points that is drawn as the scores say, without temperature and
-            `min_p`, unless all is greedy. The default is none.
+        num_plain_slots: So many slots of each point, from the first one on, are drawn as the scores
+            say, without temperature and `min_p`, unless all is greedy.
     """
 
     def __init__(
@@ -36,20 +36,20 @@ class SeededSampling(LogitsProcessor):
         *,
         temperature: float = 1.0,
         min_p: float = 0.0,
-        plain_slot: int | None = None,
+        num_plain_slots: int = 0,
     ) -> None:
         self.generators = generators
         self.temperature = check_number("temperature", temperature, 0, MAX_TEMPERATURE)
         self.min_p = check_number("min_p", min_p, 0, 1)
-        self.plain_slot = plain_slot
+        self.num_plain_slots = num_plain_slots
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Scores whose argmax is a draw. [B, L], [B, V] -> [B, V]"""
         if self.temperature == 0:
             return scores
-        is_plain = self.plain_slot is not None and (
-            input_ids.shape[1] % TOKENS_PER_POINT == self.plain_slot
-        )
+        is_plain = False
+        if self.num_plain_slots:
+            is_plain = input_ids.shape[1] % TOKENS_PER_POINT < self.num_plain_slots
         logits = scores.float() / (1 if is_plain else self.temperature)
         if self.min_p > 0 and not is_plain:
             threshold = logits.amax(-1, keepdim=True) + torch.tensor(self.min_p).log().item()

@@ -60,6 +60,9 @@ class PointGeneratorConfig(PreTrainedConfig):
     # The tokenizer's cube, metres; only anchored bindings ask for it.
     cube_center: list[float] | None = None
     cube_half_extent: float = 0.30
+    # Most points of a face in the clouds that were learned from, which the grammars "faces" and
+    # "every_face" keep to; None sets no bound.
+    max_points_per_face: int | None = None
 
     initializer_range: float = 0.02
     tie_word_embeddings: bool = False

@@ -29,7 +29,7 @@ LIMITS = {
     "num_betas": 2**12, "num_expressions": 2**12, "cross_attention_size": 2**16,
     "generator_hidden_size": 2**16, "depth_hidden_size": 2**16, "depth_num_hidden_layers": 1024,
     "depth_num_attention_heads": 1024, "depth_intermediate_size": 2**18, "sliding_window": 2**24,
-    "anchor_hidden_size": 2**16, "anchor_reach": 2**16,
+    "anchor_hidden_size": 2**16, "anchor_reach": 2**16, "max_points_per_face": 2**22,
 }  # fmt: skip
 # Likewise of numbers that need not be whole: least and largest value.
 RANGES = {

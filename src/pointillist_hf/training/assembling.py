@@ -19,6 +19,7 @@ from ..portraits.portrait_tracker import PortraitTracker
 from ..publishing.manifest import describe_parts
 from ..rigs.flame_rig import FlameHeadRig, take_landmarks
 from ..rigs.head_rig import HeadRig
+from .dataset import load_people
 
 # Networks by their folders; the regressor is left out where there is none.
 NETWORKS = {
@@ -29,6 +30,7 @@ NETWORKS = {
 }
 STAGES_BEHIND = {"conditioner": "generator", "point_generator": "generator"}
 STAGES_BEHIND |= {"gaussian_decoder": "decoder"}
+BORROWED = ("gaussian_decoder", "rig_regressor")
 # What is said of the parts when somebody publishes them.
 OWN_SOURCE = ("trained on the synthetic population of pointillist_hf", "apache-2.0")
 FLAME_SOURCE = ("trained on captures tracked with FLAME", "other")
@@ -40,6 +42,8 @@ def assemble_pipeline(
     tracker: str | Path | None = None,
     flame: str | Path | None = None,
     landmarks: str | Path | None = None,
+    base: str | Path | None = None,
+    data: str | Path | None = None,
     dtype: torch.dtype = torch.bfloat16,
     **settings: object,
 ) -> AvatarPipeline:
@@ -51,6 +55,10 @@ def assemble_pipeline(
             regressor guesses.
         flame: The user's FLAME, if it is no longer where the data set was made; on FLAME only.
         landmarks: FLAME's landmark_embedding_with_eyes.npy, which the tracker needs; likewise.
+        base: A pipeline that gives the decoder and the regressor where `components` have none. Of
+            decoders, only those that look at the photograph fit generators of other bins.
+        data: What the generator learned from: its points per face are counted for grammars that go
+            by faces, if that was not done in training.
         dtype: Of the networks.
         **settings: Defaults of the pipeline's call, such as `max_points`.
 
@@ -59,12 +67,7 @@ def assemble_pipeline(
         ValueError: Parts do not fit each other, or the tracker lacks landmarks.
     """
     folder = Path(components)
-    for name, stage in STAGES_BEHIND.items():
-        if not (folder / name).is_dir():
-            raise FileNotFoundError(
-                f"`components` must hold what all stages left, and {folder} lacks {name}: train "
-                f"--stage {stage} with --output {folder}."
-            )
+    places = _find_networks(folder, None if base is None else Path(base))
     rig = open_rig(folder / "rig", flame, landmarks)
     if tracker is not None and not len(rig.landmark_faces):
         raise ValueError(
@@ -72,18 +75,45 @@ def assemble_pipeline(
             "landmark_embedding_with_eyes.npy."
         )
     networks = {
-        name: network.from_pretrained(folder / name, dtype=dtype)
-        for name, network in NETWORKS.items()
-        if (folder / name).is_dir()
+        name: NETWORKS[name].from_pretrained(place, dtype=dtype) for name, place in places.items()
     }
+    tokenizer = PointTokenizer.from_pretrained(folder / "tokenizer")
+    generator, decoder = networks["point_generator"], networks["gaussian_decoder"]
+    if data is not None and generator.config.max_points_per_face is None:
+        generator.config.max_points_per_face = load_people(
+            data, "train", on_disk=True
+        ).most_per_face
+    if places["gaussian_decoder"].parent != folder and decoder.config.image_inputs == "projected":
+        # It was trained on completed clouds, whose means are no bins; the size of one was only a
+        # unit of a penalty.
+        decoder.config.bin_size = tokenizer.bin_size
     return AvatarPipeline(
         image_processor=PortraitImageProcessor.from_pretrained(folder / "image_processor"),
-        tokenizer=PointTokenizer.from_pretrained(folder / "tokenizer"),
+        tokenizer=tokenizer,
         rig=rig,
         portrait_tracker=None if tracker is None else PortraitTracker.from_pretrained(tracker),
         **networks,
         **settings,
     )
+
+
+def _find_networks(folder: Path, base: Path | None) -> dict[str, Path]:
+    """Where the weights of the networks are, of those that there are.
+
+    Raises:
+        FileNotFoundError: A stage has not been trained.
+    """
+    found = {name: folder / name for name in NETWORKS if (folder / name).is_dir()}
+    for name in BORROWED if base is not None else ():
+        if name not in found and (base / name).is_dir():
+            found[name] = base / name
+    for name, stage in STAGES_BEHIND.items():
+        if name not in found:
+            raise FileNotFoundError(
+                f"`components` must hold what all stages left, and {folder} lacks {name}: train "
+                f"--stage {stage} with --output {folder}."
+            )
+    return found
 
 
 def open_rig(folder: Path, flame: str | Path | None, landmarks: str | Path | None) -> HeadRig:

@@ -23,6 +23,7 @@ from ..data.tokens.dataset import (
     open_tokenizer,
     read_row,
 )
+from ..data.tokens.face_counts import find_most_per_face, read_clouds
 from ..data.tokens.row_checks import check_data_set, check_row
 from ..data.tokens.rows import row_cameras, row_params
 from ..data.tokens.stored_pictures import StoredPictures, read_pictures, undecoded
@@ -121,6 +122,14 @@ class People:
         if isinstance(self.persons, PersonsOnDisk):
             return list(self.persons.rows["num_points"])
         return [person.num_points for person in self.persons]
+
+    @property
+    def most_per_face(self) -> int:
+        """The most points that a face owns in any of the clouds."""
+        if isinstance(self.persons, PersonsOnDisk):
+            return find_most_per_face(read_clouds(self.persons.rows), self.persons.stored.layout)
+        clouds = (person.stored_ids.numpy() for person in self.persons)
+        return find_most_per_face(clouds, self.tokenizer.layout)
 
 
 def load_people(

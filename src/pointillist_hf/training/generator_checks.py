@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from typing import Literal, get_args
 
 import torch
 from accelerate import PartialState
@@ -29,6 +30,7 @@ WINDOWS_AT_ONCE = 8
 NUM_SAMPLES, PICTURE_SIZE, POINT_RADIUS = 4, 160, 0.004
 VIEWS = [0.0, 60.0]
 NUM_COMPARED = 4  # people whose clouds are scored with other heads too
+Head = Literal["right", "mean", "wrong"]
 
 
 def generator_checks(
@@ -108,10 +110,31 @@ def cloud_losses(
     return nats, all_labels
 
 
+def choose_head(people: People, index: int, head: Head) -> Tensor:
+    """The identity of a person's own head, of the mean one, or of that of the next person. [S]
+
+    The last person's next is the first, who is the same where there is no other.
+    """
+    if head == "mean":
+        return torch.zeros_like(people.persons[index].betas)
+    return people.persons[(index + (head == "wrong")) % len(people)].betas
+
+
 def validate_generator(
-    training: GeneratorTraining, people: People, processor: PortraitImageProcessor, count: int
+    training: GeneratorTraining,
+    people: People,
+    processor: PortraitImageProcessor,
+    count: int,
+    head: Head = "right",
 ) -> dict[str, float]:
     """Held-out negative log-likelihood.
+
+    Args:
+        training: Holds the networks.
+        people: The data set.
+        processor: Of the portraits.
+        count: People whose clouds are scored, from the first one on.
+        head: Which head the generator is told of.
 
     Returns:
         "nats_per_point", the four tokens of a point together, averaged over the points of all
@@ -121,7 +144,8 @@ def validate_generator(
     sums = dict.fromkeys((*layout.token_order, "end"), 0.0)
     num_points, num_clouds = 0, min(count, len(people))
     for index, person in enumerate(people.persons[:num_clouds]):
-        conditioning = encode_person(training, people, index, processor)
+        betas = choose_head(people, index, head)
+        conditioning = encode_person(training, people, index, processor, betas)
         nats, labels = cloud_losses(training.generator, person.input_ids, *conditioning)
         for kind, chosen in label_kinds(labels, layout).items():
             if kind:
@@ -141,20 +165,13 @@ def compare_heads(
     """Whether the generator looks at the head: held-out nats per point with several heads.
 
     Returns:
-        "nats_right_head", "nats_mean_head" and "nats_wrong_head", that of the next person (of the
-        same one where there is no other), over the same people.
+        "nats_right_head", "nats_mean_head" and "nats_wrong_head", over the same people.
     """
-    shown = people.persons[: min(count, NUM_COMPARED)]
-    sums, num_points = dict.fromkeys(("right", "mean", "wrong"), 0.0), 0
-    for index, person in enumerate(shown):
-        own, other = person.betas, people.persons[(index + 1) % len(people)].betas
-        for kind, betas in {"right": own, "mean": torch.zeros_like(own), "wrong": other}.items():
-            conditioning = encode_person(training, people, index, processor, betas)
-            nats, labels = cloud_losses(training.generator, person.input_ids, *conditioning)
-            ends = labels == people.tokenizer.eos_token_id
-            sums[kind] += float(nats[~ends].sum())
-        num_points += person.num_points
-    return {f"nats_{kind}_head": total / num_points for kind, total in sums.items()}
+    scores = {
+        head: validate_generator(training, people, processor, min(count, NUM_COMPARED), head)
+        for head in get_args(Head)
+    }
+    return {f"nats_{head}_head": figures["nats_per_point"] for head, figures in scores.items()}
 
 
 def draw_samples(

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..data.tokens.stored_pictures import StoredPictures
 from ..geometry.cameras import project_points
-from ..geometry.structures import Cameras, Gaussians, RigParams, TensorRecord
+from ..geometry.structures import Cameras, CanonicalPoints, Gaussians, RigParams, TensorRecord
 from ..portraits.portrait import CHIN, FOREHEAD
 from ..portraits.portrait_tracker import PortraitTracker
 from ..refinement.completion import complete_points
@@ -25,7 +25,7 @@ from ..refinement.point_sights import describe_points
 from ..refinement.portrait_view import OUTER_CANTHI, PortraitView
 from ..refinement.projection import ProjectedPoints
 from ..refinement.surface_cloud import SurfaceCloud
-from ..refinement.tracked_portrait import fit_portrait
+from ..refinement.tracked_portrait import TrackedPortrait, fit_portrait
 from ..rigs.head_rig import HeadRig
 from ..rigs.landmark_places import NUM_LANDMARKS, LandmarkPlaces
 from ..rigs.landmark_sources import IBUG, find_landmark_places
@@ -79,6 +79,16 @@ class Lesson:
         return replace(self, placements=placements, **chosen)
 
 
+@dataclass(frozen=True)
+class Look:
+    """A portrait as it is seen."""
+
+    view: PortraitView
+    places: LandmarkPlaces | None = None  # of its landmarks on the rig, if all 468 are known
+    image: Tensor | None = None  # [3, H, W] that was tracked
+    tracked: TrackedPortrait | None = None
+
+
 class Lessons:
     """Prepares lessons, and remembers them between epochs.
 
@@ -100,11 +110,11 @@ class Lessons:
     def _prepare(self, index: int, portrait: int) -> Lesson:
         person, rig = self.people.persons[index], self.people.rig
         stream = torch.Generator().manual_seed(1_000 * index + portrait)
-        view, places = self._look(person, portrait, stream)
-        # Half of the lessons begin with the person's points, half with none.
-        points = self.people.tokenizer.decode_points(person.input_ids) if portrait % 2 else None
+        look = self._look(person, portrait, stream)
+        view = look.view
+        points = self._choose_points(index, portrait, look, stream)
         density = float(uniform(*DENSITIES, 1, stream))
-        cloud = complete_points(points, view, rig, places=places, density=density)
+        cloud = complete_points(points, view, rig, places=look.places, density=density)
         projected = project_cloud(cloud, view, rig)
         return Lesson(
             cloud=cloud,
@@ -119,11 +129,17 @@ class Lessons:
             cameras=person.view_cameras,
         )
 
-    def _look(
-        self, person: Person, portrait: int, stream: torch.Generator
-    ) -> tuple[PortraitView, LandmarkPlaces | None]:
-        """The portrait, and where its landmarks lie on the rig if all 468 are known."""
-        return view_portrait(person, portrait, self.people.rig), None
+    def _look(self, person: Person, portrait: int, stream: torch.Generator) -> Look:
+        return Look(view_portrait(person, portrait, self.people.rig))
+
+    def _choose_points(
+        self, index: int, portrait: int, look: Look, stream: torch.Generator
+    ) -> CanonicalPoints | None:
+        """What the lesson begins with: half of them with the person's points, half with none."""
+        return self._own_points(index) if portrait % 2 else None
+
+    def _own_points(self, index: int) -> CanonicalPoints:
+        return self.people.tokenizer.decode_points(self.people.persons[index].input_ids)
 
 
 class TrackedLessons(Lessons):
@@ -141,17 +157,17 @@ class TrackedLessons(Lessons):
         super().__init__(people)
         self.tracker = tracker
 
-    def _look(
-        self, person: Person, portrait: int, stream: torch.Generator
-    ) -> tuple[PortraitView, LandmarkPlaces | None]:
+    def _look(self, person: Person, portrait: int, stream: torch.Generator) -> Look:
         rig = self.people.rig
         pixels = person.portraits[portrait].float() / 255
-        image = composite(pixels, uniform(*BACKDROPS, 3, stream))
+        image = composite(pixels, uniform(*BACKDROPS, 3, stream)).permute(2, 0, 1)
         try:
-            found = self.tracker(image.permute(2, 0, 1))[0]
+            found = self.tracker(image)[0]
         except ValueError:
             return super()._look(person, portrait, stream)
-        return fit_portrait(found, rig).view(len(image)), find_landmark_places(rig)
+        tracked = fit_portrait(found, rig)
+        view = tracked.view(image.shape[-1])
+        return Look(view, find_landmark_places(rig), image, tracked)
 
 
 def _place(cloud: SurfaceCloud, rig: HeadRig, betas: Tensor, true: RigParams) -> SizedPlacement:

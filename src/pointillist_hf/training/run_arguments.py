@@ -31,7 +31,10 @@ class StageArguments:
     """Which stage, on what, and where to."""
 
     stage: str = field(
-        metadata={"help": "regressor, generator, decoder, projected-decoder or tracked-decoder"}
+        metadata={
+            "help": "regressor, generator, decoder, projected-decoder, tracked-decoder or "
+            "generated-decoder"
+        }
     )
     data: str = field(metadata={"help": "folder of a tokenised data set, or its id on the Hub"})
     output: str = field(metadata={"help": "folder of components, read and written"})

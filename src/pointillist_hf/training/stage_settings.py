@@ -44,6 +44,12 @@ EMBEDDED = Recipe(
             "learning_rate": 7e-4,
             "ema_decay": 0.99,
         },
+        "generated-decoder": {
+            "max_steps": 2000,
+            "batch_size": 1,
+            "learning_rate": 4e-4,
+            "ema_decay": 0.99,
+        },
     },
 )
 # What the paper does not say is torch's default, and no schedule.
@@ -75,6 +81,7 @@ PAPER = Recipe(
         },
         "projected-decoder": {**EMBEDDED.settings["projected-decoder"], "perceptual": "lpips"},
         "tracked-decoder": {**EMBEDDED.settings["tracked-decoder"], "perceptual": "lpips"},
+        "generated-decoder": {**EMBEDDED.settings["generated-decoder"], "perceptual": "lpips"},
     },
     rows_at_once={"regressor": 4, "generator": 4, "decoder": 4},
     devices={"generator": 16, "decoder": 8},

@@ -28,12 +28,15 @@ from ..models.modeling_gaussian_decoder import GaussianDecoder
 from ..models.modeling_point_generator import PointGeneratorForCausalLM
 from ..models.modeling_rig_regressor import RigRegressor
 from ..models.tokenization_points import PointTokenizer
+from ..pipeline_avatar import AvatarPipeline
 from ..portraits.image_processing_portrait import PortraitImageProcessor
 from ..portraits.portrait_tracker import PortraitTracker
 from .dataset import People, check_views, load_people, with_token_order
 from .encoders import Encoders, build_conditioner, build_processor
 from .frozen_features import FrozenFeatures, FrozenNetworks
+from .generated_clouds import GeneratedLessons
 from .generator_checks import generator_checks
+from .lessons import Lessons, TrackedLessons
 from .loop_config import LoopConfig
 from .perceptual import open_perceptual
 from .recipes import (
@@ -199,7 +202,7 @@ def _choose_processor(
         ValueError: Regressor and generator would see portraits of different kinds.
     """
     saved = output / "image_processor"
-    if stage in ("decoder", "projected-decoder", "tracked-decoder") and saved.is_dir():
+    if stage.endswith("decoder") and saved.is_dir():
         return PortraitImageProcessor.from_pretrained(saved)
     processor = build_processor(size, encoders)
     other = {"regressor": "conditioner", "generator": "rig_regressor"}.get(stage, "")
@@ -242,7 +245,9 @@ def _run_generator(
     conditioner = build_conditioner(size, people.tokenizer, encoders, processor.size)
     if encoders.image is None:
         _take_over_encoder(conditioner, output, size)
-    generator = PointGeneratorForCausalLM(build_generator_config(size, people.tokenizer))
+    config = build_generator_config(size, people.tokenizer)
+    config.max_points_per_face = people.most_per_face
+    generator = PointGeneratorForCausalLM(config)
     embed_geometry(generator, people.tokenizer, people.rig)
     checks = generator_checks(splits.test, people, processor, loop)
     trained = train_generator(conditioner, generator, people, processor, loop, checks)
@@ -302,26 +307,46 @@ def _run_projected_decoder(
 def _run_tracked_decoder(
     splits: Splits, processor: PortraitImageProcessor, output: Path, size: str, loop: LoopConfig
 ) -> Components:
-    decoder = _load(GaussianDecoder, output / "gaussian_decoder", needed_stage="projected-decoder")
-    if decoder.config.image_inputs != "projected":
-        raise ValueError(
-            f"`output` must hold a gaussian_decoder with image_inputs 'projected', got "
-            f"{decoder.config.image_inputs!r}: train the projected-decoder first."
-        )
+    decoder = _load_projected(output)
     folder = output / "portrait_tracker"
     if not folder.is_dir():
         raise FileNotFoundError(
             f"This stage needs {folder}, and it does not exist. Copy the portrait_tracker of a "
             "pipeline there, for instance of model_cards/pointillist-tiny."
         )
-    tracker = PortraitTracker.from_pretrained(folder)
-    trained = train_projected_decoder(
-        decoder.requires_grad_(True).float(),
-        splits.train,
-        loop,
-        perceptual=open_perceptual(loop),
-        tracker=tracker,
-    )
+    lessons = TrackedLessons(splits.train, PortraitTracker.from_pretrained(folder))
+    return _go_on(decoder, splits.train, loop, lessons)
+
+
+def _run_generated_decoder(
+    splits: Splits, processor: PortraitImageProcessor, output: Path, size: str, loop: LoopConfig
+) -> Components:
+    decoder = _load_projected(output)
+    if not (output / "model_index.json").is_file():
+        raise FileNotFoundError(
+            f"This stage needs a whole pipeline in `output`, and {output} has no model_index.json. "
+            "Copy there what examples/assemble.py made."
+        )
+    pipe = AvatarPipeline.from_pretrained(output)
+    lessons = GeneratedLessons(splits.train, pipe, Path(loop.output_dir) / "clouds")
+    return _go_on(decoder, splits.train, loop, lessons)
+
+
+def _load_projected(output: Path) -> GaussianDecoder:
+    decoder = _load(GaussianDecoder, output / "gaussian_decoder", needed_stage="projected-decoder")
+    if decoder.config.image_inputs != "projected":
+        raise ValueError(
+            f"`output` must hold a gaussian_decoder with image_inputs 'projected', got "
+            f"{decoder.config.image_inputs!r}: train the projected-decoder first."
+        )
+    return decoder.requires_grad_(True).float()
+
+
+def _go_on(
+    decoder: GaussianDecoder, people: People, loop: LoopConfig, lessons: Lessons
+) -> Components:
+    perceptual = open_perceptual(loop)
+    trained = train_projected_decoder(decoder, people, loop, perceptual=perceptual, lessons=lessons)
     return {"gaussian_decoder": trained}
 
 
@@ -342,4 +367,6 @@ STAGES: dict[str, RunStage] = {
     "projected-decoder": _run_projected_decoder,
     # After it: the same decoder on portraits as the tracker finds them.
     "tracked-decoder": _run_tracked_decoder,
+    # After it: the same decoder on what the generator of a whole pipeline draws.
+    "generated-decoder": _run_generated_decoder,
 }

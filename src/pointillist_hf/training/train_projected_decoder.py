@@ -11,12 +11,11 @@ from torch import Tensor, nn
 
 from ..geometry.structures import Gaussians
 from ..models.modeling_gaussian_decoder import GaussianDecoder, PointSights
-from ..portraits.portrait_tracker import PortraitTracker
 from ..refinement.point_sights import sample_colors
 from ..rendering import rasterize
 from .dataset import People
 from .device_moves import Companion
-from .lessons import Lesson, Lessons, TrackedLessons
+from .lessons import Lesson, Lessons
 from .loop import Batch, train
 from .loop_config import LoopConfig
 from .losses import LossWeights, image_losses
@@ -116,7 +115,7 @@ def train_projected_decoder(
     views_per_lesson: int = 1,
     weights: LossWeights | None = None,
     perceptual: nn.Module | None = None,
-    tracker: PortraitTracker | None = None,
+    lessons: Lessons | None = None,
 ) -> GaussianDecoder:
     """Trains the decoder on the portraits and views of a data set.
 
@@ -127,9 +126,10 @@ def train_projected_decoder(
         views_per_lesson: Pictures that the splats of a portrait are compared with.
         weights: Of Eq. 6; `offset` is not used, offsets being held per squared millimetre.
         perceptual: The third term; None leaves it out.
-        tracker: Whose tracks are learned from; None takes the true ones. It pays late, not early.
+        lessons: Of the data set; None takes true tracks and true points. The tracker's errors, and
+            the generator's, pay late, not early.
     """
-    lessons = Lessons(people) if tracker is None else TrackedLessons(people, tracker)
+    lessons = lessons or Lessons(people)
 
     def make_row(index: Tensor, generator: torch.Generator) -> Batch:
         person = people.persons[int(index)]

@@ -21,7 +21,7 @@ from ...kernels.beside import wait_for_kernels
 from ...models.modeling_point_generator import PointGeneratorForCausalLM
 from ...models.point_generator_layers import rotary_embedding
 from ...models.tokenization_points import TOKENS_PER_POINT, TokenLayout
-from ..grammar import PointGrammar
+from ..grammar import MAX_POINTS, PointGrammar
 from ..sampling import SeededSampling
 from .arithmetic import LANES, PADDING, round_up
 from .faces import add_faces
@@ -113,6 +113,7 @@ class CompiledDecoder:
             points=np.zeros((batch, 2, TOKENS_PER_POINT), np.int64),
             twister=np.concatenate([seed_twister(seed) for seed in seeds]),
             words=np.zeros((batch, 2), np.int64),
+            on_face=np.zeros(batch, np.int64),
         )
         self.ended = np.zeros(batch, np.bool_)
         self.position = 0
@@ -378,8 +379,10 @@ def build_rules(layout: TokenLayout, grammar: PointGrammar, sampling: SeededSamp
         ranks=np.array([layout.sort_key.index(axis) for axis in layout.token_order]),
         num_sorted=grammar.num_sorted,
         has_every_face=grammar.has_every_face,
+        num_plain_slots=grammar.num_plain_slots,
         min_points=grammar.min_points,
         max_points=grammar.max_points,
+        max_points_per_face=grammar.max_points_per_face or MAX_POINTS,
         end=layout.eos_token_id,
         vocabulary=layout.vocab_size,
         temperature=float(sampling.temperature),

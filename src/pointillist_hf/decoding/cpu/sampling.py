@@ -34,10 +34,11 @@ class Rules(NamedTuple):
     counts: ndarray  # [4] ids of each slot
     ranks: ndarray  # [4] place of each slot in the sort key
     num_sorted: int  # axes of the sort key, from the first one on, in whose order points come
-    # The binding comes first, never skips a face, and is drawn without temperature and `min_p`.
-    has_every_face: bool
+    has_every_face: bool  # the binding comes first, and never skips a face
+    num_plain_slots: int  # the first ones of a point, drawn without temperature and `min_p`
     min_points: int
     max_points: int
+    max_points_per_face: int  # where faces come in their order
     end: int  # id
     vocabulary: int
     temperature: float
@@ -51,6 +52,7 @@ class Draws(NamedTuple):
     points: ndarray  # [B, 2, 4] in the order of the sort key; what is not known yet is the largest
     twister: ndarray  # [B WORDS]
     words: ndarray  # [B, 2] words that earlier tokens had, and words made so far
+    on_face: ndarray  # [B] points of the last face so far, where faces come first
 
 
 @compile_part()
@@ -177,7 +179,7 @@ def _draw(rules: Rules, draws: Draws, b: int, place: tuple, logits: ndarray) -> 
     start, first = b * rules.vocabulary, min(low, count)
     if rules.temperature == 0:
         return _find_best(logits, start, first, stop)
-    is_plain = slot == 0 and rules.has_every_face
+    is_plain = slot < rules.num_plain_slots
     temperature = ONE if is_plain else F32(rules.temperature)
     top = _scale(logits, start + first, start + stop, temperature)
     threshold, winner, best = top + F32(rules.log_min_p), first, LEAST
@@ -226,6 +228,8 @@ def choose(b: int, position: int, rules: Rules, draws: Draws, logits: ndarray) -
         # What would come after the last face is the end.
         at = b * rules.vocabulary
         logits[at + high], count = logits[at + count], high
+    if slot == 0 and draws.on_face[b] >= rules.max_points_per_face:
+        low = max(low, points[b, 0, 0] + 1)
     if slot == 0 and num_points == rules.max_points:
         low = count
     may_end = may_end or (slot == 0 and low >= count)
@@ -235,4 +239,6 @@ def choose(b: int, position: int, rules: Rules, draws: Draws, logits: ndarray) -
     if chosen == count:
         return rules.end
     points[b, 1, rules.ranks[slot]] = chosen
+    if slot == 0:
+        draws.on_face[b] = draws.on_face[b] + 1 if chosen == points[b, 0, 0] else 1
     return rules.firsts[slot] + chosen
