@@ -37,7 +37,7 @@ def make_variants(
     looks = decoder.config.image_inputs == "projected"
     rig_params, context = pipe.encode_image([person.image], None, tracked)
     view, betas = tracked[0].view(pipe.config.view_size), rig_params.betas[0]
-    generated = pipe.generate_tokens(context, seeds=[0])
+    generated = pipe.generate_tokens(context, rig_params, seeds=[0])
     cloud = pipe.tokenizer.decode_points(generated.input_ids[0])
     if pipe.config.align_points:
         cloud = align_to_shape(cloud, rig, betas)

@@ -145,7 +145,13 @@ def test_equal_conditioning_is_kept_once(model, context):
 
 @pytest.mark.parametrize("vocabulary", [39, 624, 1001])
 def test_the_noise_is_that_of_torch(vocabulary):
-    draws = Draws(None, None, np.zeros(2 * 624, np.uint32), np.zeros((2, 2), np.int64))
+    draws = Draws(
+        marks=None,
+        points=None,
+        twister=np.zeros(2 * 624, np.uint32),
+        words=np.zeros((2, 2), np.int64),
+        on_face=None,
+    )
     draws.twister[:624], draws.twister[624:] = seed_twister(5), seed_twister(2**40 + 3)
     generators = [torch.Generator().manual_seed(seed) for seed in (5, 2**40 + 3)]
     for _ in range(4):

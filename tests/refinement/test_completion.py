@@ -11,7 +11,7 @@ from fake_flame import fake_arrays, write_flame
 from pointillist_hf import FlameHeadRig
 from pointillist_hf.geometry.structures import CanonicalPoints
 from pointillist_hf.geometry.triangles import face_areas, triangle_frames
-from pointillist_hf.refinement import completion
+from pointillist_hf.refinement import hair_points
 from pointillist_hf.refinement.coloring import color_points
 from pointillist_hf.refinement.completion import complete_points
 from pointillist_hf.refinement.face_kinds import PointKind, find_face_kinds
@@ -71,14 +71,15 @@ def test_hair_reaches_as_far_as_the_photograph_shows_it(cloud, view, tiny_rig):
     assert (draw(bald, view, tiny_rig)[beyond] > 0.5).float().mean() < 0.2
 
 
-def test_splats_of_hair_lie_below_its_surface(cloud, view, tiny_rig, monkeypatch):
-    monkeypatch.setattr(completion, "SUNK_HAIR", 0.0)
+def test_hair_out_of_sight_lies_below_its_surface(cloud, view, tiny_rig, monkeypatch):
+    monkeypatch.setattr(hair_points, "SUNK", 0.0)
     places = find_landmark_places(tiny_rig)
     surface = complete_points(None, view, tiny_rig, places=places, density=DENSITY)
     depth = ((surface.means - cloud.means) * surface.normals).sum(-1)
-    hair = surface.kinds == PointKind.HAIR
-    torch.testing.assert_close(depth[hair], torch.full_like(depth[hair], 1.5e-3), atol=1e-6, rtol=0)
-    assert torch.equal(surface.means[~hair], cloud.means[~hair])
+    moved = depth > 1e-4
+    assert moved.sum() > 20
+    assert (surface.kinds[moved] == PointKind.HAIR).all()
+    assert depth[moved].median() == pytest.approx(2e-3, rel=0.2)
 
 
 def test_hair_does_not_open_with_the_jaw(cloud, view, tiny_rig):
@@ -126,6 +127,11 @@ def test_only_points_that_help_are_adopted(view, tiny_rig):
     assert not kinds.is_feature[adopted.bindings].any()
     assert not kinds.is_scalp[adopted.bindings].any()
     assert len(adopt_points(points, tiny_rig, rest, kinds, 1.0)) == len(points)
+    seen = bindings % 4 == 0
+    unseen = adopt_points(points, tiny_rig, rest, kinds, 1.0, tolerance=1.5e-3, seen=seen)
+    skin = unseen.kinds == PointKind.SKIN
+    assert skin.any() and not seen[unseen.bindings[skin]].any()
+    assert 0 < len(unseen) < len(adopted)
 
 
 def test_teeth_reach_down_in_a_smile_only(view, tiny_rig):

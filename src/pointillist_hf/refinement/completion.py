@@ -20,14 +20,18 @@ from .outline import fill_outline, keep_in_matte
 from .pixel_kinds import classify_pixels
 from .placement import place_points
 from .portrait_view import PortraitView
-from .rig_points import adopt_points, choose_spacings, complete_faces, cover_faces
+from .rig_points import (
+    adopt_points,
+    choose_spacings,
+    complete_faces,
+    cover_faces,
+    find_seen_faces,
+)
 from .surface_cloud import SurfaceCloud, join_clouds
 from .teeth import fit_teeth
 
 # Metres from its face. A small generator misses by 6 mm; what lies farther off would be a speck.
 ADOPTED_HEIGHT = 1.5e-3
-# Metres. A splat reaches beyond its middle, so that of hair lies below the surface of the hair.
-SUNK_HAIR = 1.5e-3
 
 
 @torch.no_grad()
@@ -62,7 +66,8 @@ def complete_points(
     cover = cover_faces(rig, view.rig_params.betas, face_kinds, spacings)
     if points is not None and len(points):
         rest = rig.canonical_vertices(view.rig_params.betas)[0]
-        own = adopt_points(points, rig, rest, face_kinds, density, tolerance)
+        seen = find_seen_faces(rig, view, face_kinds, pixel_kinds)
+        own = adopt_points(points, rig, rest, face_kinds, density, tolerance, seen)
         cover = join_clouds([own, complete_faces(own, cover, rig.num_faces)])
     placement = place_points(cover.points, rig, view.rig_params)
     if places is not None:
@@ -75,12 +80,7 @@ def complete_points(
     hair = grow_hair(view, rig, face_kinds, pixel_kinds, surface, density)
     cloud = keep_in_matte(join_clouds([cover, hair]), view, rig)
     rim = fill_outline(cloud, view, rig, face_kinds, pixel_kinds, density)
-    return _sink_hair(join_clouds([cloud, rim])).to(device)
-
-
-def _sink_hair(cloud: SurfaceCloud) -> SurfaceCloud:
-    is_hair = (cloud.kinds == PointKind.HAIR)[:, None]
-    return replace(cloud, means=cloud.means - SUNK_HAIR * is_hair * cloud.normals)
+    return join_clouds([cloud, rim]).to(device)
 
 
 def _is_outer(cloud: SurfaceCloud, face_kinds: FaceKinds) -> Tensor:

@@ -33,6 +33,7 @@ STRAND = 1.9  # length of a disc around the head over its width
 SMALLEST_PART = 0.06  # of the squared distance of the outer canthi: less is no hair
 RISE, FIRST_RISE, MOST_RISE = 0.8, 2.5e-3, 0.03  # in front of the skin: per metre from its border
 STEEPEST = 2.5  # slope of the depth that discs follow
+SUNK = 2e-3  # metres below the surface, because a splat reaches beyond its middle
 LOOSE = 0.02  # metres before the eyes: nothing hidden grows in the face
 HALF = 0.5  # of `hairiness`: where hair ends
 
@@ -194,7 +195,7 @@ def _points_around(
     discs = torch.stack(
         [STRAND * size * torch.ones(len(places)), size * torch.ones(len(places))], -1
     )
-    return places[keep], normals[keep], discs[keep]
+    return (places - SUNK * normals)[keep], normals[keep], discs[keep]
 
 
 def _noise(count: int) -> Tensor:

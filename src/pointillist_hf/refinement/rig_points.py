@@ -63,17 +63,24 @@ def choose_spacings(
     rig: HeadRig, view: PortraitView, face_kinds: FaceKinds, pixel_kinds: Tensor, density: float
 ) -> Tensor:
     """Distances between points that the photograph can fill, metres. [F]"""
+    seen = find_seen_faces(rig, view, face_kinds, pixel_kinds)
+    spacings = face_kinds.spacings * torch.where(seen, 1.0, UNSEEN) / density**0.5
+    spacings = spacings / find_stretch(rig, view.rig_params.betas) ** STRETCH_DENSITY
+    # One point on each face of what no view shows.
+    return torch.where(face_kinds.is_hidden, 1.0, spacings)
+
+
+def find_seen_faces(
+    rig: HeadRig, view: PortraitView, face_kinds: FaceKinds, pixel_kinds: Tensor
+) -> Tensor:
+    """Faces that are turned to the camera and bare of hair; lids, which open and close, too. [F]"""
     vertices = rig(view.rig_params)[0]
     rotation, shift = view.cameras.viewmats[0, :3, :3], view.cameras.viewmats[0, :3, 3]
     to_eye = normalize(-(shift @ rotation) - vertices, dim=-1)
     facing = (smooth_normals(vertices, rig.faces) * to_eye).sum(-1)[rig.faces].amax(1)
     centres, _ = project_points(vertices[rig.faces].mean(1), view.cameras)
     under_hair = at_pixels(pixel_kinds, centres[0]) == PointKind.HAIR
-    seen = ((facing > 0.15) & ~under_hair) | face_kinds.is_lid
-    spacings = face_kinds.spacings * torch.where(seen, 1.0, UNSEEN) / density**0.5
-    spacings = spacings / find_stretch(rig, view.rig_params.betas) ** STRETCH_DENSITY
-    # One point on each face of what no view shows.
-    return torch.where(face_kinds.is_hidden, 1.0, spacings)
+    return ((facing > 0.15) & ~under_hair) | face_kinds.is_lid
 
 
 def find_stretch(rig: HeadRig, betas: Tensor) -> Tensor:
@@ -103,6 +110,7 @@ def adopt_points(
     face_kinds: FaceKinds,
     density: float,
     tolerance: float | None = None,
+    seen: Tensor | None = None,
 ) -> SurfaceCloud:
     """A generated cloud as discs that lie like their faces.
 
@@ -114,14 +122,17 @@ def adopt_points(
         density: As in `cover_faces`.
         tolerance: Of the distance between a point and its face, metres. With one, only skin and
             cloth that lie so near are adopted, and no feature of the face; None adopts all.
+        seen: Faces whose skin a photograph shows, where points in even rows show more of it than
+            generated ones. [F]
     """
     frames, centres, _ = triangle_frames(rest[rig.faces[points.bindings]])
     heights = ((points.means - centres) * frames[..., 1]).sum(-1)
     kinds = guess_kinds(points.bindings, heights, face_kinds)
     kept = torch.ones_like(heights, dtype=torch.bool)
     if tolerance is not None:
-        plain = (kinds == PointKind.SKIN) | (kinds == PointKind.CLOTH)
-        kept = plain & ~face_kinds.is_feature[points.bindings] & (heights.abs() < tolerance)
+        plain = (kinds == PointKind.SKIN) & ~face_kinds.is_feature[points.bindings]
+        plain = plain if seen is None else plain & ~seen[points.bindings]
+        kept = (plain | (kinds == PointKind.CLOTH)) & (heights.abs() < tolerance)
     bindings, normals, edges = points.bindings[kept], frames[kept, :, 1], frames[kept, :, 0]
     radius = 0.62 * face_kinds.spacings[bindings] / density**0.5
     return SurfaceCloud(

@@ -82,6 +82,7 @@ def build_arguments(head: str, numbers: str) -> tuple:
         points=_empty(3, np.int64),
         twister=_empty(kind=np.uint32),
         words=_empty(2, np.int64),
+        on_face=ints,
     )
     rules = _build(Rules, firsts=ints, counts=ints, ranks=ints)
     arguments = (
