@@ -48,7 +48,7 @@ FLATTEST, GRAZING = 0.3, 0.35  # facing from which a point moves at all, and ove
 class RefinementSettings:
     """How far and how fast values may move."""
 
-    color_rate: float = 0.08  # of the logits, like that of the opacity
+    color_rate: float = 0.05  # of the logits, like that of the opacity
     opacity_rate: float = 0.04
     scale_rate: float = 0.03  # of the logarithms
     rotation_rate: float = 0.02
@@ -62,7 +62,7 @@ class RefinementSettings:
     offset_weight: float = 0.01
     scale_weight: float = 0.005
     color_weight: float = 0.02
-    anchor_weight: float = 0.5
+    anchor_weight: float = 0.3
     anchor_every: int = 2  # steps
 
 
