@@ -9,6 +9,7 @@ from pointillist_hf.geometry.cameras import orbit_cameras
 from pointillist_hf.refinement.face_kinds import PointKind, find_face_kinds
 from pointillist_hf.refinement.gaps import (
     BEHIND_SKIN,
+    FINEST,
     LINING_OPACITY,
     LOOSE,
     close_gaps,
@@ -65,6 +66,9 @@ def test_what_is_large_enough_and_what_may_have_gaps_stays(tiny_gaussians):
     trimmed = close_gaps(large, hair).scales
     assert torch.equal(trimmed, large.scales.minimum(LOOSE * spacings[:, None]))
     assert (trimmed < large.scales).any()
+    # One alone has no neighbours, and stays a splat.
+    alone = close_gaps(large[:1], hair[:1]).scales
+    assert torch.equal(alone, large.scales[:1].clamp_max(FINEST))
 
 
 def test_refinement_opens_no_gaps(colored, cloud, view, tiny_rig):

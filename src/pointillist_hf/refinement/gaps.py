@@ -17,7 +17,7 @@ from .face_kinds import FaceKinds, PointKind
 from .neighbors import nearest_points
 
 TOUCHING = 0.6  # standard deviation over the distance of neighbours, at which a surface is closed
-LOOSE = 1.2  # the same of hair, at most
+LOOSE, FINEST = 1.2, 1e-3  # the same of hair, at most; metres that any splat of it may measure
 CLOSED = (PointKind.SKIN, PointKind.EYE, PointKind.TEETH)
 NUM_NEIGHBORS = 4
 BEHIND_SKIN = 0.012  # metres behind lips and cheeks from which the mouth's inside is opaque
@@ -60,7 +60,8 @@ def close_gaps(gaussians: Gaussians, kinds: Tensor) -> Gaussians:
     """Splats that leave no gap where there is a surface, and no halo around hair."""
     spacings = measure_spacings(gaussians.means, kinds)
     scales = torch.maximum(gaussians.scales, smallest_scales(gaussians, kinds, spacings))
-    largest = torch.where(kinds == PointKind.HAIR, LOOSE * spacings, torch.inf)
+    reach = (LOOSE * spacings).clamp_min(FINEST)
+    largest = torch.where(kinds == PointKind.HAIR, reach, torch.inf)
     return replace(gaussians, scales=torch.minimum(scales, largest[:, None]))
 
 
