@@ -8,15 +8,13 @@ import torch
 from pointillist_hf.geometry.cameras import orbit_cameras
 from pointillist_hf.refinement.face_kinds import PointKind, find_face_kinds
 from pointillist_hf.refinement.gaps import (
-    BEHIND_SKIN,
     FINEST,
-    LINING_OPACITY,
     LOOSE,
     close_gaps,
-    line_mouth,
     measure_spacings,
     smallest_scales,
 )
+from pointillist_hf.refinement.mouth_lining import BEHIND_SKIN, LINING_OPACITY, line_mouth
 from pointillist_hf.refinement.optimization import RefinementSettings, refine
 from pointillist_hf.rendering import rasterize
 

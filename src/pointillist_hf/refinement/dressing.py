@@ -14,7 +14,8 @@ from ..rigs.head_rig import HeadRig
 from .coloring import color_points, correct_colors
 from .coverage import correct_coverage
 from .face_kinds import PointKind, find_face_kinds
-from .gaps import close_gaps, line_mouth
+from .gaps import close_gaps
+from .mouth_lining import line_mouth
 from .point_sights import see_points
 from .portrait_view import PortraitView
 from .projection import ProjectedPoints, project_onto_portrait

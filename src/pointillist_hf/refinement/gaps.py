@@ -12,16 +12,14 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ..geometry.structures import CanonicalPoints, Gaussians
-from .face_kinds import FaceKinds, PointKind
+from ..geometry.structures import Gaussians
+from .face_kinds import PointKind
 from .neighbors import nearest_points
 
 TOUCHING = 0.6  # standard deviation over the distance of neighbours, at which a surface is closed
 LOOSE, FINEST = 1.2, 1e-3  # the same of hair, at most; metres that any splat of it may measure
 CLOSED = (PointKind.SKIN, PointKind.EYE, PointKind.TEETH)
 NUM_NEIGHBORS = 4
-BEHIND_SKIN = 0.012  # metres behind lips and cheeks from which the mouth's inside is opaque
-LINING_OPACITY, LINING_SIZE = 0.95, 1.7e-3  # metres: larger splats would reach the lips
 
 
 @torch.no_grad()
@@ -63,30 +61,3 @@ def close_gaps(gaussians: Gaussians, kinds: Tensor) -> Gaussians:
     reach = (LOOSE * spacings).clamp_min(FINEST)
     largest = torch.where(kinds == PointKind.HAIR, reach, torch.inf)
     return replace(gaussians, scales=torch.minimum(scales, largest[:, None]))
-
-
-@torch.no_grad()
-def line_mouth(
-    gaussians: Gaussians, points: CanonicalPoints, kinds: Tensor, face_kinds: FaceKinds
-) -> Gaussians:
-    """The mouth with an inside: without it, an open mouth shows the back of the head.
-
-    A portrait with closed lips says nothing of it, and what lies near the lips would shine through
-    them. So only what lies deep is made opaque.
-
-    Args:
-        gaussians: N of them.
-        points: Their places and faces.
-        kinds: `PointKind` of each. [N]
-        face_kinds: Of the rig.
-    """
-    inside = (kinds == PointKind.MOUTH).nonzero()[:, 0]
-    outside = (kinds == PointKind.SKIN) & ~face_kinds.is_ear[points.bindings]
-    if not len(inside) or not outside.any():
-        return gaussians
-    distances, _ = nearest_points(points.means[inside], points.means[outside], 1)
-    deep = inside[distances[:, 0] > BEHIND_SKIN]
-    opacities, scales = gaussians.opacities.clone(), gaussians.scales.clone()
-    opacities[deep] = LINING_OPACITY
-    scales[deep] = scales[deep].clamp(max=LINING_SIZE)
-    return replace(gaussians, opacities=opacities, scales=scales)
