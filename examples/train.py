@@ -15,6 +15,8 @@ from __future__ import annotations
 
 import sys
 
+from accelerate import PartialState
+
 from pointillist_hf.cli_errors import one_line_errors
 from pointillist_hf.training.run_arguments import add_run_file, parse_run
 from pointillist_hf.training.stage_settings import build_loop
@@ -28,6 +30,8 @@ def main() -> None:
     with one_line_errors():
         loop = build_loop(run.stage, run.size, run.output, given)
         run_stage(run.stage, run.data, run.output, run.size, loop, run.encoders)
+    # Left to the interpreter's end, the threads of the processes' group may abort it.
+    PartialState().destroy_process_group()
 
 
 if __name__ == "__main__":

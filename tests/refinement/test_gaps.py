@@ -10,6 +10,7 @@ from pointillist_hf.refinement.face_kinds import PointKind, find_face_kinds
 from pointillist_hf.refinement.gaps import (
     FINEST,
     LOOSE,
+    MOST_GROWN,
     close_gaps,
     measure_spacings,
     smallest_scales,
@@ -67,6 +68,15 @@ def test_what_is_large_enough_and_what_may_have_gaps_stays(tiny_gaussians):
     # One alone has no neighbours, and stays a splat.
     alone = close_gaps(large[:1], hair[:1]).scales
     assert torch.equal(alone, large.scales[:1].clamp_max(FINEST))
+
+
+def test_a_lone_splat_of_skin_stays_small(tiny_gaussians):
+    dots = flat_discs(tiny_gaussians)[:6]
+    lone = replace(dots, means=dots.means + 0.1 * torch.eye(6)[:, :3])
+    skin = torch.full((6,), int(PointKind.SKIN))
+    assert measure_spacings(lone.means, skin).min() > 0.04
+    grown = close_gaps(lone, skin).scales
+    assert torch.equal(grown[:, 0], MOST_GROWN * dots.scales[:, 0])
 
 
 def test_refinement_opens_no_gaps(colored, cloud, view, tiny_rig):

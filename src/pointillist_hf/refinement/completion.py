@@ -11,6 +11,7 @@ from torch import Tensor
 from ..geometry.structures import CanonicalPoints
 from ..rigs.head_rig import HeadRig
 from ..rigs.landmark_places import LandmarkPlaces
+from .cloth_points import lay_cloth
 from .face_kinds import FaceKinds, PointKind, find_face_kinds
 from .hair_points import grow_hair
 from .hair_surface import build_hair_surface
@@ -78,7 +79,8 @@ def complete_points(
     skin = placement.pose_means(cover.means)[_is_outer(cover, face_kinds)]
     surface = build_hair_surface(view, rig, face_kinds, pixel_kinds, skin)
     hair = grow_hair(view, rig, face_kinds, pixel_kinds, surface, density)
-    cloud = keep_in_matte(join_clouds([cover, hair]), view, rig)
+    cloth = lay_cloth(view, rig, face_kinds, pixel_kinds, density)
+    cloud = keep_in_matte(join_clouds([cover, hair, cloth]), view, rig)
     rim = fill_outline(cloud, view, rig, face_kinds, pixel_kinds, density)
     return join_clouds([cloud, rim]).to(device)
 

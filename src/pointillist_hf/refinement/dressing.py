@@ -14,7 +14,7 @@ from ..rigs.head_rig import HeadRig
 from .coloring import color_points, correct_colors
 from .coverage import correct_coverage
 from .face_kinds import PointKind, find_face_kinds
-from .gaps import close_gaps
+from .gaps import close_gaps, fit_cloth
 from .mouth_lining import line_mouth
 from .point_sights import see_points
 from .portrait_view import PortraitView
@@ -54,6 +54,8 @@ def dress_points(
     sights = see_points(cloud, projected, view, rig)
     gaussians = decode_points(decoder, cloud.to(decoder.device), sights.to(decoder.device))
     gaussians = close_gaps(make_solid(gaussians.to("cpu"), cloud.kinds), cloud.kinds)
+    is_shown = projected.in_frame & (projected.matte_distances > 0)
+    gaussians = fit_cloth(gaussians, cloud.kinds, is_shown)
     gaussians = line_mouth(gaussians, cloud.points, cloud.kinds, find_face_kinds(rig))
     gaussians = correct_coverage(gaussians, cloud.bindings, view, rig)
     return correct_colors(gaussians, cloud.bindings, projected, view, rig).to(device)

@@ -17,7 +17,9 @@ from .face_kinds import PointKind
 from .neighbors import nearest_points
 
 TOUCHING = 0.6  # standard deviation over the distance of neighbours, at which a surface is closed
+MOST_GROWN = 3.0  # times its largest axis, beyond which no splat grows to touch others
 LOOSE, FINEST = 1.2, 1e-3  # the same of hair, at most; metres that any splat of it may measure
+TIGHT = 0.85  # the same of cloth that the photograph shows
 CLOSED = (PointKind.SKIN, PointKind.EYE, PointKind.TEETH)
 NUM_NEIGHBORS = 4
 
@@ -45,13 +47,13 @@ def smallest_scales(gaussians: Gaussians, kinds: Tensor, spacings: Tensor) -> Te
 
     Args:
         gaussians: Canonical, N of them.
-        kinds: `PointKind` of each; hair and cloth may have gaps. [N]
+        kinds: `PointKind` of each; hair may have gaps, and cloth see `fit_cloth`. [N]
         spacings: Of `measure_spacings`. [N]
     """
     is_closed = torch.isin(kinds, torch.tensor(CLOSED, device=kinds.device))
     least = TOUCHING * spacings * is_closed
-    thinnest = gaussians.scales.argmin(-1, keepdim=True)
-    return least[:, None].expand(-1, 3).scatter(1, thinnest, 0.0)
+    least = least.minimum(MOST_GROWN * gaussians.scales.amax(-1))
+    return _spare_thinnest(least, gaussians)
 
 
 def close_gaps(gaussians: Gaussians, kinds: Tensor) -> Gaussians:
@@ -61,3 +63,26 @@ def close_gaps(gaussians: Gaussians, kinds: Tensor) -> Gaussians:
     reach = (LOOSE * spacings).clamp_min(FINEST)
     largest = torch.where(kinds == PointKind.HAIR, reach, torch.inf)
     return replace(gaussians, scales=torch.minimum(scales, largest[:, None]))
+
+
+def fit_cloth(gaussians: Gaussians, kinds: Tensor, is_shown: Tensor) -> Gaussians:
+    """Cloth in the photograph is closed and keeps to its own pixels: its stripes do not blur.
+
+    Args:
+        gaussians: As decoded, N of them.
+        kinds: `PointKind` of each. [N]
+        is_shown: Which project into the subject. At its edge, where the photograph is cut off,
+            others are farther apart on one side than on the other and may be larger. [N]
+    """
+    own = is_shown & (kinds == PointKind.CLOTH)
+    spacings = measure_spacings(gaussians.means, kinds)
+    largest = torch.where(own, (TIGHT * spacings).clamp_min(FINEST), torch.inf)
+    least = _spare_thinnest(TOUCHING * spacings * own, gaussians)
+    scales = torch.maximum(gaussians.scales, least).minimum(largest[:, None])
+    return replace(gaussians, scales=scales)
+
+
+def _spare_thinnest(least: Tensor, gaussians: Gaussians) -> Tensor:
+    """The least that each axis may measure, 0 for the thinnest. [N] -> [N, 3]"""
+    thinnest = gaussians.scales.argmin(-1, keepdim=True)
+    return least[:, None].expand(-1, 3).scatter(1, thinnest, 0.0)

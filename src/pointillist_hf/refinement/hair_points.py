@@ -102,7 +102,18 @@ def _points_in_sight(
 ) -> Discs:
     """A layer of points over the pixels of hair."""
     depth = _hair_depth(view, rig, mask, surface)
-    stride = STRIDE / math.sqrt(density) * len(mask) / 384
+    return lay_discs(depth, mask, view, STRIDE / math.sqrt(density) * len(mask) / 384)
+
+
+def lay_discs(depth: Tensor, mask: Tensor, view: PortraitView, stride: float) -> Discs:
+    """Discs on a surface that is known by its depth, over the pixels of a mask.
+
+    Args:
+        depth: Metres. [H, W]
+        mask: [H, W]
+        view: The photograph.
+        stride: Pixels between them.
+    """
     pixels = lay_lattice(mask, stride)
     slope = _slopes(depth, mask, view)[:, pixels[:, 1].long(), pixels[:, 0].long()]
     z = at_pixels(depth, pixels)
@@ -236,6 +247,7 @@ def bring_to_rest(
     view: PortraitView,
     rig: HeadRig,
     face_kinds: FaceKinds,
+    kind: PointKind = PointKind.HAIR,
 ) -> SurfaceCloud:
     """Discs bound to the nearest skin that neither opens with the jaw nor blinks, at rest."""
     if not len(places):
@@ -254,5 +266,5 @@ def bring_to_rest(
         quats=frames_along(normals, hanging),
         scales=scales,
         normals=normals,
-        kinds=torch.full((len(means),), int(PointKind.HAIR)),
+        kinds=torch.full((len(means),), int(kind)),
     )

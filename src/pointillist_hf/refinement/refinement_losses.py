@@ -20,7 +20,7 @@ from .face_kinds import PointKind
 from .portrait_view import PortraitView
 
 L1_WEIGHT, SSIM_WEIGHT, ALPHA_WEIGHT = 0.8, 0.2, 0.2
-ELSEWHERE = 0.1  # weight of what is neither face nor hair
+ELSEWHERE = 0.4  # weight of what is neither face nor hair
 BELOW_CHIN, FADE = 0.3, 0.05  # of the distance of the outer canthi: where the head ends
 NUM_ANCHORS, WIDEST, HIGHEST, LOWEST = 16, 75.0, 20.0, -10.0  # degrees
 ANCHOR_BLUR, ANCHOR_GREY = 1.2, 0.93
@@ -38,7 +38,7 @@ class ViewTarget(TensorRecord):
 
 
 def build_target(view: PortraitView, pixel_kinds: Tensor) -> ViewTarget:
-    """The photograph with weights: face and hair count, shoulders hardly.
+    """The photograph with weights: face and hair count most.
 
     Args:
         view: The photograph.

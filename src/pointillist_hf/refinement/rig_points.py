@@ -73,14 +73,18 @@ def choose_spacings(
 def find_seen_faces(
     rig: HeadRig, view: PortraitView, face_kinds: FaceKinds, pixel_kinds: Tensor
 ) -> Tensor:
-    """Faces that are turned to the camera and bare of hair; lids, which open and close, too. [F]"""
+    """Faces that are turned to the camera and bare; lids, which open and close, too. [F]
+
+    Hair and clothes in front of others have points of their own.
+    """
     vertices = rig(view.rig_params)[0]
     rotation, shift = view.cameras.viewmats[0, :3, :3], view.cameras.viewmats[0, :3, 3]
     to_eye = normalize(-(shift @ rotation) - vertices, dim=-1)
     facing = (smooth_normals(vertices, rig.faces) * to_eye).sum(-1)[rig.faces].amax(1)
     centres, _ = project_points(vertices[rig.faces].mean(1), view.cameras)
-    under_hair = at_pixels(pixel_kinds, centres[0]) == PointKind.HAIR
-    return ((facing > 0.15) & ~under_hair) | face_kinds.is_lid
+    shown = at_pixels(pixel_kinds, centres[0])
+    covered = (shown == PointKind.HAIR) | (shown == PointKind.CLOTH)
+    return ((facing > 0.15) & ~covered) | face_kinds.is_lid
 
 
 def find_stretch(rig: HeadRig, betas: Tensor) -> Tensor:
