@@ -4,7 +4,8 @@
 python benchmarks/poses.py [--model DIR] [--num_people N] [--output DIR]
 
 Held-out synthetic people, one portrait each, eight poses, three sides. What has been measured stays
-in the folder of the output and is not measured again. The worst pictures go into `worst.png`, on a
+in the folder of the output and is not measured again; avatars that lie there, such as those of
+`examples/contact_sheet.py --avatars`, are not made again. The worst pictures go into `worst.png`, on a
 loud background that holes cannot hide before.
 """
 
@@ -12,7 +13,6 @@ from __future__ import annotations
 
 import json
 import platform
-import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -94,23 +94,29 @@ def measure_person(
         build_subject(number, resolution=pipe.rig.config.resolution) for number in (seed, seed + 1)
     )
     row: dict[str, object] = {"seed": seed, "hair": subject.identity.hair_style}
-    start, used = time.perf_counter(), time.process_time()
     try:
-        avatar = pipe(photograph(subject, pipe.rig), seed=arguments.seed).avatar
+        avatar = make_avatar(pipe, subject, arguments, folder / str(seed))
     except ValueError as error:  # no face is found
         row["problem"] = str(error)
     else:
-        row["seconds"] = round(time.perf_counter() - start, 2)
-        row["cpu_seconds"] = round(time.process_time() - used, 2)
-        row["points"] = len(avatar)
-        around = cameras(arguments)
+        row["points"], around = len(avatar), cameras(arguments)
         row["poses"] = {
             name: asdict(count_pose_faults(avatar, frame, around))
             for name, frame in list_frames(avatar, other)
         }
-        avatar.save_pretrained(folder / str(seed))
     cache.write_text(json.dumps(row, indent=1) + "\n")
     return row
+
+
+def make_avatar(
+    pipe: AvatarPipeline, subject: Subject, arguments: Arguments, folder: Path
+) -> Avatar:
+    """The avatar of a person, or the one that is in the folder already."""
+    if folder.is_dir():
+        return Avatar.from_pretrained(folder)
+    avatar = pipe(photograph(subject, pipe.rig), seed=arguments.seed).avatar
+    avatar.save_pretrained(folder)
+    return avatar
 
 
 def cameras(arguments: Arguments) -> Cameras:

@@ -30,7 +30,7 @@ from ..rigs.procedural_rig import ProceduralHeadRig
 from .rankings import pairwise_errors, rank_correlation
 
 HELD_OUT_AZIMUTH, HELD_OUT_ELEVATION = 35.0, 12.0
-PORTRAIT_SIZE, BATCH_SIZE = 128, 4
+PORTRAIT_SIZE, BATCH_SIZE = 384, 4
 
 
 @dataclass(frozen=True)
