@@ -5,8 +5,8 @@ python benchmarks/poses.py [--model DIR] [--num_people N] [--output DIR]
 
 Held-out synthetic people, one portrait each, eight poses, three sides. What has been measured stays
 in the folder of the output and is not measured again; avatars that lie there, such as those of
-`examples/contact_sheet.py --avatars`, are not made again. The worst pictures go into `worst.png`, on a
-loud background that holes cannot hide before.
+`examples/contact_sheet.py --avatars`, are not made again. The worst pictures go into `worst.png`,
+on a loud background.
 """
 
 from __future__ import annotations
