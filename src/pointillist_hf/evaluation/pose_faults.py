@@ -168,4 +168,4 @@ def count_islands(alpha: Tensor, silhouette: Tensor) -> int:
     sizes = np.bincount(labels.ravel(), minlength=count + 1)[1:]
     touches = np.bincount(labels[silhouette.numpy()], minlength=count + 1)[1:]
     head = touches.argmax() if count else 0
-    return sum(size >= ISLAND_PIXELS for i, size in enumerate(sizes) if i != head)
+    return sum(bool(size >= ISLAND_PIXELS) for i, size in enumerate(sizes) if i != head)
