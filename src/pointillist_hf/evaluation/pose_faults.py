@@ -27,6 +27,8 @@ EDGE = 3  # pixels inside the silhouette that are left out: a half-transparent r
 GROWN, LONG = 3.0, 0.008  # a splat that is so many times as long as at rest, and so long
 FLOATER_OPACITY = 0.1
 SKIN_REACH, HAIR_REACH = 0.015, 0.06  # how far off the surface a splat may lie
+# Hair before a cheek hangs on faces of the cheek: splats there with others so near are hair.
+COMPANY, NEAR = 4, 0.02
 ISLAND_ALPHA, ISLAND_PIXELS = 0.3, 4  # what is seen apart from the head, and is more than a speck
 SAMPLES = torch.tensor(  # on every face: corners, middles of the edges, and the centre
     [[1, 0, 0], [0, 1, 0], [0, 0, 1], [0.5, 0.5, 0], [0, 0.5, 0.5], [0.5, 0, 0.5], [1 / 3] * 3]
@@ -124,6 +126,8 @@ def find_exploded(rest: Gaussians, posed: Gaussians) -> Tensor:
 def find_floaters(posed: Gaussians, bindings: Tensor, rig: HeadRig, vertices: Tensor) -> Tensor:
     """Splats that can be seen and lie too far outside the posed surface, wherever they are bound.
 
+    On skin, those in company are hair, and may lie as far off as hair may.
+
     Args:
         posed: N splats.
         bindings: [N]
@@ -144,6 +148,10 @@ def find_floaters(posed: Gaussians, bindings: Tensor, rig: HeadRig, vertices: Te
     heights = ((posed.means[asked] - surface[nearest[:, 0]]) * normals).sum(-1)
     found = torch.zeros(len(bindings), dtype=torch.bool)
     found[asked] = (distances[:, 0] > reach[asked]) & (heights > 0)
+    off = found.nonzero()[:, 0]
+    gaps = nearest_points(posed.means[off], posed.means, COMPANY + 1)[0][:, -1]
+    is_far = distances[found[asked], 0] > HAIR_REACH
+    found[off] = is_far | (gaps > NEAR)
     return found
 
 
