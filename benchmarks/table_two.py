@@ -89,7 +89,7 @@ def list_trainings(ablation: Path) -> Iterator[tuple[str, str, Path]]:
     """Row, system and folder of each training."""
     for row, places in find_variants(ablation).items():
         for place in places:
-            yield row, row if len(places) == 1 else f"{row} {place.name}", place
+            yield row, f"{row} {place.name}", place
 
 
 def render_variants(arguments: Arguments, manifest: Manifest) -> dict[str, dict[str, Path]]:
