@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from heads.faults import PoseFaults, count_pose_faults
 from PIL import Image
 from tqdm.auto import tqdm
 from transformers import HfArgumentParser
@@ -28,7 +29,6 @@ from pointillist_hf import Avatar, AvatarPipeline
 from pointillist_hf.data.population.photography import sample_motion, take_snapshots
 from pointillist_hf.data.population.subject import Subject, build_subject
 from pointillist_hf.data.tokens.synthetic import FIRST_SEED
-from pointillist_hf.evaluation.pose_faults import PoseFaults, count_pose_faults
 from pointillist_hf.exporters.images import write_contact_sheet
 from pointillist_hf.geometry.cameras import orbit_cameras
 from pointillist_hf.geometry.structures import Cameras, RigParams

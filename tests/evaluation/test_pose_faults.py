@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Holes, exploded splats and floaters: none on a whole head, and each that is planted is found."""
 
+import importlib
 import json
 import runpy
 import sys
@@ -11,13 +12,15 @@ import pytest
 import torch
 
 from pointillist_hf import Avatar
-from pointillist_hf.evaluation.pose_faults import count_pose_faults, find_exploded
 from pointillist_hf.geometry.cameras import orbit_cameras
 from pointillist_hf.geometry.structures import Gaussians
 from pointillist_hf.geometry.triangles import face_areas
 from pointillist_hf.refinement.face_kinds import PointKind, find_face_kinds
 
 BENCHMARK = Path(__file__).parents[2] / "benchmarks/poses.py"
+sys.path.append(str(BENCHMARK.parent))
+heads_faults = importlib.import_module("heads.faults")
+count_pose_faults, find_exploded = heads_faults.count_pose_faults, heads_faults.find_exploded
 CAMERAS = orbit_cameras([0.0, 90.0], width=96, height=96)
 
 

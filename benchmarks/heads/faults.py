@@ -13,13 +13,13 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
-from ..avatar import Avatar
-from ..geometry.structures import Cameras, Gaussians, RigParams
-from ..refinement.face_kinds import PointKind, find_face_kinds
-from ..refinement.neighbors import nearest_points
-from ..rendering import rasterize
-from ..rendering.mesh import rasterize_mesh
-from ..rigs.head_rig import HeadRig
+from pointillist_hf.avatar import Avatar
+from pointillist_hf.geometry.structures import Cameras, Gaussians, RigParams
+from pointillist_hf.refinement.face_kinds import PointKind, find_face_kinds
+from pointillist_hf.refinement.neighbors import nearest_points
+from pointillist_hf.rendering import rasterize
+from pointillist_hf.rendering.mesh import rasterize_mesh
+from pointillist_hf.rigs.head_rig import HeadRig
 
 SHINES = 0.5  # alpha below which the background shows
 GAP = 4  # width of gaps in the mesh's silhouette that are closed, pixels
