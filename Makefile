@@ -99,8 +99,9 @@ docs: $(INSTALLED)  ## Build the documentation in outputs/site; a link or name t
 	$(BIN)/python -m pip install -q -c constraints.txt -e ".[docs]"
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
 
-# On a GPU: python benchmarks/graph_generation.py
-BENCHMARKS := $(filter-out benchmarks/graph_generation.py, $(wildcard benchmarks/*.py))
+# On a GPU: python benchmarks/graph_generation.py. After examples/ablate_decoder.py: table_two.py.
+BENCHMARKS := $(filter-out benchmarks/graph_generation.py benchmarks/table_two.py, \
+	$(wildcard benchmarks/*.py))
 
 bench: $(INSTALLED)  ## Measure model, sampling, population, fits, rendering, generation (an hour)
 	set -e; for script in $(BENCHMARKS); do $(BIN)/python $$script; done

@@ -32,6 +32,7 @@ class Arguments:
     size: str = "tiny"
     variants: list[str] = field(default_factory=lambda: [*VARIANTS])
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
+    views_per_step: int = 3
     max_steps: int | None = None
     batch_size: int | None = None
     learning_rate: float | None = None
@@ -45,7 +46,7 @@ def main() -> None:
     arguments = HfArgumentParser(Arguments).parse_args_into_dataclasses()[0]
     given = {**vars(arguments)}
     folders = {name: given.pop(name) for name in ("data", "components", "output")}
-    choices = {name: given.pop(name) for name in ("size", "variants", "seeds")}
+    choices = {name: given.pop(name) for name in ("size", "variants", "seeds", "views_per_step")}
     with one_line_errors():
         loop = build_loop("decoder", choices["size"], folders["output"], given)
         train_decoder_variants(**folders, loop=loop, **choices, on_trained=say)

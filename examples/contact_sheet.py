@@ -40,6 +40,7 @@ class Arguments:
 
     model: str = "model_cards/pointillist-tiny"
     output: str = "outputs/contact_sheet.png"
+    avatars: str | None = None  # a folder for the avatars; `benchmarks/poses.py` takes them over
     num_people: int = 16
     first_person: int = 0
     size: int = 224
@@ -96,6 +97,8 @@ def main() -> None:
             names[1:] = [str(error).split(":")[0][:24], *[""] * (len(COLUMNS) - 2)]
         else:
             row = draw_row(pipe, made, motion_of(other, pipe.rig), size)
+            if arguments.avatars is not None:
+                made.avatar.save_pretrained(Path(arguments.avatars) / str(seed))
             names[1] = f"{int((made.input_ids[0] < pipe.tokenizer.bos_token_id).sum()) // 4} points"
         pictures += [shown, *row]
         labels += names

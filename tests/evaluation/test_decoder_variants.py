@@ -19,8 +19,12 @@ from pointillist_hf.data.tokens.synthetic import SyntheticDatasetConfig, build_s
 from pointillist_hf.rigs.template_points import build_template_points
 from pointillist_hf.training.dataset import load_people
 from pointillist_hf.training.decoder_variants import VARIANTS, train_decoder_variants
+from pointillist_hf.training.frozen_features import FrozenFeatures
+from pointillist_hf.training.lessons import Lessons
 from pointillist_hf.training.loop_config import LoopConfig
+from pointillist_hf.training.recipes import build_projected_decoder_config
 from pointillist_hf.training.train_decoder import choose_cloud
+from pointillist_hf.training.train_projected_decoder import train_projected_decoder
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "ablate_decoder.py"
 DATA = SyntheticDatasetConfig(
@@ -120,6 +124,19 @@ def test_the_photograph_has_a_row_beside_them(people, components, tmp_path):
     assert json.loads((out / "variants.json").read_text()) == {
         "projected": VARIANTS["projected"].title
     }
+
+
+@pytest.mark.slow
+def test_the_photograph_shows_one_portrait_of_each_as_the_features_do(tmp_path):
+    config = replace(DATA, num_portraits=2)
+    build_synthetic_dataset(tmp_path / "people", config, show_progress=False)
+    lessons = Lessons(load_people(tmp_path / "people", "train"))
+    decoder = GaussianDecoder(build_projected_decoder_config(lessons.people.tokenizer))
+    loop = replace(LOOP, output_dir=str(tmp_path / "run"), max_steps=3)
+    train_projected_decoder(decoder, lessons.people, loop, portraits_per_person=1, lessons=lessons)
+    features = FrozenFeatures(tmp_path / "features", lessons.people)
+    assert set(lessons.known) == {(i, features.portrait_of(i, 0)) for i in range(2)}
+    assert {portrait for _, portrait in lessons.known} == {0, 1}
 
 
 def test_the_template_takes_the_place_of_the_cloud(people):

@@ -102,7 +102,9 @@ def test_the_protocol_runs_on_the_trained_pipeline(pipe):
     result = identify_people(pipe, DATA, num_people=2, num_mean=2, size=32, show_progress=False)
     assert result.pictures.shape == (2, 3, 32, 32, 3)
     assert torch.isfinite(result.psnr).all()
+    assert torch.isfinite(result.matched_psnr).all()
     assert 0 <= result.num_correct <= 2
+    assert 0 <= result.num_matched_correct <= 2
     assert (result.num_points <= 80).all()
 
 

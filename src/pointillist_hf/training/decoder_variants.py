@@ -34,6 +34,7 @@ from ..models.tokenization_points import PointTokenizer
 from ..portraits.image_processing_portrait import PortraitImageProcessor
 from .dataset import People, check_views, load_people, with_token_order
 from .frozen_features import FrozenFeatures, FrozenNetworks
+from .lessons import Lessons
 from .loop_config import LoopConfig
 from .perceptual import open_perceptual
 from .recipes import build_decoder_config, build_projected_decoder_config
@@ -41,7 +42,6 @@ from .train_decoder import train_decoder
 from .train_projected_decoder import train_projected_decoder
 
 TITLES_FILE, SETTINGS_FILE, PART = "variants.json", "pipeline.json", "gaussian_decoder"
-VIEWS_PER_STEP = 3  # pictures of a person, for all variants
 PARTS = {
     "conditioner": AvatarConditioner,
     "point_generator": PointGeneratorForCausalLM,
@@ -88,6 +88,7 @@ def train_decoder_variants(
     size: str = "tiny",
     variants: Sequence[str] = tuple(VARIANTS),
     seeds: Sequence[int] = (0, 1, 2),
+    views_per_step: int = 3,
     on_trained: Callable[[str, int], None] | None = None,
 ) -> None:
     """Trains each variant with each seed, or what is left of it after an interruption.
@@ -99,9 +100,10 @@ def train_decoder_variants(
             are.
         output: Folder of the variants.
         loop: Of each training; `output_dir` and `seed` are set here.
-        size: Of the decoders, of `recipes.SIZES`; "projected" has its own.
+        size: Of the decoders, of `recipes.SIZES`; "projected" has its own, that of "tiny-points".
         variants: Of `VARIANTS`.
         seeds: Of the weights and of the order of people.
+        views_per_step: Pictures of a person that a step looks at, for all variants.
         on_trained: Gets a variant and a seed that is done.
 
     Raises:
@@ -116,6 +118,7 @@ def train_decoder_variants(
     check_views(people)
     _check_data(people.tokenizer, parts)
     people = with_token_order(people, parts.generator.config.token_order)
+    lessons = Lessons(people)  # that all seeds share: to prepare one takes longer than a step
     output, runs = Path(output), Path(f"{output}_runs")
     # Asked of the launcher, as in `stages`.
     is_first = os.environ.get("RANK", "0") == "0"
@@ -123,7 +126,11 @@ def train_decoder_variants(
         for seed in seeds:  # first, so that what is there at any time has been trained as often
             for name in variants:
                 own = replace(loop, output_dir=str(runs / f"{name}_{seed}"), seed=seed)
-                decoder = _train(VARIANTS[name], people, parts, size, own, runs)
+                variant = VARIANTS[name]
+                if variant.is_projected:
+                    decoder = _train_projected(lessons, parts, own, views_per_step)
+                else:
+                    decoder = _train(variant, people, parts, size, own, runs, views_per_step)
                 if PartialState().is_main_process:
                     _save(decoder, name, output, seed)
                 if on_trained is not None:
@@ -163,6 +170,22 @@ def _check_data(tokenizer: PointTokenizer, parts: FrozenParts) -> None:
             )
 
 
+def _train_projected(
+    lessons: Lessons, parts: FrozenParts, loop: LoopConfig, views: int
+) -> GaussianDecoder:
+    set_seed(loop.seed)
+    people = lessons.people
+    return train_projected_decoder(
+        GaussianDecoder(build_projected_decoder_config(people.tokenizer)),
+        people,
+        loop,
+        views_per_lesson=views,
+        portraits_per_person=1,  # as many as `FrozenFeatures` has of them
+        perceptual=open_perceptual(loop, parts.conditioner.image_encoder),
+        lessons=lessons,
+    )
+
+
 def _train(
     variant: DecoderVariant,
     people: People,
@@ -170,13 +193,9 @@ def _train(
     size: str,
     loop: LoopConfig,
     runs: Path,
+    views: int,
 ) -> GaussianDecoder:
     perceptual = open_perceptual(loop, parts.conditioner.image_encoder)
-    if variant.is_projected:
-        set_seed(loop.seed)
-        decoder = GaussianDecoder(build_projected_decoder_config(people.tokenizer))
-        options = {"views_per_lesson": VIEWS_PER_STEP, "perceptual": perceptual}
-        return train_projected_decoder(decoder, people, loop, **options)
     features = FrozenFeatures(runs / "features", people)
     sizes = (size, people.tokenizer, parts.generator.config)
     config = build_decoder_config(*sizes, inputs=variant.inputs)
@@ -189,7 +208,7 @@ def _train(
     )
     features.prepare(networks, show_progress=loop.show_progress)
     set_seed(loop.seed)
-    options = {"views_per_person": VIEWS_PER_STEP, "perceptual": perceptual}
+    options = {"views_per_person": views, "perceptual": perceptual}
     return train_decoder(GaussianDecoder(config), features, people, loop, **options)
 
 

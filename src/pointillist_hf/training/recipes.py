@@ -121,6 +121,16 @@ SIZES["tiny-anchored"] = replace(
     SIZES["tiny-depth"],
     generator={**SIZES["tiny-depth"].generator, **ANCHORED, "sliding_window": 2048},
 )
+# Decoders that are affordable at thousands of points on a CPU: as large as that which looks at the
+# photograph, and points by themselves.
+POINT_DECODER = {
+    "hidden_size": 96,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_frequencies": 6,
+    "use_self_attention": False,
+}
+SIZES["tiny-points"] = replace(SIZES["tiny-anchored"], decoder=POINT_DECODER)
 SIZES["paper-depth"] = replace(
     SIZES["paper"], generator={"point_head": "depth", "loss_head": "typed", "num_hidden_layers": 21}
 )
@@ -203,11 +213,7 @@ def build_projected_decoder_config(tokenizer: PointTokenizer) -> GaussianDecoder
     Points by themselves did as well as points that look at each other, at 60 % of the time.
     """
     return GaussianDecoderConfig(
-        hidden_size=96,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        num_frequencies=6,
-        use_self_attention=False,
+        **POINT_DECODER,
         inputs="positions",
         image_inputs="projected",
         num_sight_features=NUM_SIGHT_FEATURES,

@@ -74,9 +74,12 @@ def decode_lesson(
     """The splats of a lesson and their offsets [N, 3], its portrait being in another tone."""
     foreground = lesson.foreground
     foreground = foreground if tone is None else change_tone(foreground, tone)
+    # Half precision is for networks: colours are mixed in float32.
+    with torch.autocast(foreground.device.type, enabled=False):
+        samples = sample_colors(lesson.projected, foreground)[None]
     sights = PointSights(
         features=lesson.features[None],
-        samples=sample_colors(lesson.projected, foreground)[None],
+        samples=samples,
         quats=lesson.cloud.quats[None],
         scales=lesson.cloud.scales[None],
     )
@@ -113,6 +116,7 @@ def train_projected_decoder(
     config: LoopConfig,
     *,
     views_per_lesson: int = 1,
+    portraits_per_person: int | None = None,
     weights: LossWeights | None = None,
     perceptual: nn.Module | None = None,
     lessons: Lessons | None = None,
@@ -124,6 +128,8 @@ def train_projected_decoder(
         people: The data set; all pictures of a person in one light.
         config: Of the loop.
         views_per_lesson: Pictures that the splats of a portrait are compared with.
+        portraits_per_person: How many of them are looked at, which differ from person to person;
+            None looks at all.
         weights: Of Eq. 6; `offset` is not used, offsets being held per squared millimetre.
         perceptual: The third term; None leaves it out.
         lessons: Of the data set; None takes true tracks and true points. The tracker's errors, and
@@ -133,9 +139,11 @@ def train_projected_decoder(
 
     def make_row(index: Tensor, generator: torch.Generator) -> Batch:
         person = people.persons[int(index)]
+        known, first = len(person.portraits), 0 if portraits_per_person is None else int(index)
+        number = torch.randint(portraits_per_person or known, (), generator=generator)
         return {
             "index": int(index),
-            "portrait": int(torch.randint(len(person.portraits), (), generator=generator)),
+            "portrait": (first + int(number)) % known,
             "views": torch.randperm(len(person.views), generator=generator)[:views_per_lesson],
             "background": torch.rand(3, generator=generator),
             "tone": sample_tone(generator),
