@@ -22,6 +22,7 @@ from .projection import ProjectedPoints, project_onto_portrait
 from .rig_points import adopt_points
 from .surface_cloud import SurfaceCloud
 
+EDGE = 10.0  # pixels of a frame of 384 from the outline
 LEAST_SOLID = 0.85  # opacity of skin, eyes, teeth and cloth
 
 
@@ -54,11 +55,20 @@ def dress_points(
     sights = see_points(cloud, projected, view, rig)
     gaussians = decode_points(decoder, cloud.to(decoder.device), sights.to(decoder.device))
     gaussians = close_gaps(make_solid(gaussians.to("cpu"), cloud.kinds), cloud.kinds)
-    is_shown = projected.in_frame & (projected.matte_distances > 0)
-    gaussians = fit_cloth(gaussians, cloud.kinds, is_shown)
+    gaussians = _fit_cloth(gaussians, cloud, projected, len(view.matte))
     gaussians = line_mouth(gaussians, cloud.points, cloud.kinds, find_face_kinds(rig))
     gaussians = correct_coverage(gaussians, cloud.bindings, view, rig)
     return correct_colors(gaussians, cloud.bindings, projected, view, rig).to(device)
+
+
+def _fit_cloth(
+    gaussians: Gaussians, cloud: SurfaceCloud, projected: ProjectedPoints, size: int
+) -> Gaussians:
+    """`fit_cloth` to what a picture of so many pixels shows."""
+    is_shown = projected.in_frame & (projected.matte_distances > 0)
+    # At the outline the body has near neighbours on one side only, and must reach to the other.
+    at_edge = projected.matte_distances < EDGE * size / 384
+    return fit_cloth(gaussians, cloud.kinds, is_shown, cloud.scales.amax(-1) * at_edge)
 
 
 def make_solid(gaussians: Gaussians, kinds: Tensor) -> Gaussians:

@@ -65,18 +65,19 @@ def close_gaps(gaussians: Gaussians, kinds: Tensor) -> Gaussians:
     return replace(gaussians, scales=torch.minimum(scales, largest[:, None]))
 
 
-def fit_cloth(gaussians: Gaussians, kinds: Tensor, is_shown: Tensor) -> Gaussians:
+def fit_cloth(gaussians: Gaussians, kinds: Tensor, is_shown: Tensor, allowed: Tensor) -> Gaussians:
     """Cloth in the photograph is closed and keeps to its own pixels: its stripes do not blur.
 
     Args:
         gaussians: As decoded, N of them.
         kinds: `PointKind` of each. [N]
-        is_shown: Which project into the subject. At its edge, where the photograph is cut off,
-            others are farther apart on one side than on the other and may be larger. [N]
+        is_shown: Which project into the subject. [N]
+        allowed: What each may measure although its neighbours are nearer, metres. [N]
     """
     own = is_shown & (kinds == PointKind.CLOTH)
     spacings = measure_spacings(gaussians.means, kinds)
-    largest = torch.where(own, (TIGHT * spacings).clamp_min(FINEST), torch.inf)
+    reach = torch.maximum(TIGHT * spacings, allowed).clamp_min(FINEST)
+    largest = torch.where(own, reach, torch.inf)
     least = _spare_thinnest(TOUCHING * spacings * own, gaussians)
     scales = torch.maximum(gaussians.scales, least).minimum(largest[:, None])
     return replace(gaussians, scales=scales)
