@@ -11,6 +11,7 @@ from pointillist_hf.refinement.gaps import (
     FINEST,
     LOOSE,
     MOST_GROWN,
+    close_back,
     close_gaps,
     measure_spacings,
     smallest_scales,
@@ -77,6 +78,21 @@ def test_a_lone_splat_of_skin_stays_small(tiny_gaussians):
     assert measure_spacings(lone.means, skin).min() > 0.04
     grown = close_gaps(lone, skin).scales
     assert torch.equal(grown[:, 0], MOST_GROWN * dots.scales[:, 0])
+
+
+def test_hair_behind_the_head_hides_what_is_below(tiny_gaussians):
+    dots = flat_discs(tiny_gaussians)
+    thin = replace(dots, opacities=torch.full((len(dots),), 0.3))
+    hair = torch.full((len(dots),), int(PointKind.HAIR))
+    camera = orbit_cameras([0.0], fov=1.5, width=96, height=96, target=[0.0, 0.0, 0.0])
+    for facing, is_solid in ((-0.9, True), (0.1, False)):
+        closed = close_back(thin, hair, torch.full((len(dots),), facing))
+        assert torch.equal(closed.scales, thin.scales) is not is_solid
+        assert (rasterize(closed, camera)[1][0].min() > 0.6) == is_solid
+    skin = torch.zeros_like(hair)
+    same = close_back(thin, skin, torch.full((len(dots),), -0.9))
+    assert torch.equal(same.opacities, thin.opacities)
+    assert torch.equal(same.scales, thin.scales)
 
 
 def test_refinement_opens_no_gaps(colored, cloud, view, tiny_rig):

@@ -14,7 +14,7 @@ from ..rigs.head_rig import HeadRig
 from .coloring import color_points, correct_colors
 from .coverage import correct_coverage
 from .face_kinds import PointKind, find_face_kinds
-from .gaps import close_gaps, fit_cloth
+from .gaps import close_back, close_gaps, fit_cloth
 from .mouth_lining import line_mouth
 from .point_sights import see_points
 from .portrait_view import PortraitView
@@ -55,6 +55,7 @@ def dress_points(
     sights = see_points(cloud, projected, view, rig)
     gaussians = decode_points(decoder, cloud.to(decoder.device), sights.to(decoder.device))
     gaussians = close_gaps(make_solid(gaussians.to("cpu"), cloud.kinds), cloud.kinds)
+    gaussians = close_back(gaussians, cloud.kinds, projected.facing)
     gaussians = _fit_cloth(gaussians, cloud, projected, len(view.matte))
     gaussians = line_mouth(gaussians, cloud.points, cloud.kinds, find_face_kinds(rig))
     gaussians = correct_coverage(gaussians, cloud.bindings, view, rig)

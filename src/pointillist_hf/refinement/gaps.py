@@ -19,6 +19,7 @@ from .neighbors import nearest_points
 TOUCHING = 0.6  # standard deviation over the distance of neighbours, at which a surface is closed
 MOST_GROWN = 3.0  # times its largest axis, beyond which no splat grows to touch others
 LOOSE, FINEST = 1.2, 1e-3  # the same of hair, at most; metres that any splat of it may measure
+AWAY, MOST_SOLID = -0.2, 0.95  # cosine to the camera beyond which hair is not seen; its opacity
 TIGHT = 0.85  # the same of cloth that the photograph shows
 CLOSED = (PointKind.SKIN, PointKind.EYE, PointKind.TEETH)
 NUM_NEIGHBORS = 4
@@ -63,6 +64,25 @@ def close_gaps(gaussians: Gaussians, kinds: Tensor) -> Gaussians:
     reach = (LOOSE * spacings).clamp_min(FINEST)
     largest = torch.where(kinds == PointKind.HAIR, reach, torch.inf)
     return replace(gaussians, scales=torch.minimum(scales, largest[:, None]))
+
+
+def close_back(gaussians: Gaussians, kinds: Tensor, facing: Tensor) -> Gaussians:
+    """Hair behind the head that hides what is below it: the face, from within.
+
+    Strands are learned where a photograph shows them, in front of hair; behind there is one layer.
+
+    Args:
+        gaussians: As decoded, N of them.
+        kinds: `PointKind` of each. [N]
+        facing: Cosine between their normals and the way to the camera. [N]
+    """
+    behind = (kinds == PointKind.HAIR) & (facing < AWAY)
+    spacings = measure_spacings(gaussians.means, kinds)
+    scales = gaussians.scales.maximum(_spare_thinnest(TOUCHING * spacings * behind, gaussians))
+    solid = gaussians.opacities.clamp(min=MOST_SOLID)
+    return replace(
+        gaussians, scales=scales, opacities=torch.where(behind, solid, gaussians.opacities)
+    )
 
 
 def fit_cloth(gaussians: Gaussians, kinds: Tensor, is_shown: Tensor, allowed: Tensor) -> Gaussians:
