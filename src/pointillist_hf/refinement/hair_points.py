@@ -35,6 +35,7 @@ RISE, FIRST_RISE, MOST_RISE = 0.8, 2.5e-3, 0.03  # in front of the skin: per met
 STEEPEST = 2.5  # slope of the depth that discs follow
 SUNK = 2e-3  # metres below the surface, because a splat reaches beyond its middle
 LOOSE = 0.02  # metres before the eyes: nothing hidden grows in the face
+MOST_JAW = 0.002  # weight of the jaw on faces that hair and collars hang on
 HALF = 0.5  # of `hairiness`: where hair ends
 
 
@@ -252,7 +253,9 @@ def bring_to_rest(
     """Discs bound to the nearest skin that neither opens with the jaw nor blinks, at rest."""
     if not len(places):
         return empty_cloud()
-    anchors = face_kinds.is_anchor.nonzero()[:, 0]
+    jaw = rig.lbs_weights[rig.faces][..., 2].amax(1)
+    still = face_kinds.is_anchor & (jaw < MOST_JAW)
+    anchors = (still if still.any() else face_kinds.is_anchor).nonzero()[:, 0]
     centres = rig(view.rig_params)[0][rig.faces[anchors]].mean(1)
     _, found = nearest_points(places, centres, 1)
     bindings = anchors[found[:, 0]]
