@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from ..rigs.head_rig import HeadRig
+from .disc_layers import bring_to_rest, empty_cloud, lay_discs
 from .distance_maps import blur_picture, grow_mask, keep_large_parts, nearest_pixels
 from .face_kinds import FaceKinds, PointKind
-from .hair_points import bring_to_rest, empty_cloud, lay_discs
 from .mesh_pictures import draw_rig
 from .portrait_view import PortraitView, metres_per_pixel
 from .surface_cloud import SurfaceCloud

@@ -15,9 +15,9 @@ from ..geometry.rotations import quat_multiply, quat_to_matrix
 from ..portraits.portrait import CHIN
 from ..rendering import rasterize
 from ..rigs.head_rig import HeadRig
+from .disc_layers import bring_to_rest, lay_lattice, unproject
 from .distance_maps import keep_large_parts, nearest_pixels, shrink_mask, signed_distances
 from .face_kinds import FaceKinds, PointKind
-from .hair_points import bring_to_rest, lay_lattice, unproject
 from .landmark_warp import unproject_shifts
 from .mesh_pictures import at_pixels, is_in_frame
 from .placement import Placement, place_points
