@@ -5,12 +5,16 @@ from dataclasses import replace
 
 import torch
 
+from pointillist_hf import GaussianDecoder
 from pointillist_hf.refinement.coloring import correct_colors
-from pointillist_hf.refinement.dressing import LEAST_SOLID, make_solid
+from pointillist_hf.refinement.dressing import LEAST_SOLID, decode_points, dress_points, make_solid
 from pointillist_hf.refinement.face_kinds import PointKind
+from pointillist_hf.refinement.gaps import AWAY, MOST_SOLID, TIGHT, measure_spacings
 from pointillist_hf.refinement.optimization import RefinementSettings, refine
+from pointillist_hf.refinement.point_sights import see_points
 from pointillist_hf.refinement.portrait_view import sample_picture
 from pointillist_hf.refinement.rig_points import STRETCHED, find_stretch
+from pointillist_hf.training.recipes import build_projected_decoder_config
 
 
 def test_skin_is_solid_and_hair_is_left_alone(colored, cloud):
@@ -21,6 +25,24 @@ def test_skin_is_solid_and_hair_is_left_alone(colored, cloud):
     assert torch.equal(opacities[may_be_thin], thin.opacities[may_be_thin])
     assert (opacities[~may_be_thin] == LEAST_SOLID).all()
     assert torch.equal(make_solid(colored, cloud.kinds).opacities, colored.opacities)
+
+
+def test_hair_behind_is_closed_and_cloth_fitted(cloud, projected, view, tiny_rig, tiny_tokenizer):
+    torch.manual_seed(0)
+    decoder = GaussianDecoder(build_projected_decoder_config(tiny_tokenizer)).eval()
+    sights = see_points(cloud, projected, view, tiny_rig)
+    plain = decode_points(decoder, cloud, sights)
+    dressed = dress_points(cloud, view, tiny_rig, decoder)
+    behind = (cloud.kinds == PointKind.HAIR) & (projected.facing < AWAY)
+    assert behind.any() and plain.opacities[behind].min() < MOST_SOLID
+    # Some of it is seen at the rim, and follows the matte.
+    assert dressed.opacities[behind].median() > MOST_SOLID - 1e-4
+    assert plain.opacities[behind].median() < MOST_SOLID - 0.01
+    cloth = (cloud.kinds == PointKind.CLOTH) & (projected.matte_distances > 20)
+    assert cloth.any()
+    reach = TIGHT * measure_spacings(plain.means, cloud.kinds)[cloth]
+    wide = [(one.scales.amax(-1)[cloth] > 1.05 * reach).float().mean() for one in (plain, dressed)]
+    assert wide[0] > 0.2 and wide[1] < wide[0] / 2, wide
 
 
 def test_lids_out_of_sight_get_the_colours_around_them(colored, cloud, projected, view, tiny_rig):

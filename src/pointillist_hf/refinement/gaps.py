@@ -2,7 +2,7 @@
 """Splats about as large as their neighbours are far.
 
 Between smaller ones others show from near: a photograph of a few hundred pixels does not tell dots
-from a surface, whoever comes nearer does. Larger ones stand out from hair as a halo.
+from a surface, whoever comes nearer does. Larger ones stand out from hair as a halo and blur cloth.
 """
 
 from __future__ import annotations
