@@ -8,7 +8,6 @@ import torch
 
 from pointillist_hf.geometry.structures import CanonicalPoints
 from pointillist_hf.refinement.face_kinds import PointKind, find_face_kinds
-from pointillist_hf.refinement.fill_table import build_fill_table
 from pointillist_hf.refinement.lids import is_folded, measure_blink
 from pointillist_hf.refinement.mesh_pictures import at_pixels, draw_rig
 from pointillist_hf.refinement.placement import place_points, rest_points
@@ -81,14 +80,13 @@ def test_nothing_is_visible_outside_of_the_matte(cloud, projected, view, tiny_ri
     )
     assert not nobody.is_visible.any()
     # Without any source each point keeps its own sample.
-    assert torch.equal(nobody.fill_ids[:, 0], torch.arange(len(cloud)))
-    assert torch.equal(nobody.fill_weights[:, 0], torch.ones(len(cloud)))
+    assert torch.equal(nobody.fill_table.ids[:, 0], torch.arange(len(cloud)))
+    assert torch.equal(nobody.fill_table.weights[:, 0], torch.ones(len(cloud)))
 
 
-def test_the_fill_is_a_linear_mean(projected):
+def test_the_fill_is_linear_and_keeps_plain_pictures(projected):
     count = len(projected)
-    assert torch.allclose(projected.fill_weights.sum(1), torch.ones(count), atol=1e-5)
-    assert (projected.fill_weights >= 0).all()
+    assert torch.allclose(projected.fill(torch.full((count, 3), 0.4)), torch.tensor(0.4), atol=1e-5)
     first, second = torch.rand(2, count, 3)
     mixed = projected.fill(0.3 * first + 2 * second)
     apart = 0.3 * projected.fill(first) + 2 * projected.fill(second)
@@ -96,25 +94,13 @@ def test_the_fill_is_a_linear_mean(projected):
 
 
 def test_colors_come_from_visible_points_of_the_same_kind(projected):
-    own = torch.arange(len(projected))[:, None]
-    used = (projected.fill_weights > 0) & (projected.fill_ids != own)
+    table, own = projected.fill_table, torch.arange(len(projected))[:, None]
+    used = (table.weights != 0) & (table.ids != own)
     assert used.any()
-    assert projected.is_visible[projected.fill_ids[used]].all()
-    lender, taker = projected.kinds[projected.fill_ids], projected.kinds[:, None].expand(-1, 8)
-    alike = (lender == taker)[used & (taker == PointKind.HAIR)]
-    assert alike.all()
-
-
-def test_a_hidden_cheek_is_filled_from_the_other_one():
-    means = torch.zeros(40, 3)
-    means[:20, 0] = torch.linspace(0.04, 0.06, 20)
-    means[20:] = means[:20] * torch.tensor([-1.0, 1, 1])
-    kinds = torch.full((40,), int(PointKind.SKIN))
-    seen = torch.arange(40) < 20
-    ids, weights = build_fill_table(means, kinds, seen.float(), seen)
-    best = ids[20:, 1:].gather(1, weights[20:, 1:].argmax(1)[:, None])[:, 0]
-    assert torch.equal(best, torch.arange(20))
-    assert torch.equal(weights[:20, 0], torch.ones(20))
+    assert projected.is_visible[table.ids[used]].all()
+    taker = projected.kinds[:, None].expand(table.ids.shape)
+    alike = projected.kinds[table.ids] == taker
+    assert alike[used & (taker == PointKind.HAIR)].all()
 
 
 def test_there_and_back_again(view, cloud, tiny_rig):
@@ -128,9 +114,10 @@ def test_lids_take_skin_and_lend_nothing(cloud, projected, view, tiny_rig):
     blink = measure_blink(cloud.points, tiny_rig, view.rig_params.betas)
     folded = is_folded(blink) & (cloud.kinds == PointKind.SKIN)
     assert folded.sum() > 4
-    assert (projected.fill_weights[folded, 0] == 0).all()
-    others = projected.fill_ids != torch.arange(len(cloud))[:, None]
-    lenders = projected.fill_ids[others & (projected.fill_weights > 0)].unique()
+    table = projected.fill_table
+    assert (table.weights[folded, 0] == 0).all()
+    others = table.ids != torch.arange(len(cloud))[:, None]
+    lenders = table.ids[others & (table.weights != 0)].unique()
     assert not folded[lenders].any()
 
 

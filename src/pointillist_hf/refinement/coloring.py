@@ -139,10 +139,10 @@ def color_the_unseen(filled: Tensor, samples: Tensor, projected: ProjectedPoints
     """What has colours of its own where no photograph shows it: teeth and mouth."""
     visible, kinds = projected.is_visible, projected.kinds
     skin = samples[visible & (kinds == PointKind.SKIN)]
+    colors = filled.clamp(0, 1)
     if not len(skin):
-        return filled
+        return colors
     middle = skin.median(0).values
-    colors = filled.clone()
     # Between the teeth of a smile it would be painted white.
     colors[kinds == PointKind.MOUTH] = middle * middle.new_tensor(MOUTH_TINT)
     teeth = kinds == PointKind.TEETH

@@ -3,18 +3,26 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
+from ..geometry.structures import TensorRecord
 from .face_kinds import PointKind
 from .neighbors import nearest_points
 
-NUM_SOURCES = 8
+NUM_SOURCES, NUM_LENDERS, NUM_PAIRS = 7, 8, 4
 TOO_FEW = 10  # visible points of a kind that can stand for all of it
 FAR, THINNING = 8e-3, 8  # metres; beyond, one source in so many is asked
+# Metres that a source on the other side of the face counts as farther: it stands in another light.
+DETOUR = 0.012
+PAIRED = 4e-3  # metres between a source and the mirror image of another that show the same
 ALIKE = 0.15  # of an offset around the axis of an eye, over one away from it
 MAIN_SHARE = 0.6  # of the one that a point of hair resembles
 SOFTNESS = 2e-3  # metres added to distances, so that the nearest does not take all
+SMOOTH = (PointKind.SKIN, PointKind.CLOTH)  # lend means: a mole would be smeared, as would a strand
 # Whose points stand in where a kind is hardly seen. Nothing but itself can stand for cloth.
 STAND_INS = {
     PointKind.SKIN: (PointKind.SKIN, PointKind.HAIR),
@@ -26,10 +34,27 @@ STAND_INS = {
 }
 
 
+@dataclass(frozen=True)
+class FillTable(TensorRecord):
+    """What N points show, as sums of samples of a picture; linear in the picture."""
+
+    ids: Tensor  # [N, K] the first is the point itself
+    weights: Tensor  # [N, K] sum to one; those that change the light are negative
+    lender_ids: Tensor  # [N, L] of whose samples a point lends the mean
+
+    def fill(self, samples: Tensor) -> Tensor:
+        """From samples at the points. [N, C] -> [N, C]"""
+        lent = samples[self.lender_ids].mean(1)
+        own, others = self.weights[:, :1], self.weights[:, 1:]
+        return own * samples + torch.einsum("nk,nkc->nc", others, lent[self.ids[:, 1:]])
+
+
 def build_fill_table(
     means: Tensor, kinds: Tensor, own_shares: Tensor, is_source: Tensor
-) -> tuple[Tensor, Tensor]:
+) -> FillTable:
     """Sources of each point: itself as far as it is seen, else the nearest ones, mirrored or not.
+
+    What comes from the other side of the face is as much lighter or darker as that side is near by.
 
     Args:
         means: At rest, x to the subject's left, metres. [N, 3]
@@ -38,26 +63,31 @@ def build_fill_table(
         is_source: Which points may lend to others. [N]
 
     Returns:
-        Indices [N, 8], the first that of the point itself; weights that sum to one [N, 8]. A
-        point that finds no source keeps its own sample.
+        The table. A point that finds no source keeps its own sample.
     """
-    ids = torch.arange(len(means))[:, None].repeat(1, NUM_SOURCES)
-    weights = means.new_zeros(len(means), NUM_SOURCES)
+    columns = NUM_SOURCES + 2 * NUM_PAIRS
+    ids = torch.arange(len(means))[:, None].repeat(1, 1 + columns)
+    weights = means.new_zeros(len(means), 1 + columns)
     weights[:, 0] = 1
+    lender_ids = torch.arange(len(means))[:, None].repeat(1, NUM_LENDERS)
     for kind, allowed in STAND_INS.items():
         lacking = ((kinds == kind) & (own_shares < 1)).nonzero()[:, 0]
         sources = _find_sources(kinds, is_source, allowed)
         if not len(lacking) or not len(sources):
             continue
         share = own_shares[lacking, None]
-        weigh = _pick_nearby if kind == PointKind.HAIR else _weigh_nearest
         places = means
-        if kind == PointKind.EYE and len(sources) and kinds[sources[0]] == PointKind.EYE:
+        if kind == PointKind.EYE and kinds[sources[0]] == PointKind.EYE:
             places = _unroll_eyes(means, kinds == PointKind.EYE)
+        if kind in SMOOTH:
+            _, around = nearest_points(means[sources], means[sources], NUM_LENDERS)
+            lender_ids[sources] = sources[around[:, torch.arange(NUM_LENDERS) % around.shape[1]]]
+        weigh = _pick_nearby if kind == PointKind.HAIR else _weigh_nearest
         found, strength = weigh(places[lacking], places[sources])
-        ids[lacking, 1:] = sources[found]
+        ids[lacking, 1:] = sources[pad(found, (0, columns - found.shape[1]))]
+        strength = pad(strength, (0, columns - strength.shape[1]))
         weights[lacking] = torch.cat([share, (1 - share) * strength], dim=1)
-    return ids, weights
+    return FillTable(ids, weights, lender_ids)
 
 
 def _unroll_eyes(means: Tensor, is_eye: Tensor) -> Tensor:
@@ -86,36 +116,66 @@ def _find_sources(kinds: Tensor, is_source: Tensor, allowed: tuple[PointKind, ..
 
 
 def _weigh_nearest(places: Tensor, sources: Tensor) -> tuple[Tensor, Tensor]:
-    """Seven sources of each place, and their weights. [N, 7] each"""
-    found, distances = _find_nearest(places, sources)
+    """Sources of each place, and their weights, which sum to one. [N, 7 + 2 * 4] each"""
+    found, distances, mirrored = _find_nearest(places, sources)
     # Far from all sources the nearest ones are all alike, and single colours would be smeared.
-    far = distances[:, 0] > FAR
+    far = (distances - DETOUR * mirrored).amin(1) > FAR
     few = torch.arange(0, len(sources), THINNING)
     if far.any() and len(few) >= TOO_FEW:
-        coarse, distances[far] = _find_nearest(places[far], sources[few])
+        coarse, distances[far], mirrored[far] = _find_nearest(places[far], sources[few])
         found[far] = few[coarse]
     weights = 1 / (distances + SOFTNESS).square()
-    return found, weights / weights.sum(1, keepdim=True)
+    weights = weights / weights.sum(1, keepdim=True)
+    lights, changes = _find_light(places, sources)
+    share = (weights * mirrored).sum(1, keepdim=True)
+    return torch.cat([found, lights], dim=1), torch.cat([weights, share * changes], dim=1)
+
+
+def _find_light(places: Tensor, sources: Tensor) -> tuple[Tensor, Tensor]:
+    """Pairs of sources near each place that tell how much lighter its side of the face is.
+
+    Returns:
+        Sources, and their weights, which sum to zero: those of the own side, then those of the
+        other. [N, 2 * 4] each
+    """
+    flipped = sources * sources.new_tensor([-1.0, 1.0, 1.0])
+    gaps, twins = nearest_points(sources, flipped, 1)
+    paired = (gaps[:, 0] < PAIRED).nonzero()[::THINNING, 0]
+    if len(paired) < TOO_FEW:
+        nothing = torch.zeros(len(places), 2 * NUM_PAIRS)
+        return nothing.long(), nothing.to(places)
+    distances, found = nearest_points(places, sources[paired], NUM_PAIRS)
+    own = paired[found]
+    weights = 1 / (distances + FAR).square()
+    weights = weights / weights.sum(1, keepdim=True)
+    return torch.cat([own, twins[own, 0]], dim=1), torch.cat([weights, -weights], dim=1)
 
 
 def _pick_nearby(places: Tensor, sources: Tensor) -> tuple[Tensor, Tensor]:
     """Sources of hair: mostly one of those near, by chance, so that it keeps its texture."""
     # Around the head, hair of one height is alike.
     stretch = places.new_tensor([0.5, 1.5, 0.35])
-    found, _ = _find_nearest(places * stretch, sources * stretch, 4 * NUM_SOURCES)
+    both = torch.cat([sources, sources * sources.new_tensor([-1.0, 1.0, 1.0])])
+    _, found = nearest_points(places * stretch, both * stretch, 4 * (1 + NUM_SOURCES))
+    found = found % len(sources)
     generator = torch.Generator().manual_seed(0)
     chance = torch.rand(found.shape, generator=generator)
-    found = found.gather(1, chance.argsort(dim=1)[:, : NUM_SOURCES - 1])
-    rest = (1 - MAIN_SHARE) / (NUM_SOURCES - 2)
+    order = chance.argsort(dim=1)[:, torch.arange(NUM_SOURCES) % found.shape[1]]
+    found = found.gather(1, order)
+    rest = (1 - MAIN_SHARE) / (NUM_SOURCES - 1)
     weights = torch.full(found.shape, rest).to(places)
     weights[:, 0] = MAIN_SHARE
     return found, weights
 
 
-def _find_nearest(
-    places: Tensor, sources: Tensor, count: int = NUM_SOURCES - 1
-) -> tuple[Tensor, Tensor]:
-    both = torch.cat([sources, sources * sources.new_tensor([-1.0, 1.0, 1.0])])
-    distances, found = nearest_points(places, both, count)
-    repeated = torch.arange(count).clamp(max=found.shape[1] - 1)
-    return (found % len(sources))[:, repeated], distances[:, repeated]
+def _find_nearest(places: Tensor, sources: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Nearest sources, mirrored or not: which, how far, and whether mirrored. [N, 7] each"""
+    flipped = sources * sources.new_tensor([-1.0, 1.0, 1.0])
+    straight, crossed = (nearest_points(places, some, NUM_SOURCES) for some in (sources, flipped))
+    distances = torch.cat([straight[0], crossed[0] + DETOUR], dim=1)
+    found = torch.cat([straight[1], crossed[1]], dim=1)
+    distances, chosen = distances.topk(min(NUM_SOURCES, distances.shape[1]), largest=False)
+    repeated = torch.arange(NUM_SOURCES).clamp(max=chosen.shape[1] - 1)
+    chosen, distances = chosen[:, repeated], distances[:, repeated]
+    mirrored = chosen >= straight[0].shape[1]
+    return found.gather(1, chosen), distances, mirrored

@@ -48,7 +48,7 @@ def describe_points(
         projected.facing,
         visible,
         visible[projected.mirror_ids],
-        projected.fill_weights[:, 0],
+        projected.fill_table.weights[:, 0],
         projected.in_frame.to(gaps),
         (gaps / DEPTH_GAP).clamp(-0.1, 2),
         (gaps.clamp_min(0) / SMALL_GAP).log1p().clamp(max=4),

@@ -18,7 +18,7 @@ from ..geometry.triangles import triangle_frames
 from ..rigs.head_rig import HeadRig
 from .distance_maps import signed_distances
 from .face_kinds import FaceKinds, PointKind, find_face_kinds
-from .fill_table import build_fill_table
+from .fill_table import FillTable, build_fill_table
 from .lids import LID, NEAR, is_folded, measure_blink
 from .mesh_pictures import at_pixels, draw_rig, is_in_frame
 from .neighbors import nearest_points
@@ -51,8 +51,7 @@ class ProjectedPoints(TensorRecord):
     kinds: Tensor  # [N] `PointKind`
     spacings: Tensor  # [N] to the neighbours at rest, metres
     mirror_ids: Tensor  # [N] the point nearest to the mirror image at rest
-    fill_ids: Tensor  # [N, 8] visible points whose samples a point shows: itself if it is visible
-    fill_weights: Tensor  # [N, 8] sum to one
+    fill_table: FillTable  # visible points whose samples a point shows: itself if it is visible
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -66,7 +65,7 @@ class ProjectedPoints(TensorRecord):
         Returns:
             [N, K]
         """
-        return torch.einsum("nk,nkc->nc", self.fill_weights, samples[self.fill_ids])
+        return self.fill_table.fill(samples)
 
 
 @torch.no_grad()
@@ -117,7 +116,6 @@ def project_onto_portrait(
     folded = is_folded(blink) | lashes
     own_shares = own_shares * ~folded
     is_source = is_source & (blink < NEAR) & ~lashes
-    fill_ids, fill_weights = build_fill_table(points.means, kinds, own_shares, is_source)
     return ProjectedPoints(
         pixels=seen.pixels,
         depths=seen.depths,
@@ -131,8 +129,7 @@ def project_onto_portrait(
         kinds=kinds,
         spacings=spacings,
         mirror_ids=mirror_ids,
-        fill_ids=fill_ids,
-        fill_weights=fill_weights,
+        fill_table=build_fill_table(points.means, kinds, own_shares, is_source),
     )
 
 
