@@ -11,6 +11,7 @@ import numpy as np
 
 from .face_landmarks import FaceLandmarks
 from .face_networks import FaceNetworks
+from .matte_edges import SIDE, cut_background
 from .portrait import CHIN, FOREHEAD, LEFT_OUTER_CANTHUS, RIGHT_OUTER_CANTHUS
 from .rotated_square import RotatedSquare
 
@@ -60,7 +61,9 @@ def find_matte(networks: FaceNetworks, picture: np.ndarray, landmarks: FaceLandm
     face = _face_area(square.from_picture(landmarks.places[:, :2]))
     if (matte[face > 0] > 0.5).mean() < MIN_FACE_SHARE:
         matte = np.maximum(matte, face)
-    return square.paste(matte * _component_of(matte > 0.5, face), *picture.shape[:2])
+    matte = cv2.resize(matte * _component_of(matte > 0.5, face), (SIDE, SIDE))
+    fine = replace(square, size=SIDE)
+    return fine.paste(cut_background(matte, fine.sample(picture)), *picture.shape[:2])
 
 
 def _upright_square(landmarks: FaceLandmarks) -> RotatedSquare:

@@ -43,6 +43,7 @@ class FaceKinds(TensorRecord):
     is_lower_teeth: Tensor  # [F] those that move with the jaw
     is_hidden: Tensor  # [F] the backs of the eyeballs: no view shows them
     is_anchor: Tensor  # [F] skin that hair may hang on: it neither opens with the jaw nor blinks
+    is_hem: Tensor  # [F] where the body ends: large discs would fray its edge
 
 
 # Where a point says little, points may be far apart.
@@ -101,7 +102,17 @@ def find_face_kinds(rig: HeadRig) -> FaceKinds:
         is_lower_teeth=teeth & (jaw >= 0.5),
         is_hidden=_eye_backs(rig, eye),
         is_anchor=anchor,
+        is_hem=_touch_open_edges(rig) & (cloth | neck),
     )
+
+
+def _touch_open_edges(rig: HeadRig) -> Tensor:
+    """Faces with a corner on an edge that no other face shares. [F]"""
+    pairs = torch.cat([rig.faces[:, [0, 1]], rig.faces[:, [1, 2]], rig.faces[:, [2, 0]]])
+    edges, counts = pairs.sort(1).values.unique(dim=0, return_counts=True)
+    is_open = torch.zeros(len(rig.v_template), dtype=torch.bool, device=rig.faces.device)
+    is_open[edges[counts == 1]] = True
+    return is_open[rig.faces].any(1)
 
 
 def _eye_backs(rig: HeadRig, eye: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from .surface_cloud import SurfaceCloud
 
 OUTER = (PointKind.SKIN, PointKind.HAIR, PointKind.CLOTH)  # one may lie where another is expected
 NUM_VOTERS, ENOUGH = 15, 30  # points; fewer do not speak for their kind
+NEXT_TO = 0.015  # metres from what is seen: farther, who wears clothes wears them behind as well
 
 
 @torch.no_grad()
@@ -72,13 +73,16 @@ def vote_kinds(means: Tensor, kinds: Tensor, is_visible: Tensor, seen_kinds: Ten
         voters = like if int(like.sum()) >= ENOUGH else told
         asking = (hidden & (expected == kind)).nonzero()[:, 0]
         if len(asking) and voters.any():
-            decided[asking] = _ask_neighbors(means[asking], means[voters], kinds[voters])
+            votes, distances = _ask_neighbors(means[asking], means[voters], kinds[voters])
+            if kind == PointKind.CLOTH and int((kinds[voters] == kind).sum()) >= ENOUGH:
+                votes[distances > NEXT_TO] = int(kind)
+            decided[asking] = votes
     return decided
 
 
-def _ask_neighbors(means: Tensor, voters: Tensor, votes: Tensor) -> Tensor:
-    """The kind that most of the nearest voters have, mirrored or not. [N]"""
+def _ask_neighbors(means: Tensor, voters: Tensor, votes: Tensor) -> tuple[Tensor, Tensor]:
+    """The kind that most of the nearest voters have, mirrored or not; the nearest's distance."""
     both = torch.cat([voters, voters * voters.new_tensor([-1.0, 1.0, 1.0])])
     distances, found = nearest_points(means, both, NUM_VOTERS)
     chosen = torch.nn.functional.one_hot(votes[found % len(voters)], len(PointKind))
-    return (chosen / (distances + 2e-3)[..., None]).sum(1).argmax(-1)
+    return (chosen / (distances + 2e-3)[..., None]).sum(1).argmax(-1), distances[:, 0]

@@ -37,21 +37,36 @@ RECEDING = 0.7  # how far behind its neighbours a bare pixel lies, per distance 
 
 
 def keep_in_matte(cloud: SurfaceCloud, view: PortraitView, rig: HeadRig) -> SurfaceCloud:
-    """The cloud within the subject's outline, and its discs too."""
+    """The cloud within the subject's outline, and its discs too.
+
+    Below the photograph shoulders are as wide as at its lower edge.
+    """
     placement = place_points(cloud.points, rig, view.rig_params)
     pixels, depths = project_points(placement.pose_means(cloud.means), view.cameras)
     pixels, depths = pixels[0], depths[0]
-    subject = (view.matte > 0.5) | ~view.inside
-    distances, nearest = nearest_pixels(subject)
-    outside = is_in_frame(pixels, view.cameras, margin=0) & (at_pixels(distances, pixels) > 0)
-    width = view.cameras.width
-    target = at_pixels(nearest, pixels)
-    step = torch.stack([target % width, target // width], -1) + 0.5 - pixels
-    step = (step + MARGIN * normalize(step, dim=-1)) * outside[:, None]
+    shown = is_in_frame(pixels, view.cameras, margin=0)
+    step = _step_into((view.matte > 0.5) | ~view.inside, pixels) * shown[:, None]
+    border = _to_places(at_pixels(nearest_pixels(view.inside)[1], pixels), view.inside)
+    below = ~shown & (pixels[:, 1] > view.cameras.height) & (cloud.kinds != PointKind.HAIR)
+    step = step + _step_into((view.matte > 0.5) & view.inside, border) * below[:, None]
     shift = unproject_shifts(step, depths, view)
     scales, inwards = _fit_discs(cloud, placement, pixels + step, depths, view)
     shift = shift + unproject_shifts(inwards, depths, view)
     return replace(cloud, means=cloud.means + placement.rest_vectors(shift), scales=scales)
+
+
+def _step_into(mask: Tensor, pixels: Tensor) -> Tensor:
+    """From places outside a mask [H, W] to a little inside of it, zero within. [N, 2]"""
+    distances, nearest = nearest_pixels(mask)
+    step = _to_places(at_pixels(nearest, pixels), mask) - pixels
+    step = step + MARGIN * normalize(step, dim=-1)
+    return step * (at_pixels(distances, pixels) > 0)[:, None]
+
+
+def _to_places(ids: Tensor, mask: Tensor) -> Tensor:
+    """Middles of pixels that are numbered row by row. [N] -> [N, 2]"""
+    width = mask.shape[1]
+    return torch.stack([ids % width, ids // width], dim=-1) + 0.5
 
 
 def _fit_discs(

@@ -11,7 +11,7 @@ from torch.nn.functional import normalize
 
 from ..geometry.cameras import project_points
 from ..geometry.structures import CanonicalPoints, RigParams
-from ..geometry.triangles import triangle_frames
+from ..geometry.triangles import barycentric_coordinates, triangle_frames
 from ..rigs.head_rig import HeadRig
 from .face_kinds import FaceKinds, PointKind
 from .lids import BLINK
@@ -32,6 +32,7 @@ STRETCHED = 1.3  # from which discs are kept from becoming smaller: they would t
 STRETCH_GROWTH = 0.35  # power of the stretch by which discs are larger than their pieces
 STRETCH_DENSITY = 0.5  # power of the stretch by which points are nearer to each other
 BEHIND_LIPS = 6.5e-3  # metres by which the mouth gives way, else it shows through thin lips
+BESIDE = 4e-3  # metres that a generated point may lie beside its face: beyond an edge it would hang
 UNSEEN = 2.0  # how much farther apart points are where the photograph does not show them
 
 
@@ -64,7 +65,8 @@ def choose_spacings(
 ) -> Tensor:
     """Distances between points that the photograph can fill, metres. [F]"""
     seen = find_seen_faces(rig, view, face_kinds, pixel_kinds)
-    spacings = face_kinds.spacings * torch.where(seen, 1.0, UNSEEN) / density**0.5
+    factors = torch.where(seen | face_kinds.is_hem, 1.0, UNSEEN)
+    spacings = face_kinds.spacings * factors / density**0.5
     spacings = spacings / find_stretch(rig, view.rig_params.betas) ** STRETCH_DENSITY
     # One point on each face of what no view shows.
     return torch.where(face_kinds.is_hidden, 1.0, spacings)
@@ -137,6 +139,9 @@ def adopt_points(
         plain = (kinds == PointKind.SKIN) & ~face_kinds.is_feature[points.bindings]
         plain = plain if seen is None else plain & ~seen[points.bindings]
         kept = (plain | (kinds == PointKind.CLOTH)) & (heights.abs() < tolerance)
+        corners = rest[rig.faces[points.bindings]]
+        weights = barycentric_coordinates(points.means, corners)
+        kept &= (torch.einsum("nk,nkc->nc", weights, corners) - points.means).norm(dim=-1) < BESIDE
     bindings, normals, edges = points.bindings[kept], frames[kept, :, 1], frames[kept, :, 0]
     radius = 0.62 * face_kinds.spacings[bindings] / density**0.5
     return SurfaceCloud(

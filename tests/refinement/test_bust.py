@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Shoulders below and behind what a photograph shows."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from pointillist_hf.geometry.cameras import project_points
+from pointillist_hf.geometry.structures import CanonicalPoints
+from pointillist_hf.refinement.face_kinds import PointKind, find_face_kinds
+from pointillist_hf.refinement.kind_votes import ENOUGH, vote_kinds
+from pointillist_hf.refinement.outline import keep_in_matte
+from pointillist_hf.refinement.placement import place_points
+from pointillist_hf.refinement.rig_points import adopt_points, choose_spacings
+
+SKIN, CLOTH = int(PointKind.SKIN), int(PointKind.CLOTH)
+
+
+@pytest.fixture
+def chest():
+    """Points of clothes from the front to the back, 5 mm apart. [N, 3]"""
+    x, z = torch.meshgrid(torch.arange(-10, 11), torch.arange(-20, 21), indexing="ij")
+    return torch.stack([x, 0 * x, z], dim=-1).reshape(-1, 3) * 5e-3
+
+
+@pytest.mark.parametrize("share_of_cloth", [0.0, 0.4])
+def test_who_wears_clothes_wears_them_behind_as_well(chest, share_of_cloth):
+    expected = torch.full((len(chest),), CLOTH)
+    visible = chest[:, 2] > 0
+    # Skin in a neckline that is lower than the rig's, cloth farther out.
+    seen = torch.where(chest[:, 0].abs() > 0.05 * (1 - share_of_cloth), CLOTH, SKIN)
+    seen = torch.where(visible, seen, -1)
+    assert (int((seen == CLOTH).sum()) >= ENOUGH) == (share_of_cloth > 0)
+    kinds = vote_kinds(chest, expected, visible, seen)
+    assert torch.equal(kinds[visible], seen[visible])
+    behind = chest[:, 2] < -0.03
+    assert (kinds[behind] == (CLOTH if share_of_cloth else SKIN)).all()
+    # Right behind what is seen, its neighbours decide.
+    middle = (chest[:, 0].abs() < 0.01) & (chest[:, 2] == 0)
+    assert (kinds[middle] == SKIN).all()
+
+
+def test_the_hem_is_where_the_body_ends(tiny_rig, view):
+    hem = find_face_kinds(tiny_rig).is_hem
+    lowest = tiny_rig.v_template[tiny_rig.faces][..., 1].amin(1)
+    assert hem.any()
+    assert (lowest[hem] < tiny_rig.v_template[:, 1].min() + 1e-3).all()
+    assert hem[lowest < tiny_rig.v_template[:, 1].min() + 1e-3].all()
+    covered = torch.full(view.matte.shape, CLOTH)
+    kinds = find_face_kinds(tiny_rig)
+    spacings = choose_spacings(tiny_rig, view, kinds, covered, 1.0)
+    away = kinds.kinds == CLOTH
+    assert spacings[hem].max() <= kinds.spacings[hem].max()
+    assert spacings[away & ~hem].max() > 1.5 * spacings[hem].max()
+
+
+def test_below_the_photograph_shoulders_are_as_wide_as_at_its_edge(cloud, view, tiny_rig):
+    def place(points):
+        placement = place_points(points.points, tiny_rig, view.rig_params)
+        return project_points(placement.pose_means(points.means), view.cameras)[0][0]
+
+    size = len(view.matte)
+    columns = torch.arange(size)
+    narrow = (columns > 0.35 * size) & (columns < 0.65 * size)
+    narrowed = replace(view, matte=view.matte * narrow)
+    body = cloud.kinds == PointKind.CLOTH
+    before = place(cloud)
+    below = body & (before[:, 1] > size)
+    assert below.sum() > 50
+    assert (before[below, 0] < 0.3 * size).any()
+    after = place(keep_in_matte(cloud, narrowed, tiny_rig))
+    assert after[below, 0].min() > 0.33 * size
+    assert after[below, 0].max() < 0.67 * size
+    assert (after[below, 1] > size - 6).all(), "they stay below"
+
+
+def test_generated_points_do_not_hang_below_the_body(tiny_rig):
+    rest = tiny_rig.v_template
+    kinds = find_face_kinds(tiny_rig)
+    face = int(kinds.is_hem.nonzero()[0])
+    corners = rest[tiny_rig.faces[face]]
+    low = corners[corners[:, 1].argmin()]
+    down = low - corners.mean(0)
+    places = torch.stack([corners.mean(0), low + down / down.norm() * 0.02])
+    points = CanonicalPoints(places, torch.tensor([face, face]))
+    adopted = adopt_points(points, tiny_rig, rest, kinds, 1.0, tolerance=1.5e-3)
+    assert torch.equal(adopted.means, places[:1])
