@@ -12,6 +12,7 @@ import numpy as np
 
 SIDE = 384  # pixels of the frame, like all lengths here
 SURE, BAND = 3, 12  # from the border: outside, what is surely background; inside, what is doubtful
+ROUNDS = 3  # after each of which the border lies deeper
 REACH = 9.0  # standard deviation of the means of colours
 # Variances, summed over red, green and blue: of a background as plain as can be, and of one that is
 # too busy to tell.
@@ -31,10 +32,17 @@ def cut_background(matte: np.ndarray, pixels: np.ndarray) -> np.ndarray:
     Returns:
         Nowhere more than before. [S, S] float32
     """
+    colors = pixels.astype(np.float32) / 255
+    for _ in range(ROUNDS):
+        matte = _cut_band(matte, colors)
+    return matte
+
+
+def _cut_band(matte: np.ndarray, colors: np.ndarray) -> np.ndarray:
+    """The matte without what has the background's colour within the band."""
     person = matte > 0.5
     if person.all() or not person.any():
         return matte
-    colors = pixels.astype(np.float32) / 255
     depth = cv2.distanceTransform(person.astype(np.uint8), cv2.DIST_L2, 5)
     beyond = cv2.distanceTransform((~person).astype(np.uint8), cv2.DIST_L2, 5)
     behind, spread = _local_mean(colors, beyond > SURE)
