@@ -22,6 +22,7 @@ from ...models.modeling_point_generator import PointGeneratorForCausalLM
 from ...models.point_generator_layers import rotary_embedding
 from ...models.tokenization_points import TOKENS_PER_POINT, TokenLayout
 from ..grammar import MAX_POINTS, PointGrammar
+from ..guidance import count_streams
 from ..sampling import SeededSampling
 from .arithmetic import LANES, PADDING, round_up
 from .faces import add_faces
@@ -56,14 +57,14 @@ WEIGHTS_PER_THREAD = 1 << 16  # of a layer; with fewer, threads wait more than t
 
 
 class CompiledDecoder:
-    """Decodes B clouds, piece by piece.
+    """Decodes clouds, piece by piece: one for each of B rows, or for two with guidance.
 
     Args:
         model: The generator; `find_obstacle` must have found none.
         encoder_hidden_states: [B, M, cross_attention_size]
         encoder_attention_mask: 0 at padded conditioning tokens. [B, M]
         rules: Grammar and sampling, from `build_rules`.
-        seeds: One per row.
+        seeds: One per cloud.
         weight_format: `WeightFormat`; keys and values are rounded like the weights, and float32 if
             these are exact.
         face_anchors: Heads that anchored bindings know the faces by. [B, F, 6]
@@ -109,11 +110,11 @@ class CompiledDecoder:
         self.memory = self._build_memory(contexts, weight_format)
         self.scratch = self._build_scratch()
         self.draws = Draws(
-            marks=np.zeros(batch * WORDS // 2, np.int32),
-            points=np.zeros((batch, 2, TOKENS_PER_POINT), np.int64),
+            marks=np.zeros(len(seeds) * WORDS // 2, np.int32),
+            points=np.zeros((len(seeds), 2, TOKENS_PER_POINT), np.int64),
             twister=np.concatenate([seed_twister(seed) for seed in seeds]),
-            words=np.zeros((batch, 2), np.int64),
-            on_face=np.zeros(batch, np.int64),
+            words=np.zeros((len(seeds), 2), np.int64),
+            on_face=np.zeros(len(seeds), np.int64),
         )
         self.ended = np.zeros(batch, np.bool_)
         self.position = 0
@@ -215,8 +216,9 @@ class CompiledDecoder:
         """Pieces of the sequences, until all rows have ended.
 
         Yields:
-            Tokens as they were drawn, padding after the end [B, T]; final hidden states of the
-            tokens that were fed: the prompt's, then the drawn ones'. [B, steps, D]
+            Of each cloud's first row, tokens as they were drawn, padding after the end [., T];
+            final hidden states of the tokens that were fed: the prompt's, then the drawn ones'.
+            [., steps, D]
         """
         wait_for_kernels()
         layout, workers = self.model.config.layout, self._build_workers()
@@ -258,9 +260,10 @@ class CompiledDecoder:
         # and the depth head leaves them at zero; within later first steps they are known already.
         given = max(TOKENS_PER_POINT - self.position * size, size)
         known = size - 1 if self.position else 0
+        streams = self.rules.num_streams
         return (
-            torch.from_numpy(rows.tokens[:, given : done + size]),
-            torch.from_numpy(rows.states[:, known : done + size - 1]),
+            torch.from_numpy(rows.tokens[::streams, given : done + size]),
+            torch.from_numpy(rows.states[::streams, known : done + size - 1]),
         )
 
     def _run(self, pool: ThreadPoolExecutor, workers: list[Worker], rows: Rows) -> int:
@@ -370,8 +373,13 @@ def seed_twister(seed: int) -> ndarray:
     return np.array(words, np.uint32)
 
 
-def build_rules(layout: TokenLayout, grammar: PointGrammar, sampling: SeededSampling) -> Rules:
-    """Grammar and sampling as the kernels read them."""
+def build_rules(
+    layout: TokenLayout,
+    grammar: PointGrammar,
+    sampling: SeededSampling,
+    guidance_scale: float = 1.0,
+) -> Rules:
+    """Grammar, sampling and guidance as the kernels read them."""
     ranges = np.array([layout.slot_range(slot) for slot in range(TOKENS_PER_POINT)])
     return Rules(
         firsts=ranges[:, 0].copy(),
@@ -387,4 +395,6 @@ def build_rules(layout: TokenLayout, grammar: PointGrammar, sampling: SeededSamp
         vocabulary=layout.vocab_size,
         temperature=float(sampling.temperature),
         log_min_p=torch.tensor(float(sampling.min_p)).log().item(),
+        guidance_scale=float(guidance_scale),
+        num_streams=count_streams(guidance_scale),
     )
