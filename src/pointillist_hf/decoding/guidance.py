@@ -49,6 +49,11 @@ def check_guidance(
     return scale
 
 
+def pair_streams(seeing: Tensor, blind: Tensor) -> Tensor:
+    """Rows of both streams, those of a cloud side by side. [B, ...] twice -> [2 B, ...]"""
+    return torch.stack([seeing, blind.to(seeing)], dim=1).flatten(0, 1)
+
+
 def spread_rows(
     options: dict[str, object], num_return_sequences: int, unconditional_states: Tensor | None
 ) -> None:
@@ -60,16 +65,17 @@ def spread_rows(
         unconditional_states: What the blind streams look at [B, M, C]; None for clouds of one
             stream.
     """
-    num_streams = 1 if unconditional_states is None else 2
     for name in ROWS:
         rows = options.get(name)
         if rows is None:
             continue
-        streams = [rows] * num_streams
-        if name == "encoder_hidden_states" and unconditional_states is not None:
-            streams[1] = unconditional_states.to(rows)
-        clouds = torch.stack(streams, dim=1).repeat_interleave(num_return_sequences, dim=0)
-        options[name] = clouds.flatten(0, 1)
+        rows = rows.repeat_interleave(num_return_sequences, dim=0)
+        if unconditional_states is not None:
+            blind = rows
+            if name == "encoder_hidden_states":
+                blind = unconditional_states.repeat_interleave(num_return_sequences, dim=0)
+            rows = pair_streams(rows, blind)
+        options[name] = rows
 
 
 class Guidance(LogitsProcessor):
