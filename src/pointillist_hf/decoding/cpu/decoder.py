@@ -1,15 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One generation by the compiled kernels: their memory, their threads, their calls.
-
-Plain Python threads carry the kernels, as in `rendering.cpu.backend` and for the same reasons. They
-belong to one generation, so nothing is left over that a fork could break, and two generations at a
-time cannot wait for each other's threads.
-"""
+"""One generation by the compiled kernels: their memory and their calls."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -42,6 +37,7 @@ from .records import (
 )
 from .rounding import BLOCK, Rounded
 from .sampling import WORDS, Draws, Rules
+from .threads import ThreadCount, run_together
 from .weights import (
     WeightFormat,
     allocate,
@@ -51,8 +47,6 @@ from .weights import (
 )
 
 CALL_SECONDS = 0.05  # about as long the kernels run before Python looks up
-# Calls between trials of other numbers of threads, and how much faster one must be.
-FIRST_PAUSE, LONGEST_PAUSE, CLEARLY = 2, 64, 0.9
 WEIGHTS_PER_THREAD = 1 << 16  # of a layer; with fewer, threads wait more than they work
 
 
@@ -277,59 +271,7 @@ class CompiledDecoder:
                 return decode_points(worker, self.weights, *shared, self.depth, *self.faces)
             return decode_tokens(worker, self.weights, *shared)
 
-        return _run_together(pool, [lambda w=w: work(w) for w in workers], self.scratch.barrier)
-
-
-class ThreadCount:
-    """How many threads to call the kernels with: as many as help.
-
-    Threads that wait for each other many times per token lose by it where others use the cores too:
-    each waits until all have had their turn. Results have the same bits for any number, so it may
-    change from call to call. Now and then a call tries half or twice as many.
-
-    Args:
-        most: Threads that there are.
-    """
-
-    def __init__(self, most: int) -> None:
-        self.most, self.count = most, most
-        self.pause, self.calls, self.tries_fewer = FIRST_PAUSE, 0, True
-        self.pace = float("inf")
-
-    def choose(self) -> tuple[int, bool]:
-        """Threads of the next call, and whether it is a trial, which should be short."""
-        self.calls += 1
-        if self.most == 1 or self.calls <= self.pause:
-            return self.count, False
-        self.calls = 0
-        fewer, more = max(self.count // 2, 1), min(2 * self.count, self.most)
-        trial = fewer if (self.tries_fewer or more == self.count) and fewer < self.count else more
-        self.tries_fewer = not self.tries_fewer
-        return trial, True
-
-    def learn(self, count: int, seconds: float) -> None:
-        """Takes notice of the seconds that a step took."""
-        if count == self.count:
-            self.pace = seconds
-        elif seconds < CLEARLY * self.pace:
-            self.count, self.pace, self.pause = count, seconds, FIRST_PAUSE
-        else:
-            self.pause = min(2 * self.pause, LONGEST_PAUSE)
-
-
-def _run_together(
-    pool: ThreadPoolExecutor, tasks: list[Callable[[], int]], barrier: ndarray
-) -> int:
-    """Runs the first task here and the others beside it; what the first returns."""
-    others = [pool.submit(task) for task in tasks[1:]]
-    try:
-        return tasks[0]()
-    except BaseException:
-        barrier[1] = 1  # the others would wait for this one without end
-        raise
-    finally:
-        for other in others:
-            other.result()
+        return run_together(pool, [lambda w=w: work(w) for w in workers], self.scratch.barrier)
 
 
 def _build_blocks(
