@@ -33,6 +33,7 @@ from pointillist_hf.evaluation.cloud_agreement import (
     follow_slope,
 )
 from pointillist_hf.geometry.structures import CanonicalPoints
+from pointillist_hf.pipeline_steps import SAMPLING
 from pointillist_hf.training.dataset import People, load_people, with_token_order
 from pointillist_hf.training.generator_checks import Head, validate_generator
 from pointillist_hf.training.train_decoder import composite
@@ -59,6 +60,7 @@ class Arguments:
     grammar: str | None = None
     temperature: float | None = None
     min_p: float | None = None
+    guidance_scale: float | None = None
     max_points: int | None = None
 
 
@@ -82,8 +84,7 @@ def draw_clouds(
     pipe: AvatarPipeline, people: People, arguments: Arguments
 ) -> tuple[list[CanonicalPoints], Tensor, float]:
     """The clouds of the first people, the heads they are to lie on [K, S], and seconds a cloud."""
-    names = ("grammar", "temperature", "min_p", "max_points")
-    sampling = {name: getattr(arguments, name) for name in names}
+    sampling = {name: getattr(arguments, name) for name in SAMPLING}
     count = min(arguments.num_people, len(people))
     clouds, betas, seconds = [], [], 0.0
     for start in tqdm(range(0, count, arguments.batch_size), "clouds"):

@@ -498,6 +498,7 @@ def call_cases(root: Path) -> Iterator[Case]:
         "max_points",
         "temperature",
         "min_p",
+        "guidance_scale",
         "grammar",
         "engine",
         "num_return_sequences",
@@ -507,7 +508,7 @@ def call_cases(root: Path) -> Iterator[Case]:
             optional = value is None and option not in ("seed", "engine", "num_return_sequences")
             if (
                 optional
-                or (option == "temperature" and label in ("half",))
+                or (option in ("temperature", "guidance_scale") and label in ("half",))
                 or (fine.get((option, label)))
             ):
                 continue

@@ -40,6 +40,7 @@ class Arguments:
     grammar: str = "full"
     temperature: float = 0.85
     min_p: float = 0.05
+    guidance_scale: float = 1.0
     align_points: bool = True
     complete_points: bool = True
     dtype: str = "bfloat16"
@@ -74,6 +75,7 @@ def assemble(arguments: Arguments) -> None:
         grammar=arguments.grammar,
         temperature=arguments.temperature,
         min_p=arguments.min_p,
+        guidance_scale=arguments.guidance_scale,
         max_points=arguments.max_points,
         align_points=arguments.align_points,
         complete_points=arguments.complete_points and has_tracker,

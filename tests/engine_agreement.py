@@ -23,6 +23,10 @@ def runner_up_gap(model, context, ids, seed, place, **options):
     sampling = SeededSampling([torch.Generator().manual_seed(seed)], **draw)
     heads = {name: options[name] for name in ("face_anchors",) if name in options}
     logits = model(ids[None, :place], context[None], use_cache=False, **heads).logits
+    if "unconditional_states" in options:
+        hidden = options["unconditional_states"]
+        blind = model(ids[None, :place], hidden, use_cache=False, **heads).logits
+        logits = blind + options["guidance_scale"] * (logits - blind)
     for length in range(4, place + 1):
         seen = ids[None, :length]
         scores = sampling(seen, grammar(seen, logits[:, length - 1]))
@@ -43,8 +47,8 @@ def count_ties(model, context, seeds, **options):
         if len(differing):
             place = int(differing[0])
             own = dict(options)
-            if "face_anchors" in options:
-                own["face_anchors"] = options["face_anchors"][[row]]
+            for name in {"face_anchors", "unconditional_states"} & {*options}:
+                own[name] = options[name][[row]]
             gap = runner_up_gap(model, context[row], first, seed, place, **own)
             assert gap < TIE, f"row {row} differs at {place}, by {gap}"
             ties += 1

@@ -59,6 +59,7 @@ class AvatarPipeline(PipelineSteps, HubPipeline):
         grammar: Default of the call.
         temperature: Default of the call.
         min_p: Default of the call.
+        guidance_scale: Default of the call; the paper has none, which is 1.
         max_points: Default of the call.
         align_points: Whether clouds are laid onto the tracked head, see `rigs.alignment`. The paper
             does not; a small generator misses the shape of the head by millimetres.
@@ -90,6 +91,7 @@ class AvatarPipeline(PipelineSteps, HubPipeline):
         grammar: str = "types",
         temperature: float = 1.0,
         min_p: float = 0.05,
+        guidance_scale: float = 1.0,
         max_points: int = 20000,
         align_points: bool = False,
         complete_points: bool = False,
@@ -114,6 +116,7 @@ class AvatarPipeline(PipelineSteps, HubPipeline):
             grammar=grammar,
             temperature=temperature,
             min_p=min_p,
+            guidance_scale=guidance_scale,
             max_points=max_points,
             align_points=align_points,
             complete_points=complete_points,
@@ -179,6 +182,7 @@ class AvatarPipeline(PipelineSteps, HubPipeline):
         grammar: GrammarLevel | None = None,
         temperature: float | None = None,
         min_p: float | None = None,
+        guidance_scale: float | None = None,
         engine: Engine = "auto",
         num_return_sequences: int = 1,
         refine_steps: int | None = None,
@@ -203,20 +207,20 @@ class AvatarPipeline(PipelineSteps, HubPipeline):
             grammar: "types", "full", "faces" or "every_face", see `decoding.grammar.GrammarLevel`.
             temperature: Of the sampling.
             min_p: Of the sampling.
-            engine: "auto", "reference", "compiled", "compiled-bfloat16" or "compiled-int8", see
-                `decoding.generation.Engine`.
+            guidance_scale: Of the sampling: above 1, clouds follow the portrait more closely.
+            engine: "auto", "reference", "compiled", ..., see `decoding.generation.Engine`.
             num_return_sequences: Avatars of each portrait, one after the other.
             refine_steps: Steps of optimisation against the photograph; 0 leaves the networks' word.
             detect_face: False takes the largest centred square as the frame; without a tracker.
             remove_background: False keeps the background; without a tracker.
             on_progress: Is told how far it is, see `ProgressCallback`; what it raises ends it.
-            **generate_kwargs: Go to `generate_points`, for instance `streamer`, which gets the
-                points as they are decoded, or `stop`.
+            **generate_kwargs: Of `generate_points`: `streamer`, which gets the points, or `stop`.
         """
         images = image if isinstance(image, list) else [image]
         tell = on_progress or _tell_nobody
         sampling = {"grammar": grammar, "temperature": temperature, "min_p": min_p}
-        sampling |= {"max_points": max_points, "engine": engine, **generate_kwargs}
+        sampling |= {"guidance_scale": guidance_scale, "max_points": max_points, "engine": engine}
+        sampling |= {"on_points": partial(tell, "generate_tokens"), **generate_kwargs}
         framing = {"detect_face": detect_face, "remove_background": remove_background}
         refine_steps = self.config.refine_steps if refine_steps is None else refine_steps
         seeds = self.check_inputs(
@@ -232,7 +236,6 @@ class AvatarPipeline(PipelineSteps, HubPipeline):
             views = self.frame_portraits(tracked, copies)
         rig_params, context = rig_params[copies], context[copies]
         with timed("generate_tokens"):
-            sampling["on_points"] = partial(tell, "generate_tokens")
             generated = self.generate_tokens(context, rig_params, seeds=seeds, **sampling)
         with timed("decode_points"):
             clouds = self.decode_points(generated.input_ids, rig_params, views)

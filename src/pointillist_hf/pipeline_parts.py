@@ -10,8 +10,9 @@ import torch
 from diffusers import DiffusionPipeline
 
 from .decoding.grammar import PointGrammar
+from .decoding.guidance import MAX_GUIDANCE
 from .decoding.sampling import SeededSampling
-from .geometry.number_checks import check_integer
+from .geometry.number_checks import check_integer, check_number
 from .refinement.point_sights import NUM_SIGHT_FEATURES
 from .rigs.array_checks import check_rig_arrays
 
@@ -53,6 +54,7 @@ def check_settings(pipe: DiffusionPipeline) -> None:
         pipe.tokenizer.layout, level=config.grammar, min_points=0, max_points=config.max_points
     )
     SeededSampling([], temperature=config.temperature, min_p=config.min_p)
+    check_number("guidance_scale", config.guidance_scale, 0, MAX_GUIDANCE)
     check_integer("refine_steps", config.refine_steps, 0, MAX_REFINE_STEPS)
     check_integer("view_size", config.view_size, 16, MAX_VIEW_SIZE)
     for name in ("align_points", "complete_points"):

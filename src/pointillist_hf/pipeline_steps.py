@@ -26,6 +26,9 @@ from .rigs.alignment import align_to_shape
 from .rigs.landmark_sources import find_landmark_places
 from .rigs.template_points import build_template_points
 
+# Settings of `generate_points` that a pipeline has defaults of.
+SAMPLING = ("grammar", "temperature", "min_p", "guidance_scale", "max_points")
+
 
 class PipelineSteps:
     """What `AvatarPipeline` does with its components; each step can be called by itself."""
@@ -160,9 +163,12 @@ class PipelineSteps:
             on_points: Gets the number of points so far, of all rows.
             **sampling: Of `generate_points`; what is None or missing is the pipeline's.
         """
-        for name in ("grammar", "temperature", "min_p", "max_points"):
+        for name in SAMPLING:
             if sampling.get(name) is None:
                 sampling[name] = self.config[name]
+        if sampling["guidance_scale"] != 1:
+            blind = self.conditioner.hide_portraits(context)
+            sampling.setdefault("unconditional_states", blind.to(self.point_generator.dtype))
         if self.point_generator.config.binding_head == "anchored":
             if rig_params is None:
                 raise ValueError(

@@ -41,7 +41,7 @@ def test_a_failing_thread_does_not_leave_the_others_waiting():
         return 0
 
     with ThreadPoolExecutor(1) as pool, pytest.raises(RuntimeError, match="before the kernel"):
-        decoder._run_together(pool, [fail, lambda: come(barrier)], barrier)
+        decoder.run_together(pool, [fail, lambda: come(barrier)], barrier)
 
 
 @pytest.mark.parametrize(("most", "best"), [(1, 1), (2, 1), (2, 2), (8, 1), (8, 4), (6, 6)])

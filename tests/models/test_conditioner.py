@@ -115,6 +115,21 @@ def test_image_and_head_matter(conditioner, tiny_rig):
     assert not torch.allclose(conditioner.encode_image(-pixels), first[:, :17], atol=1e-5)
 
 
+def test_a_hidden_portrait_leaves_the_head(conditioner, tiny_rig):
+    pixels = torch.randn(2, 3, 56, 56)
+    rig_points = tiny_rig.sample_points(torch.randn(2, tiny_rig.num_betas), 64)
+    shown = conditioner(pixels, rig_points)
+    hidden = conditioner.hide_portraits(shown)
+    assert torch.equal(hidden[:, 17:], shown[:, 17:])
+    # What the projection of nothing would give, had it no bias.
+    nothing = conditioner.embed_kinds.weight[0].expand(2, 17, -1)
+    assert torch.equal(hidden[:, :17], nothing)
+    rows = torch.tensor([True, False])
+    mixed = conditioner(pixels, rig_points, hide_portrait=rows)
+    assert torch.equal(mixed[0], hidden[0])
+    assert torch.equal(mixed[1], shown[1])
+
+
 def test_save_and_load(conditioner, tiny_rig, tmp_path):
     conditioner.save_pretrained(tmp_path)
     loaded = AvatarConditioner.from_pretrained(tmp_path)

@@ -21,6 +21,7 @@ from .cpu.decoder import CompiledDecoder, build_rules
 from .cpu.weights import WeightFormat, find_obstacle
 from .grammar import GrammarLevel, PointGrammar
 from .graph_decoder import GraphDecoder
+from .guidance import FirstStreams, Guidance, check_guidance, count_streams, spread_rows
 from .options import (
     OWN_OPTIONS,
     check_anchors,
@@ -81,6 +82,8 @@ def generate_points(
     max_points: int = 20000,
     temperature: float = 1.0,
     min_p: float = 0.05,
+    guidance_scale: float = 1.0,
+    unconditional_states: Tensor | None = None,
     **kwargs: object,
 ) -> PointGenerationOutput:
     """Samples clouds for each row of the conditioning.
@@ -98,6 +101,10 @@ def generate_points(
         max_points: Most points of a cloud.
         temperature: Of the sampling; 0 is greedy.
         min_p: Cuts off tokens less likely than this share of the likeliest one.
+        guidance_scale: How far from what the head alone suggests towards what the portrait adds; 1
+            is the network's word, more exaggerates. Other scales than 1 take twice the work.
+        unconditional_states: The conditioning with the portrait hidden, for other scales than 1
+            alone, see `AvatarConditioner.hide_portraits`. [B, M, cross_attention_size]
         **kwargs: `streamer`, for instance a `PointStreamer`; `stop`, a `threading.Event` that
             ends the generation when it is set; `encoder_attention_mask` [B, M]; `face_anchors`
             [B, F, 6] of `HeadRig.face_anchors`, for anchored bindings alone; and what
@@ -111,43 +118,59 @@ def generate_points(
     check_options(kwargs)
     check_context(model, encoder_hidden_states, kwargs.get("encoder_attention_mask"))
     check_anchors(model, kwargs.get("face_anchors"), len(encoder_hidden_states))
+    scale = check_guidance(guidance_scale, encoder_hidden_states, unconditional_states)
     num_return_sequences = check_count(num_return_sequences)
+    seeds = list_seeds(seeds, len(encoder_hidden_states) * num_return_sequences)
     kwargs["encoder_hidden_states"] = encoder_hidden_states
-    for name in ("encoder_hidden_states", "encoder_attention_mask", "face_anchors"):
-        if kwargs.get(name) is not None:
-            kwargs[name] = kwargs[name].repeat_interleave(num_return_sequences, dim=0)
-    batch, device = len(kwargs["encoder_hidden_states"]), encoder_hidden_states.device
-    seeds = list_seeds(seeds, batch)
-    layout = model.config.layout
+    blind = unconditional_states if count_streams(scale) > 1 else None
+    spread_rows(kwargs, num_return_sequences, blind)
     rules = build_grammar(model, grammar, min_points, max_points)
-    generators = [torch.Generator(device).manual_seed(seed) for seed in seeds]
+    generators = [torch.Generator(encoder_hidden_states.device).manual_seed(s) for s in seeds]
     draw = {"temperature": temperature, "min_p": min_p, "num_plain_slots": rules.num_plain_slots}
     sampling = SeededSampling(generators, **draw)
-    engine = choose_engine(model, engine, kwargs)
+    engine = choose_engine(model, engine, kwargs, scale)
     stop = kwargs.pop("stop", None) or threading.Event()
     with stop_on_interrupt(stop) as interruption:
         if engine == "reference":
-            sequences, states = _generate_by_reference(model, rules, sampling, stop, **kwargs)
+            sequences, states = _generate_by_reference(
+                model, rules, sampling, scale, stop, **kwargs
+            )
         else:
-            conditioning = kwargs["encoder_hidden_states"], kwargs.get("encoder_attention_mask")
-            if device.type == "cuda":
-                decoder = GraphDecoder(model, *conditioning, grammar=rules, sampling=sampling)
-            else:
-                decoder = CompiledDecoder(
-                    model,
-                    *conditioning,
-                    rules=build_rules(layout, rules, sampling),
-                    seeds=seeds,
-                    weight_format=WEIGHT_FORMATS[engine],
-                    face_anchors=kwargs.get("face_anchors"),
-                )
-            prompt = torch.full((batch, TOKENS_PER_POINT), layout.bos_token_id, device=device)
-            pieces = decoder.decode()
-            sequences, states = _join_pieces(prompt, pieces, stop, kwargs.get("streamer"))
-    output = collect_points(sequences, states.to(encoder_hidden_states.dtype), layout)
+            decoder = _build_decoder(model, engine, rules, sampling, scale, seeds, **kwargs)
+            sequences, states = _join_pieces(
+                len(seeds), rules.layout, decoder.decode(), stop, kwargs.get("streamer")
+            )
+    output = collect_points(sequences, states.to(encoder_hidden_states.dtype), rules.layout)
     if interruption.is_set() and not output.num_points.any():
         raise KeyboardInterrupt
     return output
+
+
+def _build_decoder(
+    model: PointGeneratorForCausalLM,
+    engine: Engine,
+    rules: PointGrammar,
+    sampling: SeededSampling,
+    guidance_scale: float,
+    seeds: Sequence[int],
+    *,
+    encoder_hidden_states: Tensor,
+    encoder_attention_mask: Tensor | None = None,
+    face_anchors: Tensor | None = None,
+    **others: object,
+) -> GraphDecoder | CompiledDecoder:
+    """What decodes rows in a compiled engine; their options are those of `generate_points`."""
+    conditioning = encoder_hidden_states, encoder_attention_mask
+    if encoder_hidden_states.device.type == "cuda":
+        return GraphDecoder(model, *conditioning, grammar=rules, sampling=sampling)
+    return CompiledDecoder(
+        model,
+        *conditioning,
+        rules=build_rules(rules.layout, rules, sampling, guidance_scale),
+        seeds=seeds,
+        weight_format=WEIGHT_FORMATS[engine],
+        face_anchors=face_anchors,
+    )
 
 
 def build_grammar(
@@ -163,6 +186,7 @@ def choose_engine(
     model: PointGeneratorForCausalLM,
     engine: Engine,
     options: Mapping[str, object] | None = None,
+    guidance_scale: float = 1.0,
 ) -> Engine:
     """The engine that serves: of "auto", the fastest that gives the reference's tokens.
 
@@ -170,6 +194,7 @@ def choose_engine(
         model: The generator.
         engine: `Engine`.
         options: The conditioning and the further arguments of `generate_points`.
+        guidance_scale: As there.
     """
     options = options or {}
     if engine not in get_args(Engine):
@@ -183,6 +208,8 @@ def choose_engine(
     if engine == "compiled" and device.type == "cuda":
         if model.config.binding_head != "free":
             obstacle = f"the `binding_head` is {model.config.binding_head!r}, not 'free', on CUDA"
+        elif count_streams(guidance_scale) > 1:
+            obstacle = "the `guidance_scale` is not 1, on CUDA"
     else:
         obstacle = find_obstacle(model)
         if obstacle is None and device.type != "cpu":
@@ -203,10 +230,17 @@ def _generate_by_reference(
     model: PointGeneratorForCausalLM,
     rules: PointGrammar,
     sampling: SeededSampling,
+    guidance_scale: float,
     stop: threading.Event,
     **kwargs: object,
 ) -> tuple[Tensor, Tensor]:
     """Sequences [B, 4 + T], and hidden states of all tokens but the last. [B, 3 + T, D]"""
+    processors = [rules, sampling]
+    num_streams = count_streams(guidance_scale)
+    if num_streams > 1:
+        processors = [Guidance(guidance_scale, processors)]
+        if kwargs.get("streamer") is not None:
+            kwargs["streamer"] = FirstStreams(kwargs["streamer"])
     states = kwargs["encoder_hidden_states"]
     prompt = states.new_full(
         (len(states), TOKENS_PER_POINT), rules.layout.bos_token_id, dtype=torch.long
@@ -220,7 +254,7 @@ def _generate_by_reference(
     output = model.generate(
         prompt,
         attention_mask=torch.ones_like(prompt),
-        logits_processor=LogitsProcessorList([rules, sampling]),
+        logits_processor=LogitsProcessorList(processors),
         stopping_criteria=StoppingCriteriaList([StopOnEvent(stop)]),
         do_sample=False,
         # One more than the points need: the last token gets its state when E is predicted.
@@ -231,19 +265,22 @@ def _generate_by_reference(
     )
     steps = [step[-1] for step in output.hidden_states]
     # Without a cache, each step computes the states of all tokens so far.
-    return output.sequences, torch.cat(steps, dim=1) if use_cache else steps[-1]
+    states = torch.cat(steps, dim=1) if use_cache else steps[-1]
+    return output.sequences[::num_streams], states[::num_streams]
 
 
 def _join_pieces(
-    prompt: Tensor,
+    batch: int,
+    layout: TokenLayout,
     pieces: Iterator[tuple[Tensor, Tensor]],
     stop: threading.Event,
     streamer: BaseStreamer | None,
 ) -> tuple[Tensor, Tensor]:
-    """What `_generate_by_reference` returns, from the pieces of a decoder."""
-    sequences, states = [prompt], []
+    """What `_generate_by_reference` returns, from the pieces of a decoder of so many clouds."""
+    prompt = torch.full((batch, TOKENS_PER_POINT), layout.bos_token_id)
+    sequences, states = [], []
     if streamer is not None:
-        streamer.put(prompt.cpu())
+        streamer.put(prompt)
     for tokens, hidden in pieces:
         sequences.append(tokens)
         states.append(hidden)
@@ -254,7 +291,7 @@ def _join_pieces(
             break
     if streamer is not None:
         streamer.end()
-    return torch.cat(sequences, dim=1), torch.cat(states, dim=1)
+    return torch.cat([prompt.to(sequences[0]), *sequences], dim=1), torch.cat(states, dim=1)
 
 
 def collect_points(

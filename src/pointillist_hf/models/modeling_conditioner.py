@@ -235,19 +235,41 @@ class AvatarConditioner(GuardedPush, StrictLoading, PreTrainedModel):
         states = self.point_cloud_encoder(torch.cat([coords, normals], dim=-1))
         return self.point_proj(states) + self.embed_kinds.weight[1]
 
-    def forward(self, pixel_values: Tensor, rig_points: Tensor) -> Tensor:
+    def forward(
+        self, pixel_values: Tensor, rig_points: Tensor, hide_portrait: Tensor | None = None
+    ) -> Tensor:
         """Conditioning tokens: those of the image, then those of the head.
 
         Args:
             pixel_values: Processed portraits. [B, 3, H, W]
             rig_points: Canonical surface samples in metres with normals. [B, P, 6]
+            hide_portrait: True in rows that get `hide_portraits`. [B]
 
         Returns:
             [B, M, hidden_size]
         """
         image_tokens = self.encode_image(pixel_values)
         point_tokens = self.encode_points(rig_points.to(image_tokens.dtype))
-        return torch.cat([image_tokens, point_tokens], dim=1)
+        context = torch.cat([image_tokens, point_tokens], dim=1)
+        if hide_portrait is None:
+            return context
+        return torch.where(hide_portrait[:, None, None], self.hide_portraits(context), context)
+
+    def hide_portraits(self, context: Tensor) -> Tensor:
+        """Conditioning tokens of the same heads, with portraits of which nothing is known.
+
+        Every image token is the embedding of its kind alone, as if its projection were zero.
+
+        Args:
+            context: What `forward` returns. [B, M, hidden_size]
+
+        Returns:
+            [B, M, hidden_size]
+        """
+        num_image_tokens = context.shape[1] - self.config.point_cloud_config.num_latents
+        nothing = self.embed_kinds.weight[0].to(context.dtype)
+        nothing = nothing.expand(len(context), num_image_tokens, -1)
+        return torch.cat([nothing, context[:, num_image_tokens:]], dim=1)
 
 
 def refuse_foreign_weights(config: PointCloudEncoderConfig) -> None:

@@ -18,6 +18,7 @@ from ..exporters.tensor_file import read_tensors, write_tensors
 from ..geometry.structures import CanonicalPoints
 from ..models.strict_loading import digest_weights
 from ..pipeline_avatar import AvatarPipeline
+from ..pipeline_steps import SAMPLING
 from ..refinement.tracked_portrait import TrackedPortrait
 from .dataset import People
 from .lessons import Look, TrackedLessons
@@ -37,9 +38,8 @@ class GeneratedClouds:
     def __init__(self, pipe: AvatarPipeline, folder: str | Path) -> None:
         self.pipe = pipe
         pipe.set_progress_bar_config(disable=True)
-        names = ("grammar", "temperature", "min_p", "max_points")
         parts = [digest_weights(part) for part in (pipe.conditioner, pipe.point_generator)]
-        known = json.dumps([parts, {name: pipe.config[name] for name in names}])
+        known = json.dumps([parts, {name: pipe.config[name] for name in SAMPLING}])
         self.folder = Path(folder) / hashlib.sha256(known.encode()).hexdigest()[:12]
         self.folder.mkdir(parents=True, exist_ok=True)
 

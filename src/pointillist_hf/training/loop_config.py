@@ -19,7 +19,7 @@ COUNTS = {
 }  # fmt: skip
 RATES = {
     "weight_decay": (0, 1e3), "ema_decay": (0, 1), "adam_beta2": (0, 1), "learning_rate": (0, 1e3),
-    "final_learning_rate": (0, 1), "max_grad_norm": (0, 1e9),
+    "final_learning_rate": (0, 1), "max_grad_norm": (0, 1e9), "portrait_dropout": (0, 1),
 }  # fmt: skip
 Optimizer = Literal["adamw", "adam"]
 Schedule = Literal["cosine", "constant"]
@@ -74,6 +74,7 @@ class LoopConfig:
     num_eval_people: int = 16
     num_sample_points: int = 1024  # most points of a cloud that is drawn
     window_step: int = 0  # tokens from the start of a window to that of the next
+    portrait_dropout: float = 0.0  # share of rows without their portrait, for guidance
 
     # the decoder's: the third term of Eq. 6, and where its weights lie
     perceptual: Perceptual = "none"

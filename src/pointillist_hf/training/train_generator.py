@@ -53,13 +53,15 @@ class GeneratorTraining(nn.Module):
         input_ids: Tensor,
         labels: Tensor,
         face_anchors: Tensor | None = None,
+        hide_portrait: Tensor | None = None,
     ) -> dict[str, Loss]:
         """Negative log-likelihoods in nats, as sums and numbers of tokens.
 
         "loss" is over all tokens, "loss_x", "loss_y", "loss_z" and "loss_b" over those of a slot,
-        "loss_end" over the ends of clouds.
+        "loss_end" over the ends of clouds. Rows in which `hide_portrait` [B] is true know their
+        head alone.
         """
-        context = self.conditioner(pixel_values, rig_points)
+        context = self.conditioner(pixel_values, rig_points, hide_portrait)
         output = self.generator.model(
             input_ids=input_ids,
             encoder_hidden_states=context,
@@ -121,14 +123,18 @@ def train_generator(
         which = torch.randint(len(person.portraits), (1,), generator=generator)
         start = window_start(len(person.input_ids), window, generator, config.window_step)
         input_ids, labels = cut_window(person.input_ids, start, window, layout)
-        anchors = people.rig.face_anchors(person.betas[None]) if is_anchored else None
-        return {
+        row = {
             "pixel_values": portrait_pixels(person.portraits[which] / 255, processor, generator),
             "rig_points": _rig_points(person.betas, people, conditioner),
             "input_ids": input_ids[None],
             "labels": labels[None],
-            **({} if anchors is None else {"face_anchors": anchors}),
         }
+        if is_anchored:
+            row["face_anchors"] = people.rig.face_anchors(person.betas[None])
+        if config.portrait_dropout:
+            # Drawn last: everything else in the row is the same for any share.
+            row["hide_portrait"] = torch.rand(1, generator=generator) < config.portrait_dropout
+        return row
 
     def collate(rows: list[Batch]) -> Batch:
         return {name: torch.cat([row[name] for row in rows]) for name in rows[0]}

@@ -1,15 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One generation by the compiled kernels: their memory, their threads, their calls.
-
-Plain Python threads carry the kernels, as in `rendering.cpu.backend` and for the same reasons. They
-belong to one generation, so nothing is left over that a fork could break, and two generations at a
-time cannot wait for each other's threads.
-"""
+"""One generation by the compiled kernels: their memory and their calls."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -22,6 +17,7 @@ from ...models.modeling_point_generator import PointGeneratorForCausalLM
 from ...models.point_generator_layers import rotary_embedding
 from ...models.tokenization_points import TOKENS_PER_POINT, TokenLayout
 from ..grammar import MAX_POINTS, PointGrammar
+from ..guidance import count_streams
 from ..sampling import SeededSampling
 from .arithmetic import LANES, PADDING, round_up
 from .faces import add_faces
@@ -41,6 +37,7 @@ from .records import (
 )
 from .rounding import BLOCK, Rounded
 from .sampling import WORDS, Draws, Rules
+from .threads import ThreadCount, run_together
 from .weights import (
     WeightFormat,
     allocate,
@@ -50,20 +47,18 @@ from .weights import (
 )
 
 CALL_SECONDS = 0.05  # about as long the kernels run before Python looks up
-# Calls between trials of other numbers of threads, and how much faster one must be.
-FIRST_PAUSE, LONGEST_PAUSE, CLEARLY = 2, 64, 0.9
 WEIGHTS_PER_THREAD = 1 << 16  # of a layer; with fewer, threads wait more than they work
 
 
 class CompiledDecoder:
-    """Decodes B clouds, piece by piece.
+    """Decodes clouds, piece by piece: one for each of B rows, or for two with guidance.
 
     Args:
         model: The generator; `find_obstacle` must have found none.
         encoder_hidden_states: [B, M, cross_attention_size]
         encoder_attention_mask: 0 at padded conditioning tokens. [B, M]
         rules: Grammar and sampling, from `build_rules`.
-        seeds: One per row.
+        seeds: One per cloud.
         weight_format: `WeightFormat`; keys and values are rounded like the weights, and float32 if
             these are exact.
         face_anchors: Heads that anchored bindings know the faces by. [B, F, 6]
@@ -109,11 +104,11 @@ class CompiledDecoder:
         self.memory = self._build_memory(contexts, weight_format)
         self.scratch = self._build_scratch()
         self.draws = Draws(
-            marks=np.zeros(batch * WORDS // 2, np.int32),
-            points=np.zeros((batch, 2, TOKENS_PER_POINT), np.int64),
+            marks=np.zeros(len(seeds) * WORDS // 2, np.int32),
+            points=np.zeros((len(seeds), 2, TOKENS_PER_POINT), np.int64),
             twister=np.concatenate([seed_twister(seed) for seed in seeds]),
-            words=np.zeros((batch, 2), np.int64),
-            on_face=np.zeros(batch, np.int64),
+            words=np.zeros((len(seeds), 2), np.int64),
+            on_face=np.zeros(len(seeds), np.int64),
         )
         self.ended = np.zeros(batch, np.bool_)
         self.position = 0
@@ -215,8 +210,9 @@ class CompiledDecoder:
         """Pieces of the sequences, until all rows have ended.
 
         Yields:
-            Tokens as they were drawn, padding after the end [B, T]; final hidden states of the
-            tokens that were fed: the prompt's, then the drawn ones'. [B, steps, D]
+            Of each cloud's first row, tokens as they were drawn, padding after the end [., T];
+            final hidden states of the tokens that were fed: the prompt's, then the drawn ones'.
+            [., steps, D]
         """
         wait_for_kernels()
         layout, workers = self.model.config.layout, self._build_workers()
@@ -258,9 +254,10 @@ class CompiledDecoder:
         # and the depth head leaves them at zero; within later first steps they are known already.
         given = max(TOKENS_PER_POINT - self.position * size, size)
         known = size - 1 if self.position else 0
+        streams = self.rules.num_streams
         return (
-            torch.from_numpy(rows.tokens[:, given : done + size]),
-            torch.from_numpy(rows.states[:, known : done + size - 1]),
+            torch.from_numpy(rows.tokens[::streams, given : done + size]),
+            torch.from_numpy(rows.states[::streams, known : done + size - 1]),
         )
 
     def _run(self, pool: ThreadPoolExecutor, workers: list[Worker], rows: Rows) -> int:
@@ -274,59 +271,7 @@ class CompiledDecoder:
                 return decode_points(worker, self.weights, *shared, self.depth, *self.faces)
             return decode_tokens(worker, self.weights, *shared)
 
-        return _run_together(pool, [lambda w=w: work(w) for w in workers], self.scratch.barrier)
-
-
-class ThreadCount:
-    """How many threads to call the kernels with: as many as help.
-
-    Threads that wait for each other many times per token lose by it where others use the cores too:
-    each waits until all have had their turn. Results have the same bits for any number, so it may
-    change from call to call. Now and then a call tries half or twice as many.
-
-    Args:
-        most: Threads that there are.
-    """
-
-    def __init__(self, most: int) -> None:
-        self.most, self.count = most, most
-        self.pause, self.calls, self.tries_fewer = FIRST_PAUSE, 0, True
-        self.pace = float("inf")
-
-    def choose(self) -> tuple[int, bool]:
-        """Threads of the next call, and whether it is a trial, which should be short."""
-        self.calls += 1
-        if self.most == 1 or self.calls <= self.pause:
-            return self.count, False
-        self.calls = 0
-        fewer, more = max(self.count // 2, 1), min(2 * self.count, self.most)
-        trial = fewer if (self.tries_fewer or more == self.count) and fewer < self.count else more
-        self.tries_fewer = not self.tries_fewer
-        return trial, True
-
-    def learn(self, count: int, seconds: float) -> None:
-        """Takes notice of the seconds that a step took."""
-        if count == self.count:
-            self.pace = seconds
-        elif seconds < CLEARLY * self.pace:
-            self.count, self.pace, self.pause = count, seconds, FIRST_PAUSE
-        else:
-            self.pause = min(2 * self.pause, LONGEST_PAUSE)
-
-
-def _run_together(
-    pool: ThreadPoolExecutor, tasks: list[Callable[[], int]], barrier: ndarray
-) -> int:
-    """Runs the first task here and the others beside it; what the first returns."""
-    others = [pool.submit(task) for task in tasks[1:]]
-    try:
-        return tasks[0]()
-    except BaseException:
-        barrier[1] = 1  # the others would wait for this one without end
-        raise
-    finally:
-        for other in others:
-            other.result()
+        return run_together(pool, [lambda w=w: work(w) for w in workers], self.scratch.barrier)
 
 
 def _build_blocks(
@@ -370,8 +315,13 @@ def seed_twister(seed: int) -> ndarray:
     return np.array(words, np.uint32)
 
 
-def build_rules(layout: TokenLayout, grammar: PointGrammar, sampling: SeededSampling) -> Rules:
-    """Grammar and sampling as the kernels read them."""
+def build_rules(
+    layout: TokenLayout,
+    grammar: PointGrammar,
+    sampling: SeededSampling,
+    guidance_scale: float = 1.0,
+) -> Rules:
+    """Grammar, sampling and guidance as the kernels read them."""
     ranges = np.array([layout.slot_range(slot) for slot in range(TOKENS_PER_POINT)])
     return Rules(
         firsts=ranges[:, 0].copy(),
@@ -387,4 +337,6 @@ def build_rules(layout: TokenLayout, grammar: PointGrammar, sampling: SeededSamp
         vocabulary=layout.vocab_size,
         temperature=float(sampling.temperature),
         log_min_p=torch.tensor(float(sampling.min_p)).log().item(),
+        guidance_scale=float(guidance_scale),
+        num_streams=count_streams(guidance_scale),
     )

@@ -77,19 +77,26 @@ def _draw(
     worker: Worker, weights: Weights, faces: Faces | None, D: int, sampling: tuple,
     scratch: Scratch, rows: Rows, place: tuple,
 ) -> None:  # fmt: skip
-    """The next token of every row, from the thread's states: its column, and its position."""
+    """The next token of every row, from the thread's states: its column, and its position.
+
+    Rows of a cloud have ends and threads in common, and the last of them draws for all.
+    """
     rules, draws = sampling
+    streams = rules.num_streams
     column, position = place
     here = column, position % SLOTS
     _score(worker, weights, faces, D, rules, scratch, rows, here)
     wait(scratch.barrier, worker.num_threads)
     for b in worker.live:
-        if b % worker.num_threads == worker.thread:
+        cloud = b // streams
+        if cloud % worker.num_threads == worker.thread:
             if faces is not None:
                 add_offsets(faces, rules, rows.tokens, b, here, scratch.logits)
-            token = choose(b, position, rules, draws, scratch.logits)
-            rows.tokens[b, column] = token
-            rows.ended[b] = token == rules.end
+            if b % streams == streams - 1:
+                token = choose(cloud, position, rules, draws, scratch.logits)
+                for row in range(cloud * streams, b + 1):
+                    rows.tokens[row, column] = token
+                    rows.ended[row] = token == rules.end
 
 
 @compile_kernel(counts_references=False)

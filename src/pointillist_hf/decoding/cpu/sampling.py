@@ -28,7 +28,7 @@ FEW = 16  # tokens that are looked at before there is a best score to speak of
 
 
 class Rules(NamedTuple):
-    """Grammar and sampling, of all rows."""
+    """Grammar, guidance and sampling, of all clouds."""
 
     firsts: ndarray  # [4] first id of each slot
     counts: ndarray  # [4] ids of each slot
@@ -43,16 +43,18 @@ class Rules(NamedTuple):
     vocabulary: int
     temperature: float
     log_min_p: float  # zero or less; -inf cuts nothing
+    guidance_scale: float  # of the first of two streams against the second, see `guidance`
+    num_streams: int  # rows of a cloud, side by side: 1, or 2 with guidance
 
 
 class Draws(NamedTuple):
-    """Of each row: its last and its current point, its random stream, and room for a draw."""
+    """Of each of C clouds: last and current point, random numbers, and room for a draw."""
 
-    marks: ndarray  # [B WORDS / 2] who may win, of the tokens whose words there are
-    points: ndarray  # [B, 2, 4] in the order of the sort key; what is not known yet is the largest
-    twister: ndarray  # [B WORDS]
-    words: ndarray  # [B, 2] words that earlier tokens had, and words made so far
-    on_face: ndarray  # [B] points of the last face so far, where faces come first
+    marks: ndarray  # [C WORDS / 2] who may win, of the tokens whose words there are
+    points: ndarray  # [C, 2, 4] in the order of the sort key; what is not known yet is the largest
+    twister: ndarray  # [C WORDS]
+    words: ndarray  # [C, 2] words that earlier tokens had, and words made so far
+    on_face: ndarray  # [C] points of the last face so far, where faces come first
 
 
 @compile_part()
@@ -165,18 +167,38 @@ def _find_rivals(
 
 
 @compile_part()
+def _find_logits(rules: Rules, b: int) -> int:
+    """Where those of a cloud's first row start."""
+    return b * rules.num_streams * rules.vocabulary
+
+
+@compile_part()
+def _guide(logits: ndarray, first: int, stop: int, rules: Rules) -> None:
+    """Puts the logits of both streams into the first row, see `decoding.guidance`.
+
+    Only those that may be drawn: others may be left from earlier draws, and would grow each time.
+    """
+    scale, distance = F32(rules.guidance_scale), U(rules.vocabulary)
+    for i in range(U(first), U(stop)):
+        blind = logits[i + distance]
+        logits[i] = blind + scale * (logits[i] - blind)
+
+
+@compile_part()
 def _draw(rules: Rules, draws: Draws, b: int, place: tuple, logits: ndarray) -> int:
     """Index of the token that wins among [low, count), and the end if it may come.
 
     Args:
-        rules: Of all rows.
-        draws: Of each row.
-        b: Row.
+        rules: Of all clouds.
+        draws: Of each cloud.
+        b: Cloud.
         place: Slot, low, count, and the count again or one more if the end may come.
         logits: [B vocabulary]
     """
     slot, low, count, stop = place
-    start, first = b * rules.vocabulary, min(low, count)
+    start, first = _find_logits(rules, b), min(low, count)
+    if rules.num_streams == 2:
+        _guide(logits, start + first, start + stop, rules)
     if rules.temperature == 0:
         return _find_best(logits, start, first, stop)
     is_plain = slot < rules.num_plain_slots
@@ -212,7 +234,7 @@ def _bound_face(rules: Rules, points: ndarray, b: int, num_points: int) -> tuple
 
 @compile_part()
 def choose(b: int, position: int, rules: Rules, draws: Draws, logits: ndarray) -> int:
-    """The token at a position, from the logits of what its slot may hold and of the end."""
+    """A cloud's token at a position, from the logits of what its slot may hold and of the end."""
     slot, num_points = position % 4, position // 4 - 1
     count, points = rules.counts[slot], draws.points
     if slot == 0:
@@ -226,8 +248,11 @@ def choose(b: int, position: int, rules: Rules, draws: Draws, logits: ndarray) -
         low, high = _bound_face(rules, points, b, num_points)
         may_end = may_end and num_points > 0 and points[b, 0, 0] == count - 1
         # What would come after the last face is the end.
-        at = b * rules.vocabulary
-        logits[at + high], count = logits[at + count], high
+        at = _find_logits(rules, b)
+        for _ in range(rules.num_streams):
+            logits[at + high] = logits[at + count]
+            at += rules.vocabulary
+        count = high
     if slot == 0 and draws.on_face[b] >= rules.max_points_per_face:
         low = max(low, points[b, 0, 0] + 1)
     if slot == 0 and num_points == rules.max_points:
