@@ -6,6 +6,7 @@ from dataclasses import replace
 import torch
 
 from pointillist_hf import GaussianDecoder
+from pointillist_hf.refinement import coloring
 from pointillist_hf.refinement.coloring import correct_colors
 from pointillist_hf.refinement.dressing import LEAST_SOLID, decode_points, dress_points, make_solid
 from pointillist_hf.refinement.face_kinds import PointKind
@@ -62,6 +63,24 @@ def test_lids_out_of_sight_get_the_colours_around_them(colored, cloud, projected
     torch.testing.assert_close(corrected[hidden], lent[hidden], rtol=0, atol=0.01)
     others = ~projected.is_visible & ~hidden
     torch.testing.assert_close(corrected[others], green[others], rtol=0, atol=0.01)
+
+
+def test_what_is_seen_of_a_folded_lid_is_lighter_by_a_share_of_skin(
+    colored, cloud, projected, view, tiny_rig, monkeypatch
+):
+    def correct():
+        return correct_colors(colored, cloud.bindings, projected, view, tiny_rig).colors
+
+    mixed = correct()
+    monkeypatch.setattr(coloring, "LID_SHARE", 0.0)
+    plain = correct()
+    folds = projected.is_folded & projected.is_visible & (cloud.kinds == PointKind.SKIN)
+    assert folds.any()
+    lent = projected.fill(sample_picture(view.foreground, projected.pixels))
+    torch.testing.assert_close(
+        mixed[folds], 0.7 * plain[folds] + 0.3 * lent[folds], rtol=0, atol=0.01
+    )
+    assert torch.equal(mixed[~folds], plain[~folds])
 
 
 def test_faces_that_stretch_hardly_shrink(colored, cloud, view, tiny_rig):

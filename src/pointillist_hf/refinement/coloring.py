@@ -23,6 +23,7 @@ DARKEST, LIGHTEST = 0.005, 0.995
 MOUTH_TINT = (0.45, 0.22, 0.22)  # of the skin, behind the lips
 TEETH_TINT = (1.12, 1.08, 1.0)  # of the skin's mean brightness, if no tooth is seen
 FEW_TEETH = 12  # visible points that say nothing
+LID_SHARE = 0.3  # of the skin around it that a lid shows which an open eye folds to a dark line
 NEARBY, OVERSHOOT = 2, 0.04  # pixels around a point whose colours bound its own, and by how much
 
 
@@ -70,7 +71,8 @@ def correct_colors(
 ) -> Gaussians:
     """Splats whose visible ones show what the photograph shows where they fall.
 
-    Lids that are folded out of its sight get the skin around them.
+    Lids that are folded out of its sight get the skin around them, and what is seen of their folds
+    a share of it: in a blink, the dark line of an open eye is drawn over all of the lid.
 
     Args:
         gaussians: Canonical, N of them.
@@ -92,7 +94,9 @@ def correct_colors(
         residuals = CORRECTION * sample_picture(missing, projected.pixels)
         colors = gaussians.colors + torch.where(projected.is_visible[:, None], residuals, 0)
         gaussians = replace(gaussians, colors=colors.clamp(DARKEST, LIGHTEST))
-    return gaussians
+    folds = projected.is_folded & projected.is_visible & (projected.kinds == PointKind.SKIN)
+    lighter = torch.lerp(gaussians.colors, lent, LID_SHARE).clamp(DARKEST, LIGHTEST)
+    return replace(gaussians, colors=torch.where(folds[:, None], lighter, gaussians.colors))
 
 
 def find_color_range(view: PortraitView, pixels: Tensor) -> tuple[Tensor, Tensor]:

@@ -45,7 +45,7 @@ EMBEDDED = Recipe(
             "ema_decay": 0.99,
         },
         "generated-decoder": {
-            "max_steps": 2000,
+            "max_steps": 3000,
             "batch_size": 1,
             "learning_rate": 4e-4,
             "ema_decay": 0.99,
