@@ -142,7 +142,7 @@ people = with_token_order(people, recipes.token_order_of(size, people.tokenizer)
 torch.manual_seed(0)
 conditioner = AvatarConditioner(recipes.build_conditioner_config(size, people.tokenizer)).double()
 conditioner.image_encoder.requires_grad_(False)
-conditioner.register_forward_pre_hook(lambda module, args: tuple(a.double() for a in args))
+conditioner.register_forward_pre_hook(lambda module, args: tuple(a.double() for a in args[:2]))
 # Larger than some clouds, so that padding makes the rows weigh differently.
 config = recipes.build_generator_config(size, people.tokenizer)
 config.sliding_window = 400
