@@ -34,7 +34,9 @@ def cut_background(matte: np.ndarray, pixels: np.ndarray) -> np.ndarray:
     """
     colors = pixels.astype(np.float32) / 255
     for _ in range(ROUNDS):
-        matte = _cut_band(matte, colors)
+        before, matte = matte, _cut_band(matte, colors)
+        if np.array_equal(before, matte):
+            break
     return matte
 
 
