@@ -5,7 +5,7 @@ import cv2
 import numpy as np
 import pytest
 
-from pointillist_hf.portraits.matte_edges import SIDE, cut_background
+from pointillist_hf.portraits.matte_edges import BAND, SIDE, cut_background
 
 BLUE, BROWN, GREY = (60, 110, 200), (90, 60, 40), (128, 128, 128)
 GAP = (slice(250, 270), slice(130, 150))  # between hair and shoulder
@@ -21,7 +21,6 @@ def scene(background=BLUE, seed=0, noise=3.0):
     matte = cv2.GaussianBlur(person.astype(np.float32), (0, 0), 1.0)
     shown = person.astype(bool)
     shown[GAP] = False
-    shown[:, :130] &= person[:, :130].astype(bool)
     picture[shown] = BROWN
     picture += np.random.default_rng(seed).normal(0, noise, picture.shape)
     return picture.clip(0, 255).astype(np.uint8), matte
@@ -36,6 +35,15 @@ def test_a_gap_between_hair_and_shoulder_is_opened():
     assert (cut <= matte + 1e-6).all()
     person = (matte > 0.5) & (picture[..., 2] < 90)
     assert (cut[person] > 0.5).mean() > 0.98
+
+
+def test_a_strip_wider_than_the_band_goes_round_by_round():
+    picture, matte = scene()
+    strip = (slice(330, SIDE), slice(130, 158))  # below a sleeve that ends in the picture
+    picture[strip] = BLUE
+    cut = cut_background(matte, picture)
+    assert 2 * BAND < 158 - 130
+    assert cut[340:370, 134:150].max() < 0.2
 
 
 def test_where_both_sides_are_alike_nothing_is_cut():

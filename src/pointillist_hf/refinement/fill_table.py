@@ -138,8 +138,7 @@ def _find_light(places: Tensor, sources: Tensor) -> tuple[Tensor, Tensor]:
         Sources, and their weights, which sum to zero: those of the own side, then those of the
         other. [N, 2 * 4] each
     """
-    flipped = sources * sources.new_tensor([-1.0, 1.0, 1.0])
-    gaps, twins = nearest_points(sources, flipped, 1)
+    gaps, twins = nearest_points(sources, _flip(sources), 1)
     paired = (gaps[:, 0] < PAIRED).nonzero()[::THINNING, 0]
     if len(paired) < TOO_FEW:
         nothing = torch.zeros(len(places), 2 * NUM_PAIRS)
@@ -155,7 +154,7 @@ def _pick_nearby(places: Tensor, sources: Tensor) -> tuple[Tensor, Tensor]:
     """Sources of hair: mostly one of those near, by chance, so that it keeps its texture."""
     # Around the head, hair of one height is alike.
     stretch = places.new_tensor([0.5, 1.5, 0.35])
-    both = torch.cat([sources, sources * sources.new_tensor([-1.0, 1.0, 1.0])])
+    both = torch.cat([sources, _flip(sources)])
     _, found = nearest_points(places * stretch, both * stretch, 4 * (1 + NUM_SOURCES))
     found = found % len(sources)
     generator = torch.Generator().manual_seed(0)
@@ -170,8 +169,8 @@ def _pick_nearby(places: Tensor, sources: Tensor) -> tuple[Tensor, Tensor]:
 
 def _find_nearest(places: Tensor, sources: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Nearest sources, mirrored or not: which, how far, and whether mirrored. [N, 7] each"""
-    flipped = sources * sources.new_tensor([-1.0, 1.0, 1.0])
-    straight, crossed = (nearest_points(places, some, NUM_SOURCES) for some in (sources, flipped))
+    straight = nearest_points(places, sources, NUM_SOURCES)
+    crossed = nearest_points(places, _flip(sources), NUM_SOURCES)
     distances = torch.cat([straight[0], crossed[0] + DETOUR], dim=1)
     found = torch.cat([straight[1], crossed[1]], dim=1)
     distances, chosen = distances.topk(min(NUM_SOURCES, distances.shape[1]), largest=False)
@@ -179,3 +178,8 @@ def _find_nearest(places: Tensor, sources: Tensor) -> tuple[Tensor, Tensor, Tens
     chosen, distances = chosen[:, repeated], distances[:, repeated]
     mirrored = chosen >= straight[0].shape[1]
     return found.gather(1, chosen), distances, mirrored
+
+
+def _flip(places: Tensor) -> Tensor:
+    """Places on the other side of the face. [N, 3]"""
+    return places * places.new_tensor([-1.0, 1.0, 1.0])
