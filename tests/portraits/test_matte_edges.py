@@ -59,6 +59,13 @@ def test_a_busy_background_tells_nothing():
     assert np.array_equal(cut_background(matte, picture), matte)
 
 
+def test_a_grainy_background_tells_nothing_however_much_lighter_it_is():
+    picture, matte = scene(background=(225, 225, 225), noise=18.0)
+    assert np.array_equal(cut_background(matte, picture), matte)
+    plain, _ = scene(background=(225, 225, 225))
+    assert cut_background(matte, plain)[252:268, 132:142].max() < 0.2
+
+
 def test_an_island_of_the_background_color_stays():
     """A blue eye before a blue wall."""
     picture, matte = scene()

@@ -15,6 +15,7 @@ from pointillist_hf.data.population.photography import portrait_cameras, pose_su
 from pointillist_hf.data.population.scene import render_frame
 from pointillist_hf.data.population.subject import build_subject
 from pointillist_hf.geometry.cameras import project_points
+from pointillist_hf.portraits import matte_edges
 from pointillist_hf.portraits.portrait_tracker import PortraitTracker
 from pointillist_hf.rigs.procedural_rig import ProceduralHeadRig
 
@@ -96,6 +97,19 @@ def test_the_matte_is_the_person(portrait):
     assert portrait.matte[80, 170] > 0.9  # hair beside the face
     assert portrait.matte[20, 120] < 0.1  # wall
     assert portrait.matte[:, :40].max() == 0  # far from the head
+
+
+def test_the_matte_gives_up_a_plain_background(tracker, photograph, portrait, monkeypatch):
+    blue, share = torch.tensor([60.0, 110.0, 200.0]), portrait.matte[..., None]
+    pixels = torch.from_numpy(np.array(photograph)).float() * share + blue * (1 - share)
+    picture = Image.fromarray(pixels.round().byte().numpy())
+    matte = tracker(picture)[0].matte
+    monkeypatch.setattr(matte_edges, "ROUNDS", 0)
+    before = tracker(picture)[0].matte
+    assert (matte <= before + 1e-3).all()
+    gone = (before > 0.5) & (matte < 0.5)
+    assert gone.sum() > 20
+    assert (pixels[gone] - blue).abs().max(-1).values.median() < 30
 
 
 def test_the_same_photograph_gives_the_same_bits(tracker, photograph, portrait):
