@@ -4,6 +4,7 @@
 import pytest
 import torch
 
+from pointillist_hf.decoding.cpu.decoder import CompiledDecoder
 from pointillist_hf.decoding.generation import WEIGHT_FORMATS, generate_points
 from pointillist_hf.decoding.grammar import PointGrammar
 from pointillist_hf.decoding.sampling import SeededSampling
@@ -62,3 +63,19 @@ def count_ties(model, context, seeds, **options):
             rtol=1e-4,
         )
     return ties
+
+
+def check_threads(model, context, **options):
+    """Fails where another number of threads draws, or computes, anything else."""
+    outputs = []
+    for num_threads in (1, 2, 5):
+        # Torch makes the table of the faces, and may round otherwise with other threads.
+        with torch.no_grad():
+            decoder = CompiledDecoder(model, context, **options)
+        torch.set_num_threads(num_threads)
+        pieces = zip(*decoder.decode(), strict=True)
+        torch.set_num_threads(1)
+        outputs.append([torch.cat(parts, dim=1) for parts in pieces])
+    for tokens, states in outputs[1:]:
+        assert torch.equal(tokens, outputs[0][0])
+        assert torch.equal(states, outputs[0][1])

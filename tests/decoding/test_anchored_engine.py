@@ -6,7 +6,7 @@ import copy
 import numpy as np
 import pytest
 import torch
-from engine_agreement import count_ties, each_engine
+from engine_agreement import check_threads, count_ties, each_engine
 from tiny_generators import WIDE_DEPTH, build_anchored, random_heads
 
 from pointillist_hf import ProceduralHeadRig
@@ -116,20 +116,8 @@ def test_rows_of_a_batch_have_the_bits_that_they_have_alone(model, engine):
 def test_any_number_of_threads_gives_the_same_bits(model, context, heads, grammar):
     grammar = PointGrammar(model.config.layout, level=grammar, min_points=20, max_points=20)
     sampling = SeededSampling([], min_p=0.05)
-    rules, outputs = build_rules(model.config.layout, grammar, sampling), []
-    for num_threads in (1, 2, 5):
-        # Torch makes the table of the faces, and may round otherwise with other threads.
-        with torch.no_grad():
-            decoder = CompiledDecoder(
-                model, context, rules=rules, seeds=[1, 2, 3], face_anchors=heads
-            )
-        torch.set_num_threads(num_threads)
-        pieces = zip(*decoder.decode(), strict=True)
-        torch.set_num_threads(1)
-        outputs.append([torch.cat(parts, dim=1) for parts in pieces])
-    for tokens, states in outputs[1:]:
-        assert torch.equal(tokens, outputs[0][0])
-        assert torch.equal(states, outputs[0][1])
+    rules = build_rules(model.config.layout, grammar, sampling)
+    check_threads(model, context, rules=rules, seeds=[1, 2, 3], face_anchors=heads)
 
 
 @pytest.mark.parametrize(

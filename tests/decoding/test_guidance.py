@@ -5,11 +5,11 @@ import copy
 
 import pytest
 import torch
-from engine_agreement import count_ties, each_engine
+from engine_agreement import check_threads, count_ties, each_engine
 from pretend_cuda import PretendCuda
 from tiny_generators import CONTEXT, build_anchored, build_generator, random_heads
 
-from pointillist_hf.decoding.cpu.decoder import CompiledDecoder, build_rules
+from pointillist_hf.decoding.cpu.decoder import build_rules
 from pointillist_hf.decoding.generation import choose_engine, generate_points
 from pointillist_hf.decoding.grammar import PointGrammar
 from pointillist_hf.decoding.guidance import pair_streams
@@ -153,23 +153,9 @@ def test_a_mask_holds_for_both_streams(model, engine, context, hidden):
 def test_any_number_of_threads_gives_the_same_bits(anchored, context, hidden):
     layout, heads = anchored.config.layout, random_heads(3).repeat_interleave(2, dim=0)
     grammar = PointGrammar(layout, level="every_face", min_points=20, max_points=20)
-    rules, outputs = build_rules(layout, grammar, SeededSampling([], min_p=0.05), 1.5), []
-    for num_threads in (1, 2, 5):
-        with torch.no_grad():
-            decoder = CompiledDecoder(
-                anchored,
-                pair_streams(context, hidden),
-                rules=rules,
-                seeds=SEEDS,
-                face_anchors=heads,
-            )
-        torch.set_num_threads(num_threads)
-        pieces = zip(*decoder.decode(), strict=True)
-        torch.set_num_threads(1)
-        outputs.append([torch.cat(parts, dim=1) for parts in pieces])
-    for tokens, states in outputs[1:]:
-        assert torch.equal(tokens, outputs[0][0])
-        assert torch.equal(states, outputs[0][1])
+    rules = build_rules(layout, grammar, SeededSampling([], min_p=0.05), 1.5)
+    paired = pair_streams(context, hidden)
+    check_threads(anchored, paired, rules=rules, seeds=SEEDS, face_anchors=heads)
 
 
 class Recorder:
