@@ -23,6 +23,8 @@ DARKEST, LIGHTEST = 0.005, 0.995
 MOUTH_TINT = (0.45, 0.22, 0.22)  # of the skin, behind the lips
 TEETH_TINT = (1.12, 1.08, 1.0)  # of the skin's mean brightness, if no tooth is seen
 FEW_TEETH = 12  # visible points that say nothing
+LUMA = (0.299, 0.587, 0.114)
+SHADES = (0.85, 1.2)  # brightness of skin over what it is lent
 LID_SHARE = 0.3  # of the skin around it that a lid shows which an open eye folds to a dark line
 NEARBY, OVERSHOOT = 2, 0.04  # pixels around a point whose colours bound its own, and by how much
 
@@ -88,15 +90,45 @@ def correct_colors(
     hidden_lids = projected.is_folded & ~projected.is_visible
     colors = torch.where(hidden_lids[:, None], lent, gaussians.colors)
     gaussians = replace(gaussians, colors=colors)
+    low, high = find_color_range(view, projected.pixels)
+    strength = CORRECTION * _trust_samples(projected)[:, None]
     for _ in range(num_rounds):
         drawn, alphas = rasterize(placement.pose_gaussians(gaussians), view.cameras)
         missing = (view.foreground * alphas[0] - drawn[0]) * inside
-        residuals = CORRECTION * sample_picture(missing, projected.pixels)
-        colors = gaussians.colors + torch.where(projected.is_visible[:, None], residuals, 0)
-        gaussians = replace(gaussians, colors=colors.clamp(DARKEST, LIGHTEST))
+        change = strength * sample_picture(missing, projected.pixels)
+        bounded = (gaussians.colors + change).clamp(low, high)
+        colors = torch.where(strength > 0, bounded, gaussians.colors)
+        gaussians = replace(gaussians, colors=colors)
     folds = projected.is_folded & projected.is_visible & (projected.kinds == PointKind.SKIN)
     lighter = torch.lerp(gaussians.colors, lent, LID_SHARE).clamp(DARKEST, LIGHTEST)
     return replace(gaussians, colors=torch.where(folds[:, None], lighter, gaussians.colors))
+
+
+def bound_shades(colors: Tensor, filled: Tensor, kinds: Tensor) -> Tensor:
+    """Skin in the hue that it is lent, little darker or lighter. [N, 3]
+
+    A decoder learns how the light of its training falls off around the cheek, and greys skin that
+    stood in another light.
+
+    Args:
+        colors: Of the decoder. [N, 3]
+        filled: Seen or lent. [N, 3]
+        kinds: `PointKind`. [N]
+    """
+    luma = colors.new_tensor(LUMA)
+    shades = (colors @ luma) / (filled @ luma).clamp_min(DARKEST)
+    bounded = filled * shades.clamp(*SHADES)[:, None]
+    return torch.where((kinds == PointKind.SKIN)[:, None], bounded.clamp(0, 1), colors)
+
+
+def _trust_samples(projected: ProjectedPoints) -> Tensor:
+    """How much of the residual at a point is its own, in [0, 1]. [N]
+
+    Where skin grazes the sight, many points fall on one pixel: each would take all of its residual,
+    and show specks as soon as the head turns.
+    """
+    own = projected.fill_table.weights[:, 0]
+    return torch.where(projected.is_folded, 1.0, own) * projected.is_visible
 
 
 def find_color_range(view: PortraitView, pixels: Tensor) -> tuple[Tensor, Tensor]:

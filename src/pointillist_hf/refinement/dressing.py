@@ -11,7 +11,7 @@ from torch import Tensor
 from ..geometry.structures import CanonicalPoints, Gaussians
 from ..models.modeling_gaussian_decoder import GaussianDecoder, PointSights
 from ..rigs.head_rig import HeadRig
-from .coloring import color_points, correct_colors
+from .coloring import bound_shades, color_points, correct_colors
 from .coverage import correct_coverage
 from .face_kinds import PointKind, find_face_kinds
 from .gaps import close_back, close_gaps, fit_cloth
@@ -54,7 +54,10 @@ def dress_points(
         return cloud.to_gaussians(color_points(cloud, projected, view, rig)).to(device)
     sights = see_points(cloud, projected, view, rig)
     gaussians = decode_points(decoder, cloud.to(decoder.device), sights.to(decoder.device))
-    gaussians = close_gaps(make_solid(gaussians.to("cpu"), cloud.kinds), cloud.kinds)
+    gaussians = gaussians.to("cpu")
+    colors = bound_shades(gaussians.colors, sights.filled, cloud.kinds)
+    gaussians = make_solid(replace(gaussians, colors=colors), cloud.kinds)
+    gaussians = close_gaps(gaussians, cloud.kinds)
     gaussians = close_back(gaussians, cloud.kinds, projected.facing)
     gaussians = _fit_cloth(gaussians, cloud, projected, len(view.matte))
     gaussians = line_mouth(gaussians, cloud.points, cloud.kinds, find_face_kinds(rig))

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -20,7 +21,9 @@ FAR, THINNING = 8e-3, 8  # metres; beyond, one source in so many is asked
 DETOUR = 0.012
 PAIRED = 4e-3  # metres between a source and the mirror image of another that show the same
 ALIKE = 0.15  # of an offset around the axis of an eye, over one away from it
-MAIN_SHARE = 0.6  # of the one that a point of hair resembles
+MAIN_SHARE = 0.85  # of the one that a point of hair resembles
+HEAD_RADIUS, STRAND_WIDTH = 0.1, 3e-3  # metres
+WANDER = 0.017  # standard deviation of how far aside a strand looks for its colours, metres
 SOFTNESS = 2e-3  # metres added to distances, so that the nearest does not take all
 SMOOTH = (PointKind.SKIN, PointKind.CLOTH)  # lend means: a mole would be smeared, as would a strand
 # Whose points stand in where a kind is hardly seen. Nothing but itself can stand for cloth.
@@ -82,7 +85,7 @@ def build_fill_table(
         if kind in SMOOTH:
             _, around = nearest_points(means[sources], means[sources], NUM_LENDERS)
             lender_ids[sources] = sources[around[:, torch.arange(NUM_LENDERS) % around.shape[1]]]
-        weigh = _pick_nearby if kind == PointKind.HAIR else _weigh_nearest
+        weigh = _pick_strands if kind == PointKind.HAIR else _weigh_nearest
         found, strength = weigh(places[lacking], places[sources])
         ids[lacking, 1:] = sources[pad(found, (0, columns - found.shape[1]))]
         strength = pad(strength, (0, columns - strength.shape[1]))
@@ -150,19 +153,25 @@ def _find_light(places: Tensor, sources: Tensor) -> tuple[Tensor, Tensor]:
     return torch.cat([own, twins[own, 0]], dim=1), torch.cat([weights, -weights], dim=1)
 
 
-def _pick_nearby(places: Tensor, sources: Tensor) -> tuple[Tensor, Tensor]:
-    """Sources of hair: mostly one of those near, by chance, so that it keeps its texture."""
+def _pick_strands(places: Tensor, sources: Tensor) -> tuple[Tensor, Tensor]:
+    """Sources of hair and their weights: mostly one, so that it keeps its texture. [N, 7] each
+
+    All points of one strand, from the crown down, look equally far aside for theirs.
+    """
     # Around the head, hair of one height is alike.
     stretch = places.new_tensor([0.5, 1.5, 0.35])
-    both = torch.cat([sources, _flip(sources)])
-    _, found = nearest_points(places * stretch, both * stretch, 4 * (1 + NUM_SOURCES))
-    found = found % len(sources)
+    both = torch.cat([sources, _flip(sources)]) * stretch
+    around = torch.atan2(places[:, 0], places[:, 2])  # in (-pi, pi]
+    strands = ((around + math.pi) * HEAD_RADIUS / STRAND_WIDTH).long()
     generator = torch.Generator().manual_seed(0)
-    chance = torch.rand(found.shape, generator=generator)
-    order = chance.argsort(dim=1)[:, torch.arange(NUM_SOURCES) % found.shape[1]]
-    found = found.gather(1, order)
-    rest = (1 - MAIN_SHARE) / (NUM_SOURCES - 1)
-    weights = torch.full(found.shape, rest).to(places)
+    count = 1 + int(2 * math.pi * HEAD_RADIUS / STRAND_WIDTH)
+    wander = torch.randn(count, 3, generator=generator).to(places)
+    wander = wander * places.new_tensor([WANDER, WANDER / 2, WANDER])
+    _, main = nearest_points(places * stretch + wander[strands], both, 1)
+    _, nearby = nearest_points(places * stretch, both, 4 * (NUM_SOURCES - 1))
+    nearby = nearby[:, torch.arange(0, 4 * (NUM_SOURCES - 1), 4).clamp(max=nearby.shape[1] - 1)]
+    found = torch.cat([main, nearby], dim=1) % len(sources)
+    weights = torch.full(found.shape, (1 - MAIN_SHARE) / (NUM_SOURCES - 1)).to(places)
     weights[:, 0] = MAIN_SHARE
     return found, weights
 

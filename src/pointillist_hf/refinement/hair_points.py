@@ -27,8 +27,8 @@ from .portrait_view import BROWS, PortraitView, metres_per_pixel
 from .surface_cloud import SurfaceCloud
 
 STRIDE = 2.6  # pixels between the points that the photograph shows
-SPACING = 8e-3  # metres between those around the head
-STRAND = 1.9  # length of a disc around the head over its width
+SPACING = 4.5e-3  # metres between those around the head
+STRAND = 3.0  # length of a disc around the head over its width
 SMALLEST_PART = 0.06  # of the squared distance of the outer canthi: less is no hair
 RISE, FIRST_RISE, MOST_RISE = 0.8, 2.5e-3, 0.03  # in front of the skin: per metre from its border
 SUNK = 2e-3  # metres below the surface, because a splat reaches beyond its middle
