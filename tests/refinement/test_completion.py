@@ -11,10 +11,11 @@ from fake_flame import fake_arrays, write_flame
 from pointillist_hf import FlameHeadRig
 from pointillist_hf.geometry.structures import CanonicalPoints
 from pointillist_hf.geometry.triangles import face_areas, triangle_frames
-from pointillist_hf.refinement import hair_points
+from pointillist_hf.refinement import hair_points, hair_surface
 from pointillist_hf.refinement.coloring import color_points
 from pointillist_hf.refinement.completion import complete_points
 from pointillist_hf.refinement.face_kinds import PointKind, find_face_kinds
+from pointillist_hf.refinement.hair_surface import build_hair_surface, direction_grid
 from pointillist_hf.refinement.landmark_warp import warp_to_landmarks
 from pointillist_hf.refinement.mesh_pictures import at_pixels, draw_rig
 from pointillist_hf.refinement.pixel_kinds import classify_pixels, srgb_to_lab
@@ -80,6 +81,24 @@ def test_hair_out_of_sight_lies_below_its_surface(cloud, view, tiny_rig, monkeyp
     assert moved.sum() > 20
     assert (surface.kinds[moved] == PointKind.HAIR).all()
     assert depth[moved].median() == pytest.approx(2e-3, rel=0.2)
+
+
+def test_hair_at_the_nape_is_not_shaved(view, tiny_rig, monkeypatch):
+    """Below where hair is seen to end, on the scalp behind, some thickness is left."""
+    face_kinds = find_face_kinds(tiny_rig)
+    pixel_kinds = classify_pixels(view, tiny_rig, face_kinds)
+    skin = tiny_rig(view.rig_params)[0]
+    kept = build_hair_surface(view, tiny_rig, face_kinds, pixel_kinds, skin)
+    monkeypatch.setattr(hair_surface, "NAPE", 0.0)
+    bare = build_hair_surface(view, tiny_rig, face_kinds, pixel_kinds, skin)
+    more = kept.radii - bare.radii
+    assert more.min() == 0
+    assert more.max() > 2e-3
+    # Neither on the face nor above, where hair is seen.
+    directions = direction_grid()
+    assert (directions[more > 1e-3][:, 2] < 0).all()
+    assert more[: len(more) // 6].max() < 1e-4
+    assert more[kept.hairiness < 0.1].max() < 1.5e-3
 
 
 def test_hair_does_not_open_with_the_jaw(cloud, view, tiny_rig):

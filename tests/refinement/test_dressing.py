@@ -7,14 +7,22 @@ import torch
 
 from pointillist_hf import GaussianDecoder
 from pointillist_hf.refinement import coloring
-from pointillist_hf.refinement.coloring import correct_colors
+from pointillist_hf.refinement.coloring import (
+    CORRECTION,
+    SHADES,
+    bound_shades,
+    correct_colors,
+    find_color_range,
+)
 from pointillist_hf.refinement.dressing import LEAST_SOLID, decode_points, dress_points, make_solid
 from pointillist_hf.refinement.face_kinds import PointKind
 from pointillist_hf.refinement.gaps import AWAY, MOST_SOLID, TIGHT, measure_spacings
 from pointillist_hf.refinement.optimization import RefinementSettings, refine
+from pointillist_hf.refinement.placement import place_points
 from pointillist_hf.refinement.point_sights import see_points
 from pointillist_hf.refinement.portrait_view import sample_picture
 from pointillist_hf.refinement.rig_points import STRETCHED, find_stretch
+from pointillist_hf.rendering import rasterize
 from pointillist_hf.training.recipes import build_projected_decoder_config
 
 
@@ -102,3 +110,45 @@ def test_faces_that_stretch_hardly_shrink(colored, cloud, view, tiny_rig):
     assert stretches.any()
     assert shrinkage[stretches].max() <= settings.max_stretched_shrinkage + 1e-5
     assert shrinkage[~stretches].max() > 3 * settings.max_stretched_shrinkage
+
+
+def test_where_skin_grazes_the_sight_a_point_takes_a_share_of_the_residual(
+    colored, cloud, projected, view, tiny_rig
+):
+    shares = projected.fill_table.weights[:, 0]
+    skin = projected.is_visible & ~projected.is_folded & (cloud.kinds == PointKind.SKIN)
+    grey = replace(colored, colors=torch.full_like(colored.colors, 0.5))
+    low, high = find_color_range(view, projected.pixels)
+    one = correct_colors(grey, cloud.bindings, projected, view, tiny_rig, num_rounds=1).colors
+    drawn, alphas = rasterize(
+        place_points(cloud.points, tiny_rig, view.rig_params).pose_gaussians(grey), view.cameras
+    )
+    missing = (view.foreground * alphas[0] - drawn[0]) * (view.matte > 0.5)[..., None]
+    whole = CORRECTION * sample_picture(missing, projected.pixels)
+    grazing = skin & (shares > 0.1) & (shares < 0.9)
+    assert grazing.sum() > 5
+    wanted = torch.minimum(torch.maximum(0.5 + shares[:, None] * whole, low), high)
+    torch.testing.assert_close(one[grazing], wanted[grazing], rtol=0, atol=1e-3)
+    blind = skin & (shares == 0)
+    assert (one[blind] == 0.5).all()
+
+
+def test_corrections_do_not_leave_the_colours_around_a_point(
+    colored, cloud, projected, view, tiny_rig
+):
+    low, high = find_color_range(view, projected.pixels)
+    many = correct_colors(colored, cloud.bindings, projected, view, tiny_rig, num_rounds=20).colors
+    told = projected.is_visible & (projected.fill_table.weights[:, 0] > 0)
+    assert told.sum() > 100
+    assert (many[told] >= low[told] - 1e-6).all() and (many[told] <= high[told] + 1e-6).all()
+
+
+def test_skin_keeps_the_hue_that_it_is_lent():
+    filled = torch.tensor([[0.8, 0.6, 0.5]]).expand(4, 3)
+    colors = torch.stack([filled[0] * 0.9, torch.full((3,), 0.2), torch.ones(3), torch.zeros(3)])
+    kinds = torch.tensor([PointKind.SKIN, PointKind.SKIN, PointKind.SKIN, PointKind.HAIR])
+    bounded = bound_shades(colors, filled, kinds)
+    torch.testing.assert_close(bounded[0], colors[0])
+    torch.testing.assert_close(bounded[1], SHADES[0] * filled[0])
+    torch.testing.assert_close(bounded[2], SHADES[1] * filled[0])
+    assert torch.equal(bounded[3], colors[3])

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+import math
+
 import pytest
 import torch
 
@@ -81,3 +83,19 @@ def test_hair_keeps_its_strands(face):
     table = build_fill_table(face, kinds_of(face, PointKind.HAIR), seen.float(), seen)
     samples = (torch.rand(len(face), 1, generator=torch.Generator().manual_seed(0)) > 0.5).float()
     assert table.fill(samples)[~seen].std() > 0.25
+
+
+def test_hidden_hair_falls_in_strands_from_the_crown():
+    """The front of a cylinder has upright stripes; so has what is invented for its back."""
+    columns, rows = torch.meshgrid(torch.arange(200), torch.arange(60), indexing="ij")
+    angle = columns.flatten() / 200 * 2 * math.pi
+    height = rows.flatten() * 2.5e-3
+    means = torch.stack([0.1 * angle.sin(), height, 0.1 * angle.cos()], dim=-1)
+    seen = angle.cos() > 0
+    table = build_fill_table(means, kinds_of(means, PointKind.HAIR), seen.float(), seen)
+    stripes = torch.rand(200, generator=torch.Generator().manual_seed(0))
+    shown = table.fill(stripes[columns.flatten(), None]).reshape(200, 60)
+    back = shown[~seen.reshape(200, 60).any(1)]
+    along, across = back.diff(dim=1).abs().mean(), back.diff(dim=0).abs().mean()
+    assert across > 0.05
+    assert along < 0.5 * across, (along, across)

@@ -35,7 +35,7 @@ SEEN_TOLERANCE = 0.004
 NASION, NOSE_TIP, HANGING = 168, 1, 0.05  # landmarks; least area of hair in eye distances
 TEMPLE_FACING = 0.45  # cosine to the camera: less, beside the scalp, says nothing of hair
 EARS = -0.005  # metres in front of the centre; what lies farther in front is a temple or a cheek
-NAPE = 0.4  # of its thickness, on the scalp below where hair is seen to end
+NAPE = 0.4  # of its thickness, on the scalp behind, below where hair is seen to end
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,8 @@ def build_hair_surface(
     # Towards its edge hair comes down to the skin, else it would stand off like a helmet.
     falling = smooth_step((hairiness - 0.35) / 0.4)
     scalp = _scalp_share(view, rig, face_kinds, shows_hair) * on_scalp
-    falling = torch.maximum(falling, NAPE * scalp)
+    behind = smooth_step(-direction_grid()[..., 2] / 0.3)
+    falling = torch.maximum(falling, NAPE * scalp * behind)
     hairiness = torch.maximum(hairiness, scalp)
     radii = skin_radii + LEAST + (thickness - LEAST).clamp_min(0) * falling
     return HairSurface(centre, axes, radii, skin_radii, hairiness, trusted)
