@@ -23,6 +23,7 @@ PAIRED = 4e-3  # metres between a source and the mirror image of another that sh
 ALIKE = 0.15  # of an offset around the axis of an eye, over one away from it
 MAIN_SHARE = 0.85  # of the one that a point of hair resembles
 HEAD_RADIUS, STRAND_WIDTH = 0.1, 3e-3  # metres
+LOW = 0.15  # of the hair that is seen hangs lower than any that lends
 WANDER = 0.017  # standard deviation of how far aside a strand looks for its colours, metres
 SOFTNESS = 2e-3  # metres added to distances, so that the nearest does not take all
 SMOOTH = (PointKind.SKIN, PointKind.CLOTH)  # lend means: a mole would be smeared, as would a strand
@@ -161,14 +162,17 @@ def _pick_strands(places: Tensor, sources: Tensor) -> tuple[Tensor, Tensor]:
     # Around the head, hair of one height is alike.
     stretch = places.new_tensor([0.5, 1.5, 0.35])
     both = torch.cat([sources, _flip(sources)]) * stretch
+    # The lowest hair that is seen is mixed with the skin below it.
+    lowest = sources[:, 1].quantile(LOW)
     around = torch.atan2(places[:, 0], places[:, 2])  # in (-pi, pi]
     strands = ((around + math.pi) * HEAD_RADIUS / STRAND_WIDTH).long()
     generator = torch.Generator().manual_seed(0)
     count = 1 + int(2 * math.pi * HEAD_RADIUS / STRAND_WIDTH)
     wander = torch.randn(count, 3, generator=generator).to(places)
     wander = wander * places.new_tensor([WANDER, WANDER / 2, WANDER])
-    _, main = nearest_points(places * stretch + wander[strands], both, 1)
-    _, nearby = nearest_points(places * stretch, both, 4 * (NUM_SOURCES - 1))
+    asked = torch.stack([places[:, 0], places[:, 1].clamp_min(lowest), places[:, 2]], dim=1)
+    _, main = nearest_points(asked * stretch + wander[strands], both, 1)
+    _, nearby = nearest_points(asked * stretch, both, 4 * (NUM_SOURCES - 1))
     nearby = nearby[:, torch.arange(0, 4 * (NUM_SOURCES - 1), 4).clamp(max=nearby.shape[1] - 1)]
     found = torch.cat([main, nearby], dim=1) % len(sources)
     weights = torch.full(found.shape, (1 - MAIN_SHARE) / (NUM_SOURCES - 1)).to(places)
