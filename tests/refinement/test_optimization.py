@@ -8,8 +8,9 @@ import torch
 
 from pointillist_hf.geometry.structures import Gaussians
 from pointillist_hf.refinement import optimization
+from pointillist_hf.refinement.coloring import find_color_range
 from pointillist_hf.refinement.face_kinds import PointKind, find_face_kinds
-from pointillist_hf.refinement.optimization import RefinementSettings, refine
+from pointillist_hf.refinement.optimization import SLACK, UPRIGHT, RefinementSettings, refine
 from pointillist_hf.refinement.pixel_kinds import classify_pixels
 from pointillist_hf.refinement.placement import place_points
 from pointillist_hf.refinement.refinement_losses import build_target, photograph_loss
@@ -73,6 +74,26 @@ def test_values_stay_in_their_bounds(refined, colored, cloud):
     assert (growth <= settings.max_log_scale + 1e-4).all()
     for values in (refined.colors, refined.opacities):
         assert ((values >= 0) & (values <= 1)).all()
+
+
+def test_points_seen_at_a_slant_keep_to_the_colours_around_them(
+    colored, cloud, projected, view, tiny_rig, monkeypatch
+):
+    low, high = find_color_range(view, projected.pixels)
+    low, high = torch.minimum(low, colored.colors), torch.maximum(high, colored.colors)
+
+    def excess():
+        eager = RefinementSettings(color_rate=0.5)
+        colors = run(colored, cloud, [view], tiny_rig, settings=eager).colors
+        return torch.maximum(low - colors, colors - high).clamp_min(0).amax(1)
+
+    posed = place_points(cloud.points, tiny_rig, view.rig_params).pose_gaussians(colored)
+    slanted = optimization._find_facing(posed, view.cameras) < UPRIGHT
+    bounded = excess()
+    assert bounded[slanted].max() < 1e-5
+    assert 0.1 < bounded.max() < SLACK + 0.01
+    monkeypatch.setattr(optimization, "UPRIGHT", -2.0)
+    assert excess()[slanted].max() > 0.05
 
 
 def test_seeds(refined, colored, cloud, view, tiny_rig):

@@ -15,9 +15,11 @@ from torch import Tensor
 from torch.nn.functional import normalize
 from tqdm import tqdm
 
+from ..geometry.cameras import project_points
 from ..geometry.rotations import quat_to_matrix
-from ..geometry.structures import CanonicalPoints, Gaussians
+from ..geometry.structures import Cameras, CanonicalPoints, Gaussians
 from ..rigs.head_rig import HeadRig
+from .coloring import find_color_range
 from .face_kinds import PointKind, find_face_kinds
 from .gaps import measure_spacings, smallest_scales
 from .hair_surface import smooth_step
@@ -42,6 +44,8 @@ logger = logging.getLogger(__name__)
 SEEN = 0.03  # pixels that a point must make: Adam moves the others at full speed, anywhere
 FULLY_SEEN = 1.0  # pixels from which a point may move as it likes
 FLATTEST, GRAZING = 0.3, 0.35  # facing from which a point moves at all, and over which in full
+# How far colours may leave those around a point, from which facing, and over which in full.
+SLACK, UPRIGHT, SLANTED = 0.35, 0.5, 0.3
 
 
 @dataclass(frozen=True)
@@ -111,14 +115,16 @@ def refine(
     generator = torch.Generator().manual_seed(seed)
     device, rig_on_cpu = gaussians.means.device, rig.on_cpu()
     scenes = _build_scenes(gaussians, bindings, views, rig_on_cpu, generator)
-    trust = torch.stack([_weigh_points(gaussians, kinds, scene) for scene in scenes]).amax(0)
+    trusts = [_weigh_points(gaussians, kinds, scene) for scene in scenes]
+    trust = torch.stack(trusts).amax(0)
+    bounds = _join_bounds(gaussians, scenes, trusts)
     points = CanonicalPoints(gaussians.means, bindings).to("cpu")
     blink = measure_blink(points, rig_on_cpu, views[0].rig_params.betas.to("cpu")).to(device)
     trust = trust * ~is_folded(blink)
     limits = _limit_offsets(kinds, blink, settings)
     betas = views[0].rig_params.betas.to(device)
     shrinkage = _limit_shrinkage(gaussians, bindings, kinds, rig, betas, settings)
-    change = _Change(gaussians, trust, limits, shrinkage, settings)
+    change = _Change(gaussians, trust, limits, shrinkage, bounds, settings)
     steps = tqdm(range(num_steps), desc="Refining", unit="step", disable=not show_progress)
     try:
         for step in steps:
@@ -138,6 +144,8 @@ class _Scene:
     target: ViewTarget
     placement: Placement
     anchors: AnchorViews
+    darkest: Tensor  # [N, 3] that each point may become
+    lightest: Tensor  # [N, 3]
 
 
 def _build_scenes(
@@ -153,9 +161,35 @@ def _build_scenes(
     for view in (view.to("cpu") for view in views):
         placement = place_points(points, rig, view.rig_params).to(device)
         target = build_target(view, classify_pixels(view, rig, face_kinds)).to(device)
-        anchors = build_anchors(placement.pose_gaussians(gaussians), view, rig, generator)
-        scenes.append(_Scene(target, placement, anchors))
+        posed = placement.pose_gaussians(gaussians)
+        anchors = build_anchors(posed, view, rig, generator)
+        scenes.append(_Scene(target, placement, anchors, *_bound_colors(posed, view)))
     return scenes
+
+
+def _bound_colors(posed: Gaussians, view: PortraitView) -> tuple[Tensor, Tensor]:
+    """The darkest and the lightest that each point may become. [N, 3] each
+
+    Many points fall on one pixel where they are seen at a slant. Together they can draw it with
+    black and white among them, which would be specks from the side.
+    """
+    pixels, _ = project_points(posed.means.to("cpu"), view.cameras)
+    low, high = (bound.to(posed.means) for bound in find_color_range(view, pixels[0]))
+    facing = _find_facing(posed, view.cameras.to(posed.means.device))
+    slack = SLACK * smooth_step((facing - UPRIGHT) / SLANTED)[:, None]
+    return low - slack, high + slack
+
+
+def _join_bounds(
+    gaussians: Gaussians, scenes: Sequence[_Scene], trusts: Sequence[Tensor]
+) -> tuple[Tensor, Tensor]:
+    """What any photograph that shows a point allows it, and what it is. [N, 3] each"""
+    darkest, lightest = gaussians.colors, gaussians.colors
+    for scene, trust in zip(scenes, trusts, strict=True):
+        shown = (trust > 0)[:, None]
+        darkest = torch.where(shown, torch.minimum(darkest, scene.darkest), darkest)
+        lightest = torch.where(shown, torch.maximum(lightest, scene.lightest), lightest)
+    return darkest, lightest
 
 
 def _weigh_points(gaussians: Gaussians, kinds: Tensor, scene: _Scene) -> Tensor:
@@ -164,18 +198,20 @@ def _weigh_points(gaussians: Gaussians, kinds: Tensor, scene: _Scene) -> Tensor:
     made = blending_weights(posed, scene.target)
     trust = torch.where(made > SEEN, (made / FULLY_SEEN).clamp(max=1), 0)
     # At a slant a point makes few pixels, and would be painted for them at the cost of the side.
-    axes = quat_to_matrix(posed.quats).gather(
-        2, posed.scales.argmin(-1)[:, None, None].expand(-1, 3, 1)
-    )[..., 0]
-    rotation, shift = (
-        scene.target.cameras.viewmats[0, :3, :3],
-        scene.target.cameras.viewmats[0, :3, 3],
-    )
-    to_eye = normalize(-(shift @ rotation) - posed.means, dim=-1)
-    slant = smooth_step(((axes * to_eye).sum(-1) - FLATTEST) / GRAZING)
+    slant = smooth_step((_find_facing(posed, scene.target.cameras) - FLATTEST) / GRAZING)
     trust = torch.where(kinds == PointKind.HAIR, trust, trust * slant)
     # What lies behind the lips is seen dark and must not stay so.
     return torch.where(kinds == PointKind.MOUTH, 0, trust)
+
+
+def _find_facing(posed: Gaussians, cameras: Cameras) -> Tensor:
+    """Cosine between the thin axis of each disc and the way to the camera. [N]"""
+    axes = quat_to_matrix(posed.quats).gather(
+        2, posed.scales.argmin(-1)[:, None, None].expand(-1, 3, 1)
+    )[..., 0]
+    rotation, shift = cameras.viewmats[0, :3, :3], cameras.viewmats[0, :3, 3]
+    to_eye = normalize(-(shift @ rotation) - posed.means, dim=-1)
+    return (axes * to_eye).sum(-1)
 
 
 def _limit_offsets(kinds: Tensor, blink: Tensor, settings: RefinementSettings) -> Tensor:
@@ -235,6 +271,7 @@ class _Change:
         trust: Tensor,
         limits: Tensor,
         shrinkage: Tensor,
+        bounds: tuple[Tensor, Tensor],
         settings: RefinementSettings,
     ) -> None:
         moved = trust.nonzero()[:, 0]
@@ -243,6 +280,7 @@ class _Change:
         own = start[moved]
         self.limits, self.own = limits[moved, None], own
         self.shrinkage = shrinkage[moved]
+        self.darkest, self.lightest = (bound[moved] for bound in bounds)
         self.color_logits = torch.logit(own.colors.clamp(0.02, 0.98))
         self.opacity_logits = torch.logit(own.opacities.clamp(0.02, 0.95))
         self.colors = torch.zeros_like(own.colors).requires_grad_()
@@ -285,7 +323,8 @@ class _Change:
         return self.settings.max_turn * torch.tanh(self.quats)
 
     def _find_colors(self) -> Tensor:
-        return torch.sigmoid(self.color_logits + self.trust * self.colors)
+        free = torch.sigmoid(self.color_logits + self.trust * self.colors)
+        return torch.minimum(torch.maximum(free, self.darkest), self.lightest)
 
     def penalty(self) -> Tensor:
         """What speaks for staying: small offsets, scales and colours as they were."""
