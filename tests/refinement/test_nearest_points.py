@@ -59,7 +59,7 @@ def test_any_number_of_coordinates(size):
 
 
 def test_many_sources():
-    queries, sources = clusters(300, 3), clusters(20_000, 3)
+    queries, sources = clusters(100, 3), clusters(20_000, 3)
     assert torch.equal(nearest_points(queries, sources, 5)[1], look_at_all(queries, sources, 5)[1])
 
 

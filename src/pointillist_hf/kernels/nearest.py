@@ -33,7 +33,7 @@ def find_nearest(queries: ndarray, sources: ndarray, count: int) -> tuple[ndarra
     while ((S - 1) >> depth) + 1 > LEAF:
         depth += 1
     leaves = np.full((1 << depth, D, LEAF), np.inf)
-    tree = np.arange(S), np.empty((2 << depth, 2, D)), leaves
+    tree = np.arange(S, dtype=np.int64), np.empty((2 << depth, 2, D)), leaves
     squares = np.full((len(queries), count), np.inf)
     indices = np.zeros((len(queries), count), np.int64)
     scratch = np.empty(depth + 1, np.int64), np.empty(depth + 1), np.empty(LEAF), np.empty(S)
