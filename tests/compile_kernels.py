@@ -15,12 +15,13 @@ from tiny_generators import CONTEXT, HEADS, build_anchored, build_generator, ran
 
 from pointillist_hf.decoding.generation import WEIGHT_FORMATS, generate_points
 from pointillist_hf.geometry.structures import Gaussians
+from pointillist_hf.refinement.neighbors import nearest_points
 from pointillist_hf.rendering import rasterize
 from pointillist_hf.rendering.mesh import rasterize_mesh
 
 
 def compile_rendering():
-    """Splats forward alone, forward with a record, and backward; meshes."""
+    """Splats forward alone, forward with a record, and backward; meshes; nearest points."""
     cloud, cameras = build_cloud(), build_cameras()
     rasterize(cloud, cameras, backend="cpu")
     leaves = {name: value.clone().requires_grad_() for name, value in vars(cloud).items()}
@@ -28,6 +29,7 @@ def compile_rendering():
     (colors.sum() + alphas.sum()).backward()
     viewmat, K = cameras.viewmats[0], cameras.Ks[0]
     rasterize_mesh(cloud.means, [[0, 1, 2]], viewmat, K, cameras.width, cameras.height)
+    nearest_points(cloud.means, cloud.means, 1)
 
 
 @torch.no_grad()

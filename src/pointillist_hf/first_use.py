@@ -2,9 +2,9 @@
 """Floor 6. The CPU kernels are compiled when they are first used, once on a machine: here, earlier.
 
 The large kernel, which decodes, is compiled in a process beside this one while weights are loaded
-and the photograph is tracked (`kernels.beside`); those that draw, in a thread. numba lets one
-thread compile at a time, and whoever needs the same kernel waits for it, so nothing is compiled
-twice.
+and the photograph is tracked (`kernels.beside`); those that draw and search, in a thread. numba
+lets one thread compile at a time, and whoever needs the same kernel waits for it, so nothing is
+compiled twice.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from .geometry.cameras import orbit_cameras
 from .geometry.structures import Gaussians
 from .kernels.compilation import is_kept
 from .pipeline_hub import HubPipeline
+from .refinement.neighbors import nearest_points
 from .rendering import rasterize
 from .rendering.cpu.blending import blend_forward
 from .rendering.mesh import rasterize_mesh
@@ -40,7 +41,7 @@ def warm_up(pipe: HubPipeline) -> float:
 
 
 def compile_drawing(pipe: HubPipeline) -> None:
-    """Lets the kernels that draw be compiled in a thread, if an avatar needs them and none is kept.
+    """Lets these kernels be compiled in a thread, if an avatar needs them and none is kept.
 
     The program ends when the thread does: nobody may pull LLVM's floor away from under it.
     """
@@ -73,3 +74,4 @@ def _draw(pipe: HubPipeline) -> None:
     )
     rasterize(splat, cameras, backend="cpu")
     rasterize_mesh(rig.v_template, rig.faces, cameras.viewmats[0], cameras.Ks[0], SIDE, SIDE)
+    nearest_points(place, place, 1)

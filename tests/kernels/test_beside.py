@@ -28,6 +28,7 @@ first_calls.expect_model(sys.argv[1])
 assert not {"torch", "transformers"} & {*sys.modules}
 from pointillist_hf import AvatarPipeline
 from pointillist_hf.first_use import warm_up
+from pointillist_hf.kernels import nearest
 from pointillist_hf.rendering.cpu.blending import blend_forward
 pipe = AvatarPipeline.from_pretrained(sys.argv[1])
 assert "compilation" in [thread.name for thread in threading.enumerate()]
@@ -35,6 +36,7 @@ warm_up(pipe)
 assert not points.decode_points.stats.cache_misses, "compiled here"
 assert points.decode_points.stats.cache_hits
 assert blend_forward.signatures
+assert nearest._find_nearest.signatures
 """
 
 

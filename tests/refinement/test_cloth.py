@@ -108,18 +108,18 @@ def test_the_body_below_needs_few_points(view, tiny_rig, pixel_kinds):
 
 def test_splats_of_cloth_keep_to_their_pixels(colored, cloud):
     shown = torch.arange(len(cloud)) % 2 == 0
+    spacings = measure_spacings(cloud.means, cloud.kinds)
     for factor in (0.05, 20.0):
         decoded = replace(colored, scales=factor * colored.scales)
-        fitted = fit_cloth(decoded, cloud.kinds, shown, torch.zeros(len(cloud)))
+        fitted = fit_cloth(decoded, cloud.kinds, spacings, shown, torch.zeros(len(cloud)))
         own = shown & (cloud.kinds == PointKind.CLOTH)
         assert own.any()
         assert torch.equal(fitted.scales[~own], decoded.scales[~own])
-        spacings = measure_spacings(cloud.means, cloud.kinds)[own]
         largest = fitted.scales[own].amax(-1)
-        assert (largest <= (TIGHT * spacings).clamp_min(FINEST) + 1e-8).all()
-        assert (largest >= TOUCHING * spacings - 1e-8).all()
+        assert (largest <= (TIGHT * spacings[own]).clamp_min(FINEST) + 1e-8).all()
+        assert (largest >= TOUCHING * spacings[own] - 1e-8).all()
         # At the outline, a splat may be as large as its disc.
         discs = cloud.scales.amax(-1)
-        wide = fit_cloth(decoded, cloud.kinds, shown, discs).scales[own].amax(-1)
+        wide = fit_cloth(decoded, cloud.kinds, spacings, shown, discs).scales[own].amax(-1)
         assert (wide <= torch.maximum(largest, discs[own]) + 1e-8).all()
         assert factor < 1 or (wide > largest).any()

@@ -36,6 +36,10 @@ def flat_discs(tiny_gaussians, spacing=2e-3, side=24):
     )
 
 
+def close_among_their_own(gaussians, kinds):
+    return close_gaps(gaussians, kinds, measure_spacings(gaussians.means, kinds))
+
+
 def test_spacings_are_those_of_the_loop(cloud):
     spacings = measure_spacings(cloud.means, cloud.kinds)
     for n in range(0, len(cloud), 97):
@@ -48,10 +52,12 @@ def test_a_wall_of_dots_becomes_a_wall(tiny_gaussians):
     dots = flat_discs(tiny_gaussians)
     camera = orbit_cameras([0.0], fov=1.5, width=96, height=96, target=[0.0, 0.0, 0.0])
     kinds = torch.full((len(dots),), int(PointKind.SKIN))
-    before, after = (rasterize(g, camera)[1][0].min() for g in (dots, close_gaps(dots, kinds)))
+    before, after = (
+        rasterize(g, camera)[1][0].min() for g in (dots, close_among_their_own(dots, kinds))
+    )
     assert before < 0.05
     assert after > 0.6
-    thin = close_gaps(dots, kinds).scales
+    thin = close_among_their_own(dots, kinds).scales
     assert torch.equal(thin[:, 2], dots.scales[:, 2]), "discs stay flat"
 
 
@@ -59,15 +65,15 @@ def test_what_is_large_enough_and_what_may_have_gaps_stays(tiny_gaussians):
     dots = flat_discs(tiny_gaussians)
     skin, hair = (torch.full((len(dots),), int(k)) for k in (PointKind.SKIN, PointKind.HAIR))
     large = replace(dots, scales=10 * dots.scales)
-    assert torch.equal(close_gaps(large, skin).scales, large.scales)
-    assert torch.equal(close_gaps(dots, hair).scales, dots.scales)
+    assert torch.equal(close_among_their_own(large, skin).scales, large.scales)
+    assert torch.equal(close_among_their_own(dots, hair).scales, dots.scales)
     # Hair that reaches farther than its neighbours would be a halo.
     spacings = measure_spacings(large.means, hair)
-    trimmed = close_gaps(large, hair).scales
+    trimmed = close_among_their_own(large, hair).scales
     assert torch.equal(trimmed, large.scales.minimum(LOOSE * spacings[:, None]))
     assert (trimmed < large.scales).any()
     # One alone has no neighbours, and stays a splat.
-    alone = close_gaps(large[:1], hair[:1]).scales
+    alone = close_among_their_own(large[:1], hair[:1]).scales
     assert torch.equal(alone, large.scales[:1].clamp_max(FINEST))
 
 
@@ -76,7 +82,7 @@ def test_a_lone_splat_of_skin_stays_small(tiny_gaussians):
     lone = replace(dots, means=dots.means + 0.1 * torch.eye(6)[:, :3])
     skin = torch.full((6,), int(PointKind.SKIN))
     assert measure_spacings(lone.means, skin).min() > 0.04
-    grown = close_gaps(lone, skin).scales
+    grown = close_among_their_own(lone, skin).scales
     assert torch.equal(grown[:, 0], MOST_GROWN * dots.scales[:, 0])
 
 
@@ -84,19 +90,20 @@ def test_hair_behind_the_head_hides_what_is_below(tiny_gaussians):
     dots = flat_discs(tiny_gaussians)
     thin = replace(dots, opacities=torch.full((len(dots),), 0.3))
     hair = torch.full((len(dots),), int(PointKind.HAIR))
+    spacings = measure_spacings(dots.means, hair)
     camera = orbit_cameras([0.0], fov=1.5, width=96, height=96, target=[0.0, 0.0, 0.0])
     for facing, is_solid in ((-0.9, True), (0.1, False)):
-        closed = close_back(thin, hair, torch.full((len(dots),), facing))
+        closed = close_back(thin, hair, spacings, torch.full((len(dots),), facing))
         assert torch.equal(closed.scales, thin.scales) is not is_solid
         assert (rasterize(closed, camera)[1][0].min() > 0.6) == is_solid
     skin = torch.zeros_like(hair)
-    same = close_back(thin, skin, torch.full((len(dots),), -0.9))
+    same = close_back(thin, skin, spacings, torch.full((len(dots),), -0.9))
     assert torch.equal(same.opacities, thin.opacities)
     assert torch.equal(same.scales, thin.scales)
 
 
 def test_refinement_opens_no_gaps(colored, cloud, view, tiny_rig):
-    closed = close_gaps(colored, cloud.kinds)
+    closed = close_among_their_own(colored, cloud.kinds)
     least = smallest_scales(closed, cloud.kinds, measure_spacings(closed.means, cloud.kinds))
     hasty = RefinementSettings(scale_rate=0.5)
     refined = refine(

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Floor 0: how numba compiles the kernels of the package, and when; without torch."""
+"""Floor 0: how numba compiles the kernels, and when; nearest points. All without torch."""

@@ -14,7 +14,7 @@ from ..rigs.head_rig import HeadRig
 from .coloring import bound_shades, color_points, correct_colors
 from .coverage import correct_coverage
 from .face_kinds import PointKind, find_face_kinds
-from .gaps import close_back, close_gaps, fit_cloth
+from .gaps import close_back, close_gaps, fit_cloth, measure_spacings
 from .mouth_lining import line_mouth
 from .point_sights import see_points
 from .portrait_view import PortraitView
@@ -57,22 +57,28 @@ def dress_points(
     gaussians = gaussians.to("cpu")
     colors = bound_shades(gaussians.colors, sights.filled, cloud.kinds)
     gaussians = make_solid(replace(gaussians, colors=colors), cloud.kinds)
-    gaussians = close_gaps(gaussians, cloud.kinds)
-    gaussians = close_back(gaussians, cloud.kinds, projected.facing)
-    gaussians = _fit_cloth(gaussians, cloud, projected, len(view.matte))
+    spacings = measure_spacings(gaussians.means, cloud.kinds)
+    gaussians = close_gaps(gaussians, cloud.kinds, spacings)
+    gaussians = close_back(gaussians, cloud.kinds, spacings, projected.facing)
+    gaussians = _fit_cloth(gaussians, cloud, spacings, projected, len(view.matte))
     gaussians = line_mouth(gaussians, cloud.points, cloud.kinds, find_face_kinds(rig))
     gaussians = correct_coverage(gaussians, cloud.bindings, view, rig)
     return correct_colors(gaussians, cloud.bindings, projected, view, rig).to(device)
 
 
 def _fit_cloth(
-    gaussians: Gaussians, cloud: SurfaceCloud, projected: ProjectedPoints, size: int
+    gaussians: Gaussians,
+    cloud: SurfaceCloud,
+    spacings: Tensor,
+    projected: ProjectedPoints,
+    size: int,
 ) -> Gaussians:
     """`fit_cloth` to what a picture of so many pixels shows."""
     is_shown = projected.in_frame & (projected.matte_distances > 0)
     # At the outline the body has near neighbours on one side only, and must reach to the other.
     at_edge = projected.matte_distances < EDGE * size / 384
-    return fit_cloth(gaussians, cloud.kinds, is_shown, cloud.scales.amax(-1) * at_edge)
+    allowed = cloud.scales.amax(-1) * at_edge
+    return fit_cloth(gaussians, cloud.kinds, spacings, is_shown, allowed)
 
 
 def make_solid(gaussians: Gaussians, kinds: Tensor) -> Gaussians:

@@ -57,16 +57,21 @@ def smallest_scales(gaussians: Gaussians, kinds: Tensor, spacings: Tensor) -> Te
     return _spare_thinnest(least, gaussians)
 
 
-def close_gaps(gaussians: Gaussians, kinds: Tensor) -> Gaussians:
-    """Splats that leave no gap where there is a surface, and no halo around hair."""
-    spacings = measure_spacings(gaussians.means, kinds)
+def close_gaps(gaussians: Gaussians, kinds: Tensor, spacings: Tensor) -> Gaussians:
+    """Splats that leave no gap where there is a surface, and no halo around hair.
+
+    Args:
+        gaussians: As decoded, N of them.
+        kinds: `PointKind` of each. [N]
+        spacings: Of `measure_spacings`. [N]
+    """
     scales = torch.maximum(gaussians.scales, smallest_scales(gaussians, kinds, spacings))
     reach = (LOOSE * spacings).clamp_min(FINEST)
     largest = torch.where(kinds == PointKind.HAIR, reach, torch.inf)
     return replace(gaussians, scales=torch.minimum(scales, largest[:, None]))
 
 
-def close_back(gaussians: Gaussians, kinds: Tensor, facing: Tensor) -> Gaussians:
+def close_back(gaussians: Gaussians, kinds: Tensor, spacings: Tensor, facing: Tensor) -> Gaussians:
     """Hair behind the head that hides what is below it: the face, from within.
 
     Strands are learned where a photograph shows them, in front of hair; behind there is one layer.
@@ -74,10 +79,10 @@ def close_back(gaussians: Gaussians, kinds: Tensor, facing: Tensor) -> Gaussians
     Args:
         gaussians: As decoded, N of them.
         kinds: `PointKind` of each. [N]
+        spacings: Of `measure_spacings`. [N]
         facing: Cosine between their normals and the way to the camera. [N]
     """
     behind = (kinds == PointKind.HAIR) & (facing < AWAY)
-    spacings = measure_spacings(gaussians.means, kinds)
     scales = gaussians.scales.maximum(_spare_thinnest(TOUCHING * spacings * behind, gaussians))
     solid = gaussians.opacities.clamp(min=MOST_SOLID)
     return replace(
@@ -85,17 +90,19 @@ def close_back(gaussians: Gaussians, kinds: Tensor, facing: Tensor) -> Gaussians
     )
 
 
-def fit_cloth(gaussians: Gaussians, kinds: Tensor, is_shown: Tensor, allowed: Tensor) -> Gaussians:
+def fit_cloth(
+    gaussians: Gaussians, kinds: Tensor, spacings: Tensor, is_shown: Tensor, allowed: Tensor
+) -> Gaussians:
     """Cloth in the photograph is closed and keeps to its own pixels: its stripes do not blur.
 
     Args:
         gaussians: As decoded, N of them.
         kinds: `PointKind` of each. [N]
+        spacings: Of `measure_spacings`. [N]
         is_shown: Which project into the subject. [N]
         allowed: What each may measure although its neighbours are nearer, metres. [N]
     """
     own = is_shown & (kinds == PointKind.CLOTH)
-    spacings = measure_spacings(gaussians.means, kinds)
     reach = torch.maximum(TIGHT * spacings, allowed).clamp_min(FINEST)
     largest = torch.where(own, reach, torch.inf)
     least = _spare_thinnest(TOUCHING * spacings * own, gaussians)

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Nearest points and pixels, connected parts: each against the plain way to find them."""
+"""Nearest pixels, connected parts: each against the plain way to find them."""
 
-import pytest
 import torch
 from scipy.ndimage import distance_transform_edt, label
 
@@ -12,25 +11,6 @@ from pointillist_hf.refinement.distance_maps import (
     nearest_pixels,
     signed_distances,
 )
-from pointillist_hf.refinement.neighbors import nearest_points
-
-
-@pytest.mark.parametrize("num_queries, num_sources", [(700, 5000), (3, 2000), (500, 40), (0, 9)])
-def test_neighbors_are_those_of_a_full_search(num_queries, num_sources):
-    # Clusters, so that some blocks must look far.
-    sources = torch.randn(num_sources, 3) * torch.rand(num_sources, 1) ** 3
-    queries = torch.randn(num_queries, 3)
-    distances, indices = nearest_points(queries, sources, 7)
-    every = (queries.double()[:, None] - sources.double()).norm(dim=-1)
-    expected = every.topk(7, dim=1, largest=False).values
-    assert torch.allclose(distances.double(), expected, atol=1e-5)
-    assert torch.allclose(every.gather(1, indices), expected, atol=1e-5)
-
-
-def test_neighbors_beyond_the_number_of_sources():
-    distances, indices = nearest_points(torch.zeros(2, 3), torch.eye(3), 8)
-    assert distances.shape == (2, 3)
-    assert sorted(indices[0].tolist()) == [0, 1, 2]
 
 
 def test_nearest_pixels_are_exact():
