@@ -28,7 +28,7 @@ DATA_OPTIONS ?= --num_proc 2
 CLOUDS_OPTIONS ?= --num_proc 2
 LIGHT_OPTIONS ?= --num_proc 2
 TRAIN_OPTIONS ?=
-GENERATOR_OPTIONS ?= --batch_size 8 --max_steps 7700 --portrait_dropout 0.15
+GENERATOR_OPTIONS ?= --batch_size 8 --max_steps 10700 --portrait_dropout 0.15
 ASSEMBLE_OPTIONS ?= --grammar every_face --max_points 8000 --align_points False --guidance_scale 2.5
 # One after the other, each beginning where the last one ended.
 DECODER_STAGES ?= projected-decoder
@@ -106,7 +106,7 @@ BENCHMARKS := $(filter-out benchmarks/graph_generation.py benchmarks/table_two.p
 bench: $(INSTALLED)  ## Measure model, sampling, population, fits, rendering, generation (an hour)
 	set -e; for script in $(BENCHMARKS); do $(BIN)/python $$script; done
 
-checkpoint: $(INSTALLED)  ## Train the tiny model from nothing, in eight hours; an interrupted run goes on
+checkpoint: $(INSTALLED)  ## Train the tiny model from nothing, in ten hours; an interrupted run goes on
 	$(SAY) "1 of 9: data of the regressor" "about 17 minutes of two CPU cores"
 	$(BIN)/python examples/make_dataset.py --output $(DATA) --num_train 2048 --num_test 32 \
 		--num_skin_points 600 --hair_budget 450 $(DATA_OPTIONS)
