@@ -55,7 +55,7 @@ def complete_points(
         view: The photograph and the fit of the rig.
         rig: Of the bindings.
         places: Of the landmarks on the rig; None: points stay where the fit of the rig has them.
-        density: Over the usual number of points, which is about 19,500.
+        density: Over the usual number of points, which is about 22,500.
         tolerance: See `adopt_points`; None takes all points as they are.
     """
     device, rig, view = rig.v_template.device, rig.on_cpu(), view.to("cpu")

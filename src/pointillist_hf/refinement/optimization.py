@@ -45,7 +45,7 @@ SEEN = 0.03  # pixels that a point must make: Adam moves the others at full spee
 FULLY_SEEN = 1.0  # pixels from which a point may move as it likes
 FLATTEST, GRAZING = 0.3, 0.35  # facing from which a point moves at all, and over which in full
 # How far colours may leave those around a point, from which facing, and over which in full.
-SLACK, UPRIGHT, SLANTED = 0.35, 0.5, 0.3
+SLACK, UPRIGHT, SLANTED = 0.6, 0.5, 0.3
 
 
 @dataclass(frozen=True)
