@@ -152,3 +152,18 @@ def test_skin_keeps_the_hue_that_it_is_lent():
     torch.testing.assert_close(bounded[1], SHADES[0] * filled[0])
     torch.testing.assert_close(bounded[2], SHADES[1] * filled[0])
     assert torch.equal(bounded[3], colors[3])
+
+
+def test_skin_out_of_sight_is_dressed_in_the_hue_that_it_is_lent(
+    cloud, projected, view, tiny_rig, tiny_tokenizer
+):
+    torch.manual_seed(0)
+    decoder = GaussianDecoder(build_projected_decoder_config(tiny_tokenizer)).eval()
+    filled = see_points(cloud, projected, view, tiny_rig).filled
+    dressed = dress_points(cloud, view, tiny_rig, decoder).colors
+    hidden = (cloud.kinds == PointKind.SKIN) & ~projected.is_visible & ~projected.is_folded
+    hidden &= (filled.amin(1) > 0.1) & (filled.amax(1) < 0.8)
+    assert hidden.sum() > 100
+    shades = dressed[hidden] / filled[hidden]
+    torch.testing.assert_close(shades.amax(1), shades.amin(1), rtol=1e-3, atol=0)
+    assert shades.min() > SHADES[0] - 1e-3 and shades.max() < SHADES[1] + 1e-3

@@ -99,3 +99,16 @@ def test_hidden_hair_falls_in_strands_from_the_crown():
     along, across = back.diff(dim=1).abs().mean(), back.diff(dim=0).abs().mean()
     assert across > 0.05
     assert along < 0.5 * across, (along, across)
+
+
+def test_hidden_hair_does_not_lend_from_the_lowest_that_is_seen():
+    """There the skin below shines through."""
+    angle, rows = (
+        part.flatten()
+        for part in torch.meshgrid(torch.linspace(0, 6.2, 200), torch.arange(60.0), indexing="ij")
+    )
+    means = torch.stack([0.1 * angle.sin(), 2.5e-3 * rows, 0.1 * angle.cos()], dim=-1)
+    seen = angle.cos() > 0
+    table = build_fill_table(means, kinds_of(means, PointKind.HAIR), seen.float(), seen)
+    shown = table.fill((rows < 3).float()[:, None])[:, 0]
+    assert shown[~seen & (rows < 3)].mean() < 0.05
