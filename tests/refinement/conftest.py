@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """A photograph of small size with its fit, and a cloud that was completed by it."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from pointillist_hf.portraits.landmark_fit import fit_landmarks
+from pointillist_hf.portraits.portrait import CHIN
 from pointillist_hf.portraits.portrait_tracker import PortraitTracker
 from pointillist_hf.refinement.coloring import color_points
 from pointillist_hf.refinement.completion import complete_points
@@ -45,6 +48,14 @@ def view(portrait, portrait_fit):
 def cloud(view, tiny_rig):
     places = find_landmark_places(tiny_rig)
     return complete_points(None, view, tiny_rig, places=places, density=DENSITY)
+
+
+@pytest.fixture(scope="session")
+def plain_view(view):
+    """The same person in clothes of one colour."""
+    below = torch.arange(SIZE)[:, None] > view.landmarks[CHIN, 1] + 0.35 * view.eye_distance
+    dark = view.foreground.new_tensor([0.10, 0.12, 0.30]).expand_as(view.foreground)
+    return replace(view, foreground=torch.where(below[..., None], dark, view.foreground))
 
 
 @pytest.fixture(scope="session")

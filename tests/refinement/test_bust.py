@@ -8,9 +8,10 @@ import torch
 
 from pointillist_hf.geometry.cameras import project_points
 from pointillist_hf.geometry.structures import CanonicalPoints
+from pointillist_hf.refinement.completion import complete_points
 from pointillist_hf.refinement.face_kinds import PointKind, find_face_kinds
 from pointillist_hf.refinement.kind_votes import ENOUGH, vote_kinds
-from pointillist_hf.refinement.outline import keep_in_matte
+from pointillist_hf.refinement.outline import end_with_photograph, keep_in_matte
 from pointillist_hf.refinement.placement import place_points
 from pointillist_hf.refinement.rig_points import adopt_points, choose_spacings
 
@@ -55,21 +56,56 @@ def test_the_hem_is_where_the_body_ends(tiny_rig, view):
     assert spacings[away & ~hem].max() > 1.5 * spacings[hem].max()
 
 
-def test_below_the_photograph_shoulders_are_as_wide_as_at_its_edge(cloud, view, tiny_rig):
-    def place(points):
-        placement = place_points(points.points, tiny_rig, view.rig_params)
-        return project_points(placement.pose_means(points.means), view.cameras)[0][0]
+def place(points, view, rig):
+    """Pixels of a cloud. [N, 2]"""
+    placement = place_points(points.points, rig, view.rig_params)
+    return project_points(placement.pose_means(points.means), view.cameras)[0][0]
 
+
+@pytest.fixture(scope="module")
+def plain_cloud(plain_view, tiny_rig):
+    return complete_points(None, plain_view, tiny_rig, density=0.15)
+
+
+def test_a_pattern_ends_where_the_photograph_ends(plain_cloud, plain_view, view, tiny_rig):
+    cloth = torch.full(view.matte.shape, CLOTH)
+    rows = place(plain_cloud, view, tiny_rig)[:, 1]
+    below = (plain_cloud.kinds == CLOTH) & (rows > len(view.matte))
+    assert below.sum() > 50
+    whole = end_with_photograph(plain_cloud, plain_view, tiny_rig, cloth)
+    assert torch.equal(whole.means, plain_cloud.means), "a plain shirt goes on"
+    ended = end_with_photograph(plain_cloud, view, tiny_rig, cloth)
+    assert torch.equal(ended.means, plain_cloud.means[~below])
+    # Of clothes that are not seen nothing is known.
+    skin = torch.full_like(cloth, SKIN)
+    assert len(end_with_photograph(plain_cloud, view, tiny_rig, skin)) == len(plain_cloud)
+
+
+def test_a_photograph_may_end_within_its_frame(plain_cloud, view, tiny_rig):
+    size = len(view.matte)
+    end = int(0.85 * size)
+    inside = (torch.arange(size) < end)[:, None] & view.inside
+    rows = place(plain_cloud, view, tiny_rig)[:, 1]
+    below = (plain_cloud.kinds == CLOTH) & (rows > end)
+    cloth = torch.full(view.matte.shape, CLOTH)
+    ended = end_with_photograph(plain_cloud, replace(view, inside=inside), tiny_rig, cloth)
+    assert torch.equal(ended.means, plain_cloud.means[~below])
+
+
+def test_below_the_photograph_shoulders_are_as_wide_as_at_its_edge(
+    plain_cloud, plain_view, tiny_rig
+):
+    cloud, view = plain_cloud, plain_view
     size = len(view.matte)
     columns = torch.arange(size)
     narrow = (columns > 0.35 * size) & (columns < 0.65 * size)
     narrowed = replace(view, matte=view.matte * narrow)
     body = cloud.kinds == PointKind.CLOTH
-    before = place(cloud)
+    before = place(cloud, view, tiny_rig)
     below = body & (before[:, 1] > size)
     assert below.sum() > 50
     assert (before[below, 0] < 0.3 * size).any()
-    after = place(keep_in_matte(cloud, narrowed, tiny_rig))
+    after = place(keep_in_matte(cloud, narrowed, tiny_rig), view, tiny_rig)
     assert after[below, 0].min() > 0.33 * size
     assert after[below, 0].max() < 0.67 * size
     assert (after[below, 1] > size - 6).all(), "they stay below"

@@ -14,13 +14,15 @@ from pointillist_hf.geometry.triangles import face_areas, triangle_frames
 from pointillist_hf.refinement import hair_points, hair_surface
 from pointillist_hf.refinement.coloring import color_points
 from pointillist_hf.refinement.completion import complete_points
+from pointillist_hf.refinement.distance_maps import grow_mask
 from pointillist_hf.refinement.face_kinds import PointKind, find_face_kinds
 from pointillist_hf.refinement.hair_surface import build_hair_surface, direction_grid
+from pointillist_hf.refinement.kind_votes import recognise_points
 from pointillist_hf.refinement.landmark_warp import warp_to_landmarks
 from pointillist_hf.refinement.mesh_pictures import at_pixels, draw_rig
 from pointillist_hf.refinement.pixel_kinds import classify_pixels, srgb_to_lab
 from pointillist_hf.refinement.placement import place_points
-from pointillist_hf.refinement.projection import project_onto_portrait
+from pointillist_hf.refinement.projection import look_at_points, project_onto_portrait
 from pointillist_hf.refinement.rig_points import adopt_points, choose_spacings, cover_faces
 from pointillist_hf.refinement.surface_cloud import disc_shapes, split_faces
 from pointillist_hf.refinement.teeth import LOWER_LIP, UPPER_LIP, fit_teeth, shows_teeth
@@ -36,8 +38,12 @@ def draw(cloud, view, rig):
     return rasterize(posed, view.cameras)[1][0, ..., 0]
 
 
-def test_every_face_owns_a_point(cloud, tiny_rig):
-    assert torch.equal(cloud.bindings.unique(), torch.arange(tiny_rig.num_faces))
+def test_every_face_owns_a_point_but_clothes_below_the_photograph(cloud, tiny_rig):
+    owns = torch.zeros(tiny_rig.num_faces, dtype=torch.bool)
+    owns[cloud.bindings] = True
+    kinds = find_face_kinds(tiny_rig).kinds
+    assert owns[kinds != PointKind.CLOTH].all()
+    assert owns.float().mean() > 0.9
     assert (cloud.scales > 0).all()
     assert cloud.means.isfinite().all()
 
@@ -115,7 +121,8 @@ def test_hair_does_not_open_with_the_jaw(cloud, view, tiny_rig):
     assert (places[0] - places[1])[grown].norm(dim=-1).max() < 2e-3
 
 
-def test_generated_points_are_kept(view, tiny_rig):
+def test_generated_points_are_kept(plain_view, tiny_rig):
+    view = plain_view
     rest = tiny_rig.canonical_vertices(view.rig_params.betas)[0]
     bindings = torch.arange(0, tiny_rig.num_faces, 3)
     points = CanonicalPoints(rest[tiny_rig.faces[bindings]].mean(1), bindings)
@@ -267,3 +274,36 @@ def test_other_rigs(make_rig, view, tiny_rig, tmp_path):
     )
     colors = color_points(cloud, seen, view, rig, num_rounds=1)
     assert colors.isfinite().all()
+
+
+def test_hair_begins_where_the_face_turns_away(view, tiny_rig):
+    """A temple that is out of sight behind the line of the hair is covered by it."""
+    kinds = find_face_kinds(tiny_rig)
+    pixel_kinds = classify_pixels(view, tiny_rig, kinds)
+    spacings = choose_spacings(tiny_rig, view, kinds, pixel_kinds, 1.0)
+    cover = cover_faces(tiny_rig, view.rig_params.betas, kinds, spacings)
+    placement = place_points(cover.points, tiny_rig, view.rig_params)
+    bare = torch.where(pixel_kinds == PointKind.HAIR, int(PointKind.SKIN), pixel_kinds)
+    found, without = (
+        recognise_points(cover, placement, view, tiny_rig, seen) for seen in (pixel_kinds, bare)
+    )
+    seen = look_at_points(cover.means, placement, cover.normals, view.cameras)
+    skin = cover.kinds == PointKind.SKIN
+    turned = skin & kinds.is_anchor[cover.bindings] & (seen.facing < 0.25) & (seen.facing > -0.5)
+    near = at_pixels(grow_mask(pixel_kinds == PointKind.HAIR), seen.pixels)
+    depth, _ = draw_rig(tiny_rig, view.rig_params, view.cameras)
+    close = (seen.depths - at_pixels(depth, seen.pixels)) < 8e-3
+    ears = cover.means[kinds.is_ear[cover.bindings], 1]
+    temples = turned & near & close & (cover.means[:, 1] > ears.min())
+    assert temples.sum() > 20
+    assert (found[temples] == PointKind.HAIR).all()
+    assert not (without[temples] == PointKind.HAIR).any()
+    # Ears stay bare, and so does what is seen to be.
+    shown = (
+        skin
+        & (seen.facing > 0.5)
+        & ~at_pixels(grow_mask(pixel_kinds != PointKind.SKIN, 3), seen.pixels)
+    )
+    face = shown & close & kinds.is_anchor[cover.bindings]
+    assert face.sum() > 100
+    assert (found[face] == PointKind.SKIN).all()

@@ -8,6 +8,8 @@ import torch
 
 from pointillist_hf.geometry.structures import CanonicalPoints
 from pointillist_hf.refinement.coverage import LARGEST_GROWTH, correct_coverage
+from pointillist_hf.refinement.dressing import SLANTED, find_thinning
+from pointillist_hf.refinement.face_kinds import PointKind
 from pointillist_hf.refinement.placement import place_points
 from pointillist_hf.rendering import rasterize
 
@@ -60,3 +62,25 @@ def test_growth_is_bounded_and_the_rest_untouched(colored, cloud, view, tiny_rig
     assert growth.max() == pytest.approx(LARGEST_GROWTH, abs=1e-4)
     assert torch.equal(corrected.means, colored.means)
     assert torch.equal(corrected.colors, colored.colors)
+
+
+def test_slanted_skin_stays_solid(colored, cloud, view, tiny_rig, projected):
+    """From the side it would be a hole, with hair behind it."""
+    thinning = find_thinning(projected)
+    kept = (projected.kinds == PointKind.SKIN) & (projected.facing < SLANTED)
+    assert (thinning[kept] == 0).all()
+    assert (thinning[projected.kinds == PointKind.HAIR] == 1).all()
+    solid = replace(colored, opacities=torch.full_like(colored.opacities, 0.9))
+    empty = replace(view, matte=torch.zeros_like(view.matte))
+    thinned, spared = (
+        correct_coverage(solid, cloud.bindings, empty, tiny_rig, thinning=share).opacities
+        for share in (1.0, thinning)
+    )
+    assert (thinned[kept] < 0.85).any()
+    assert (spared[kept] >= solid.opacities[kept]).all()
+    upright = (projected.kinds != PointKind.SKIN) & projected.is_visible
+    assert (spared[upright] < 0.85).any()
+    # What lacks is filled all the same.
+    full = replace(view, matte=torch.ones_like(view.matte))
+    filled = correct_coverage(solid, cloud.bindings, full, tiny_rig, thinning=thinning)
+    assert (filled.opacities[kept] > 0.9).any()

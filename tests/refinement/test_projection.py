@@ -8,7 +8,7 @@ import torch
 
 from pointillist_hf.geometry.structures import CanonicalPoints
 from pointillist_hf.refinement.face_kinds import PointKind, find_face_kinds
-from pointillist_hf.refinement.lids import is_folded, measure_blink
+from pointillist_hf.refinement.lids import LID, is_folded, measure_blink
 from pointillist_hf.refinement.mesh_pictures import at_pixels, draw_rig
 from pointillist_hf.refinement.placement import place_points, rest_points
 from pointillist_hf.refinement.portrait_view import frame_portrait, sample_picture
@@ -112,8 +112,13 @@ def test_there_and_back_again(view, cloud, tiny_rig):
 
 def test_lids_take_skin_and_lend_nothing(cloud, projected, view, tiny_rig):
     blink = measure_blink(cloud.points, tiny_rig, view.rig_params.betas)
-    folded = is_folded(blink) & (cloud.kinds == PointKind.SKIN)
+    is_rim = find_face_kinds(tiny_rig).is_lid[cloud.bindings]
+    folded = is_folded(blink, is_rim) & (cloud.kinds == PointKind.SKIN)
     assert folded.sum() > 4
+    # Rims carry the lashes, from corner to corner.
+    rims = is_rim & (cloud.kinds == PointKind.SKIN)
+    assert (blink[rims] > LID).any()
+    assert not projected.is_folded[rims].any()
     table = projected.fill_table
     assert (table.weights[folded, 0] == 0).all()
     others = table.ids != torch.arange(len(cloud))[:, None]

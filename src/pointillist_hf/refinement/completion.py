@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A generated cloud completed by the photograph: every face has a point, every hair pixel too."""
+"""A generated cloud completed by the photograph: every face has a point, every hair pixel too.
+
+Except for what lies below the photograph, see `end_with_photograph`.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ from .hair_points import grow_hair
 from .hair_surface import build_hair_surface
 from .kind_votes import recognise_points
 from .landmark_warp import warp_to_landmarks
-from .outline import fill_outline, keep_in_matte
+from .outline import end_with_photograph, fill_outline, keep_in_matte
 from .pixel_kinds import classify_pixels
 from .placement import place_points
 from .portrait_view import PortraitView
@@ -81,6 +84,7 @@ def complete_points(
     hair = grow_hair(view, rig, face_kinds, pixel_kinds, surface, density)
     cloth = lay_cloth(view, rig, face_kinds, pixel_kinds, density)
     cloud = keep_in_matte(join_clouds([cover, hair, cloth]), view, rig)
+    cloud = end_with_photograph(cloud, view, rig, pixel_kinds)
     rim = fill_outline(cloud, view, rig, face_kinds, pixel_kinds, density)
     return join_clouds([cloud, rim]).to(device)
 

@@ -22,7 +22,13 @@ LARGEST_GROWTH = 0.7  # of the logarithm of a scale
 
 @torch.no_grad()
 def correct_coverage(
-    gaussians: Gaussians, bindings: Tensor, view: PortraitView, rig: HeadRig, *, num_rounds: int = 3
+    gaussians: Gaussians,
+    bindings: Tensor,
+    view: PortraitView,
+    rig: HeadRig,
+    *,
+    thinning: Tensor | float = 1.0,
+    num_rounds: int = 3,
 ) -> Gaussians:
     """Splats that together are where the matte is, as far as the photograph shows them.
 
@@ -34,12 +40,14 @@ def correct_coverage(
         bindings: The face of each. [N]
         view: The photograph.
         rig: Of the bindings.
+        thinning: How much of it a splat follows that should become fainter. [N]
         num_rounds: How often the alpha is compared with the matte.
     """
     placement = place_points(CanonicalPoints(gaussians.means, bindings), rig, view.rig_params)
     start = gaussians.scales.log()
     for _ in range(num_rounds):
         thicker, growth = _measure_gaps(gaussians, placement, view)
+        thicker = torch.where(thicker < 0, thinning * thicker, thicker)
         logits = torch.logit(gaussians.opacities.clamp(FAINTEST, MOST_OPAQUE)) + thicker
         opacities = torch.sigmoid(logits).clamp(FAINTEST, MOST_OPAQUE)
         grown = (gaussians.scales.log() + growth - start).clamp(-LARGEST_GROWTH, LARGEST_GROWTH)

@@ -15,6 +15,7 @@ from .coloring import bound_shades, color_points, correct_colors
 from .coverage import correct_coverage
 from .face_kinds import PointKind, find_face_kinds
 from .gaps import close_back, close_gaps, fit_cloth, measure_spacings
+from .hair_surface import smooth_step
 from .mouth_lining import line_mouth
 from .point_sights import see_points
 from .portrait_view import PortraitView
@@ -24,6 +25,7 @@ from .surface_cloud import SurfaceCloud
 
 EDGE = 10.0  # pixels of a frame of 384 from the outline
 LEAST_SOLID = 0.85  # opacity of skin, eyes, teeth and cloth
+SLANTED, GRAZING = 0.2, 0.3  # facing from which skin becomes fainter, and over which in full
 
 
 @torch.no_grad()
@@ -62,7 +64,8 @@ def dress_points(
     gaussians = close_back(gaussians, cloud.kinds, spacings, projected.facing)
     gaussians = _fit_cloth(gaussians, cloud, spacings, projected, len(view.matte))
     gaussians = line_mouth(gaussians, cloud.points, cloud.kinds, find_face_kinds(rig))
-    gaussians = correct_coverage(gaussians, cloud.bindings, view, rig)
+    thinning = find_thinning(projected)
+    gaussians = correct_coverage(gaussians, cloud.bindings, view, rig, thinning=thinning)
     return correct_colors(gaussians, cloud.bindings, projected, view, rig).to(device)
 
 
@@ -95,6 +98,16 @@ def make_solid(gaussians: Gaussians, kinds: Tensor) -> Gaussians:
     solid = gaussians.opacities.clamp(min=LEAST_SOLID)
     opacities = torch.where(may_be_thin, gaussians.opacities, solid)
     return replace(gaussians, opacities=opacities)
+
+
+def find_thinning(projected: ProjectedPoints) -> Tensor:
+    """How far splats may become fainter for what the photograph shows, in [0, 1]. [N]
+
+    Where a cheek turns away many lie on few pixels at the outline. All would become faint for what
+    sticks out there, and from the side the cheek would have a hole.
+    """
+    upright = smooth_step((projected.facing - SLANTED) / GRAZING)
+    return torch.where(projected.kinds == PointKind.SKIN, upright, 1.0)
 
 
 def project_cloud(cloud: SurfaceCloud, view: PortraitView, rig: HeadRig) -> ProjectedPoints:

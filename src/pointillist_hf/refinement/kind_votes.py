@@ -7,17 +7,19 @@ import torch
 from torch import Tensor
 
 from ..rigs.head_rig import HeadRig
-from .face_kinds import PointKind
+from .distance_maps import grow_mask
+from .face_kinds import FaceKinds, PointKind, find_face_kinds
 from .lids import LID, measure_blink
 from .mesh_pictures import at_pixels, draw_rig, is_in_frame
 from .neighbors import nearest_points
 from .placement import Placement
 from .portrait_view import PortraitView
-from .projection import is_in_front, look_at_points
+from .projection import MIN_FACING, Sight, is_in_front, look_at_points
 from .surface_cloud import SurfaceCloud
 
 OUTER = (PointKind.SKIN, PointKind.HAIR, PointKind.CLOTH)  # one may lie where another is expected
 NUM_VOTERS, ENOUGH = 15, 30  # points; fewer do not speak for their kind
+SLIP, AWAY, BEHIND = 2e-3, -0.5, 8e-3  # metres that a fit errs; facing; metres out of sight
 NEXT_TO = 0.015  # metres from what is seen: farther, who wears clothes wears them behind as well
 
 
@@ -47,10 +49,30 @@ def recognise_points(
     surface = torch.full_like(cloud.kinds, int(PointKind.SKIN))
     is_visible = is_in_front(gaps, seen.facing, surface, torch.zeros_like(seen.facing).bool())
     is_visible &= is_in_frame(seen.pixels, view.cameras, margin=1)
-    kinds = vote_kinds(cloud.means, cloud.kinds, is_visible, at_pixels(pixel_kinds, seen.pixels))
+    seen_kinds = at_pixels(pixel_kinds, seen.pixels)
+    is_covered = _find_covered(cloud, seen, gaps, pixel_kinds, find_face_kinds(rig))
+    seen_kinds = torch.where(is_covered, int(PointKind.HAIR), seen_kinds)
+    kinds = vote_kinds(cloud.means, cloud.kinds, is_visible | is_covered, seen_kinds)
     # Lashes look like hair.
     blink = measure_blink(cloud.points, rig, view.rig_params.betas)
     return torch.where(blink > LID, cloud.kinds, kinds)
+
+
+def _find_covered(
+    cloud: SurfaceCloud, seen: Sight, gaps: Tensor, pixel_kinds: Tensor, face_kinds: FaceKinds
+) -> Tensor:
+    """Temples and cheeks that turn out of sight right where hair begins: it lies on them. [N]
+
+    A head that was fitted a little too wide shows a centimetre of bare temple there from the side.
+    """
+    slip = round(float(SLIP * seen.focal / seen.depths.median()))
+    near_hair = at_pixels(grow_mask(pixel_kinds == PointKind.HAIR, max(slip, 1)), seen.pixels)
+    ears = cloud.means[face_kinds.is_ear[cloud.bindings], 1]
+    lowest = ears.amin() if len(ears) else -torch.inf
+    may_be = face_kinds.is_anchor[cloud.bindings] & (cloud.means[:, 1] > lowest)
+    may_be &= cloud.kinds == PointKind.SKIN
+    turned = (seen.facing < MIN_FACING["surface"]) & (seen.facing > AWAY) & (gaps < BEHIND)
+    return near_hair & may_be & turned
 
 
 def vote_kinds(means: Tensor, kinds: Tensor, is_visible: Tensor, seen_kinds: Tensor) -> Tensor:

@@ -15,9 +15,9 @@ from ..rigs.binding import bind_points
 from ..rigs.head_rig import HeadRig
 
 BLINK = "eyeBlink"
-# Of the widest way that a blink moves anything: lids go farther than the first, their rims with
-# the lashes farther than the second; what goes farther than the last is too near to lend colours.
-LID, RIM, NEAR = 0.2, 0.82, 0.08
+# Of the widest way that a blink moves anything: lids go farther than the first; what goes farther
+# than the second is too near to lend colours.
+LID, NEAR = 0.2, 0.08
 
 
 @torch.no_grad()
@@ -40,6 +40,11 @@ def measure_blink(points: CanonicalPoints, rig: HeadRig, betas: Tensor) -> Tenso
     return share
 
 
-def is_folded(blink: Tensor) -> Tensor:
-    """Points that a blink draws over the eye, without the rims of the lids. [N]"""
-    return (blink > LID) & (blink < RIM)
+def is_folded(blink: Tensor, is_rim: Tensor) -> Tensor:
+    """Points that a blink draws over the eye, without the rims of the lids and their lashes. [N]
+
+    Args:
+        blink: Of `measure_blink`. [N]
+        is_rim: Which lie on `FaceKinds.is_lid`. Near its corners a rim hardly moves. [N]
+    """
+    return (blink > LID) & ~is_rim

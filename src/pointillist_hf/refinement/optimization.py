@@ -43,7 +43,7 @@ logger = logging.getLogger(__name__)
 
 SEEN = 0.03  # pixels that a point must make: Adam moves the others at full speed, anywhere
 FULLY_SEEN = 1.0  # pixels from which a point may move as it likes
-FLATTEST, GRAZING = 0.3, 0.35  # facing from which a point moves at all, and over which in full
+FLATTEST, GRAZING = 0.2, 0.35  # facing from which a point moves at all, and over which in full
 # How far colours may leave those around a point, from which facing, and over which in full.
 SLACK, UPRIGHT, SLANTED = 0.6, 0.5, 0.3
 
@@ -120,7 +120,8 @@ def refine(
     bounds = _join_bounds(gaussians, scenes, trusts)
     points = CanonicalPoints(gaussians.means, bindings).to("cpu")
     blink = measure_blink(points, rig_on_cpu, views[0].rig_params.betas.to("cpu")).to(device)
-    trust = trust * ~is_folded(blink)
+    is_rim = find_face_kinds(rig_on_cpu).is_lid[points.bindings].to(device)
+    trust = trust * ~is_folded(blink, is_rim)
     limits = _limit_offsets(kinds, blink, settings)
     betas = views[0].rig_params.betas.to(device)
     shrinkage = _limit_shrinkage(gaussians, bindings, kinds, rig, betas, settings)

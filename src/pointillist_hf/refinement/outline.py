@@ -33,6 +33,7 @@ BARE = 0.5  # of alpha: below, a pixel of the subject is not covered
 SMALLEST_PART = 0.01  # of the squared distance of the outer canthi
 STRIDE = 4.6  # pixels between the points that cover it
 NEAR_HEAD, NEAR_BODY = 0.012, 0.035  # metres from what is covered: farther lies what is unknown
+LOWEST, MIXED = 0.1, 0.3  # of the frame above its end; deviation of the colours of a pattern
 RECEDING = 0.7  # how far behind its neighbours a bare pixel lies, per distance from them
 
 
@@ -53,6 +54,26 @@ def keep_in_matte(cloud: SurfaceCloud, view: PortraitView, rig: HeadRig) -> Surf
     scales, inwards = _fit_discs(cloud, placement, pixels + step, depths, view)
     shift = shift + unproject_shifts(inwards, depths, view)
     return replace(cloud, means=cloud.means + placement.rest_vectors(shift), scales=scales)
+
+
+def end_with_photograph(
+    cloud: SurfaceCloud, view: PortraitView, rig: HeadRig, pixel_kinds: Tensor
+) -> SurfaceCloud:
+    """The cloud without what lies below the photograph of clothes of many colours.
+
+    A plain shirt goes on as it is. A pattern does not: its mean would be a grey band.
+    """
+    rows = torch.arange(view.cameras.height)[:, None]
+    end = (view.inside * (rows + 1)).amax(0)
+    lowest = (rows >= end - LOWEST * len(rows)) & (rows < end)
+    colors = view.foreground[lowest & (pixel_kinds == PointKind.CLOTH)]
+    if not len(colors) or colors.var(0, correction=0).sum().sqrt() < MIXED:
+        return cloud
+    placement = place_points(cloud.points, rig, view.rig_params)
+    pixels, _ = project_points(placement.pose_means(cloud.means), view.cameras)
+    columns = pixels[0, :, 0].long().clamp(0, view.cameras.width - 1)
+    below = (pixels[0, :, 1] > end[columns]) & (end[columns] > 0)
+    return cloud[~(below & (cloud.kinds == PointKind.CLOTH))]
 
 
 def _step_into(mask: Tensor, pixels: Tensor) -> Tensor:

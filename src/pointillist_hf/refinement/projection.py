@@ -113,7 +113,7 @@ def project_onto_portrait(
     own_shares, is_source = _weigh_samples(is_visible, seen.facing, distances, kinds, small)
     blink = torch.where(kinds == PointKind.SKIN, measure_blink(points, rig, rig_params.betas), 0)
     lashes = _find_lashes(seen, kinds, blink)
-    folded = is_folded(blink) | lashes
+    folded = is_folded(blink, face_kinds.is_lid[points.bindings]) | lashes
     own_shares = own_shares * ~folded
     is_source = is_source & (blink < NEAR) & ~lashes
     return ProjectedPoints(
