@@ -25,7 +25,7 @@ TEETH_TINT = (1.12, 1.08, 1.0)  # of the skin's mean brightness, if no tooth is 
 FEW_TEETH = 12  # visible points that say nothing
 LUMA = (0.299, 0.587, 0.114)
 SHADES = (0.85, 1.2)  # brightness of skin over what it is lent
-LID_SHARE = 0.3  # of the skin around it that a lid shows which an open eye folds to a dark line
+LID_SHARE = 0.6  # of the skin around it that a lid shows which an open eye folds to a dark line
 NEARBY, OVERSHOOT = 2, 0.04  # pixels around a point whose colours bound its own, and by how much
 
 
