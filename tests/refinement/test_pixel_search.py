@@ -5,7 +5,6 @@ import torch
 from scipy.ndimage import distance_transform_edt, label
 
 from pointillist_hf.refinement.distance_maps import (
-    carry_outwards,
     keep_large_parts,
     label_parts,
     nearest_pixels,
@@ -43,16 +42,3 @@ def test_parts_are_those_of_scipy():
     kept = keep_large_parts(mask, 5)
     sizes = torch.bincount(torch.from_numpy(parts).flatten().long())
     assert int(kept.sum()) == int(sizes[1:][sizes[1:] >= 5].sum())
-
-
-def test_the_background_does_not_come_through_the_border():
-    matte = torch.zeros(32, 32)
-    matte[8:24, 8:24] = 1
-    matte[7, 8:24] = matte[24, 8:24] = 0.5
-    image = torch.zeros(32, 32, 3)
-    image[..., 1] = 1
-    image[8:24, 8:24] = torch.tensor([1.0, 0, 0])
-    carried = carry_outwards(image, matte)
-    # Two pixels inside the border nothing but the subject is left, and so it is outside.
-    assert torch.allclose(carried[3:5, 12:20], torch.tensor([1.0, 0, 0]).expand(2, 8, 3), atol=1e-5)
-    assert torch.equal(carried[12:20, 12:20], image[12:20, 12:20])

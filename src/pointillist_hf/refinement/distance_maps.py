@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Distances on the pixel grid, and pictures whose colours are carried over a border."""
+"""Distances on the pixel grid, masks and their parts."""
 
 from __future__ import annotations
 
@@ -76,26 +76,6 @@ def blur_picture(picture: Tensor, sigma: float) -> Tensor:
     planes = pad(picture.permute(2, 0, 1)[:, None], (reach,) * 4, mode="replicate")
     planes = conv2d(conv2d(planes, bell[None, None, :, None]), bell[None, None, None])
     return planes[:, 0].permute(1, 2, 0)
-
-
-def carry_outwards(image: Tensor, matte: Tensor, threshold: float = 0.9) -> Tensor:
-    """The photograph with the subject's colours carried outwards over the matte's border.
-
-    The border of a matte is soft: what it calls subject is half background there, and points at
-    the rim would keep that background when the head turns.
-
-    Args:
-        image: sRGB. [H, W, 3]
-        matte: [H, W]
-        threshold: What is surely subject.
-    """
-    sure = shrink_mask(matte > threshold)
-    if not sure.any():
-        return image
-    distances, nearest = nearest_pixels(sure)
-    outside = blur_picture(image.flatten(0, 1)[nearest], 1.0)
-    share = (distances / 2).clamp(0, 1)[..., None]
-    return torch.lerp(image, outside, share)
 
 
 def keep_large_parts(mask: Tensor, smallest: int) -> Tensor:

@@ -12,7 +12,8 @@ from torch.nn.functional import interpolate, pad
 
 from ..geometry.structures import Cameras, RigParams, TensorRecord
 from ..portraits.portrait import Portrait
-from .distance_maps import carry_outwards, shrink_mask
+from .distance_maps import shrink_mask
+from .soft_rims import carry_outwards
 
 OUTER_CANTHI, BROWS = (33, 263), (105, 334)  # of the 468 landmarks
 EDGE = 2  # pixels along a border of the photograph that are left out

@@ -18,12 +18,12 @@ from ..geometry.structures import Cameras, CanonicalPoints, Gaussians, RigParams
 from ..portraits.portrait import CHIN, FOREHEAD
 from ..portraits.portrait_tracker import PortraitTracker
 from ..refinement.completion import complete_points
-from ..refinement.distance_maps import carry_outwards
 from ..refinement.dressing import project_cloud
 from ..refinement.placement import Placement, place_points
 from ..refinement.point_sights import describe_points
 from ..refinement.portrait_view import OUTER_CANTHI, PortraitView
 from ..refinement.projection import ProjectedPoints
+from ..refinement.soft_rims import carry_outwards
 from ..refinement.surface_cloud import SurfaceCloud
 from ..refinement.tracked_portrait import TrackedPortrait, fit_portrait
 from ..rigs.head_rig import HeadRig
