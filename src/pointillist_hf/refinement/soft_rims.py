@@ -9,10 +9,7 @@ from torch import Tensor
 from .distance_maps import blur_picture, nearest_pixels, shrink_mask, signed_distances
 
 SURE = 0.9  # of a matte, and of the way from the background's colour to the subject's
-DEEP, BEYOND = (
-    9.0,
-    3.0,
-)  # pixels from the border: beyond, colours are the subject's, the background's
+DEEP, BEYOND = 9.0, 3.0  # pixels inside the border, where colours are pure, and outside of it
 REACH, ENOUGH = 6.0, 1e-2  # standard deviation of the means of both, pixels; share of them near by
 CONTRAST, FEW = 0.02, 200  # squared, of colours that tell; pixels of a ring that say nothing
 
