@@ -258,15 +258,15 @@ def _small_faces():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("make_rig", ["full", "flame"])
-def test_other_rigs(make_rig, view, tiny_rig, tmp_path):
+def test_other_rigs(make_rig, plain_view, tiny_rig, tmp_path):
     if make_rig == "full":
         rig = type(tiny_rig)("full")
-        params = view.rig_params
+        params = plain_view.rig_params
     else:
         write_flame(tmp_path / "flame2023.pkl", _small_faces())
         rig = FlameHeadRig.from_flame(tmp_path / "flame2023.pkl")
-        params = replace(rig.neutral(), transl=view.rig_params.transl)
-    view = replace(view, rig_params=params)
+        params = replace(rig.neutral(), transl=plain_view.rig_params.transl)
+    view = replace(plain_view, rig_params=params)
     cloud = complete_points(None, view, rig, density=0.1)
     assert torch.equal(cloud.bindings.unique(), torch.arange(rig.num_faces))
     seen = project_onto_portrait(
