@@ -43,7 +43,7 @@ def test_every_face_owns_a_point_but_clothes_below_the_photograph(cloud, tiny_ri
     owns[cloud.bindings] = True
     kinds = find_face_kinds(tiny_rig).kinds
     assert owns[kinds != PointKind.CLOTH].all()
-    assert owns.float().mean() > 0.9
+    assert 0.9 < owns.float().mean() < 1, "her suit is patterned and ends with the photograph"
     assert (cloud.scales > 0).all()
     assert cloud.means.isfinite().all()
 

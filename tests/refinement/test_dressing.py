@@ -14,9 +14,16 @@ from pointillist_hf.refinement.coloring import (
     correct_colors,
     find_color_range,
 )
-from pointillist_hf.refinement.dressing import LEAST_SOLID, decode_points, dress_points, make_solid
-from pointillist_hf.refinement.face_kinds import PointKind
+from pointillist_hf.refinement.dressing import (
+    LEAST_SOLID,
+    SLANTED,
+    decode_points,
+    dress_points,
+    make_solid,
+)
+from pointillist_hf.refinement.face_kinds import PointKind, find_face_kinds
 from pointillist_hf.refinement.gaps import AWAY, MOST_SOLID, TIGHT, measure_spacings
+from pointillist_hf.refinement.lids import LID, is_folded, measure_blink
 from pointillist_hf.refinement.optimization import RefinementSettings, refine
 from pointillist_hf.refinement.placement import place_points
 from pointillist_hf.refinement.point_sights import see_points
@@ -167,3 +174,23 @@ def test_skin_out_of_sight_is_dressed_in_the_hue_that_it_is_lent(
     shades = dressed[hidden] / filled[hidden]
     torch.testing.assert_close(shades.amax(1), shades.amin(1), rtol=1e-3, atol=0)
     assert shades.min() > SHADES[0] - 1e-3 and shades.max() < SHADES[1] + 1e-3
+
+
+def test_skin_that_turns_away_is_dressed_solid(cloud, projected, view, tiny_rig, tiny_tokenizer):
+    torch.manual_seed(0)
+    decoder = GaussianDecoder(build_projected_decoder_config(tiny_tokenizer)).eval()
+    opacities = dress_points(cloud, view, tiny_rig, decoder).opacities
+    slanted = (cloud.kinds == PointKind.SKIN) & (projected.facing < SLANTED)
+    assert slanted.sum() > 100
+    assert opacities[slanted].min() > LEAST_SOLID - 1e-3
+
+
+def test_rims_of_lids_follow_the_photograph_and_folds_do_not(colored, cloud, view, tiny_rig):
+    blink = measure_blink(cloud.points, tiny_rig, view.rig_params.betas)
+    is_rim = find_face_kinds(tiny_rig).is_lid[cloud.bindings]
+    refined = refine(
+        colored, cloud.bindings, cloud.kinds, [view], tiny_rig, num_steps=3, show_progress=False
+    )
+    changed = (refined.colors != colored.colors).any(1)
+    assert not changed[is_folded(blink, is_rim)].any()
+    assert changed[is_rim & (blink > LID)].any()
