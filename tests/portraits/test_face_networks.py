@@ -12,8 +12,10 @@ from pointillist_hf.portraits.face_networks import (
     IRIS_FILE,
     LANDMARK_FILE,
     LEGAL_FILES,
+    PERSON_FILE,
     FaceNetworks,
 )
+from pointillist_hf.portraits.own_person import PERSON
 from pointillist_hf.portraits.portrait_tracker import PortraitTracker
 
 
@@ -67,6 +69,13 @@ def test_mattes_are_those_of_litert(tracker, pixels):
     assert matte.mean() == pytest.approx(0.515576, abs=1e-4)
 
 
+def test_persons_are_those_of_litert(tracker, pixels):
+    person = tracker.networks.person(pixels[20:276, 96:352] / 255)[PERSON][0, 0]
+    found = person[[128, 40, 200, 100], [128, 20, 128, 60]]
+    np.testing.assert_allclose(found, [135.939, -17.689, 136.274, -138.839], atol=0.02)
+    assert (person > 0).mean() == pytest.approx(0.426453, abs=1e-4)
+
+
 def test_networks_share_no_memory_with_their_answers(tracker, pixels):
     first = tracker.networks.landmark(pixels[30:222, 130:322] / 255)["conv2d_21"]
     kept = first.copy()
@@ -74,7 +83,7 @@ def test_networks_share_no_memory_with_their_answers(tracker, pixels):
     assert np.array_equal(first, kept)
 
 
-@pytest.mark.parametrize("name", [LANDMARK_FILE, *LEGAL_FILES])
+@pytest.mark.parametrize("name", [LANDMARK_FILE, PERSON_FILE, *LEGAL_FILES])
 def test_missing_files_are_named(copied, name):
     (copied / name).unlink()
     with pytest.raises(

@@ -9,7 +9,14 @@ import torch
 from pointillist_hf.geometry.cameras import project_points
 from pointillist_hf.refinement.cloth_points import REACH, lay_cloth
 from pointillist_hf.refinement.face_kinds import PointKind, find_face_kinds
-from pointillist_hf.refinement.gaps import FINEST, TIGHT, TOUCHING, fit_cloth, measure_spacings
+from pointillist_hf.refinement.gaps import (
+    FINEST,
+    MOST_LAID,
+    TIGHT,
+    TOUCHING,
+    fit_cloth,
+    measure_spacings,
+)
 from pointillist_hf.refinement.mesh_pictures import at_pixels, draw_rig
 from pointillist_hf.refinement.pixel_kinds import classify_pixels
 from pointillist_hf.refinement.placement import place_points
@@ -108,10 +115,11 @@ def test_the_body_below_needs_few_points(view, tiny_rig, pixel_kinds):
 
 def test_splats_of_cloth_keep_to_their_pixels(colored, cloud):
     shown = torch.arange(len(cloud)) % 2 == 0
-    spacings = measure_spacings(cloud.means, cloud.kinds)
+    laid = cloud.scales.amax(-1)
+    spacings = measure_spacings(cloud.means, cloud.kinds).minimum(MOST_LAID * laid)
     for factor in (0.05, 20.0):
         decoded = replace(colored, scales=factor * colored.scales)
-        fitted = fit_cloth(decoded, cloud.kinds, spacings, shown, torch.zeros(len(cloud)))
+        fitted = fit_cloth(decoded, cloud.kinds, spacings, shown, torch.zeros(len(cloud)), laid)
         own = shown & (cloud.kinds == PointKind.CLOTH)
         assert own.any()
         assert torch.equal(fitted.scales[~own], decoded.scales[~own])
@@ -120,6 +128,20 @@ def test_splats_of_cloth_keep_to_their_pixels(colored, cloud):
         assert (largest >= TOUCHING * spacings[own] - 1e-8).all()
         # At the outline, a splat may be as large as its disc.
         discs = cloud.scales.amax(-1)
-        wide = fit_cloth(decoded, cloud.kinds, spacings, shown, discs).scales[own].amax(-1)
+        wide = fit_cloth(decoded, cloud.kinds, spacings, shown, discs, laid).scales[own].amax(-1)
         assert (wide <= torch.maximum(largest, discs[own]) + 1e-8).all()
         assert factor < 1 or (wide > largest).any()
+
+
+def test_a_lonely_splat_of_cloth_does_not_reach_for_others(colored, cloud):
+    kinds = torch.where(cloud.kinds == PointKind.CLOTH, int(PointKind.SKIN), cloud.kinds)
+    lonely = torch.tensor([0, len(cloud) // 2])
+    kinds[lonely] = int(PointKind.CLOTH)
+    spacings = measure_spacings(cloud.means, kinds)
+    laid = cloud.scales.amax(-1)
+    assert (spacings[lonely] > 5 * laid[lonely]).all()
+    shown, allowed = torch.ones(len(cloud), dtype=torch.bool), torch.zeros(len(cloud))
+    for factor in (1.0, 20.0):
+        decoded = replace(colored, scales=factor * colored.scales)
+        fitted = fit_cloth(decoded, kinds, spacings, shown, allowed, laid).scales[lonely]
+        assert (fitted.amax(-1) <= MOST_LAID * laid[lonely]).all()

@@ -8,7 +8,7 @@ import torch
 
 from pointillist_hf.geometry.structures import CanonicalPoints
 from pointillist_hf.refinement.coverage import LARGEST_GROWTH, correct_coverage
-from pointillist_hf.refinement.dressing import SLANTED, find_thinning
+from pointillist_hf.refinement.dressing import find_thinning
 from pointillist_hf.refinement.face_kinds import PointKind
 from pointillist_hf.refinement.placement import place_points
 from pointillist_hf.rendering import rasterize
@@ -64,10 +64,10 @@ def test_growth_is_bounded_and_the_rest_untouched(colored, cloud, view, tiny_rig
     assert torch.equal(corrected.colors, colored.colors)
 
 
-def test_slanted_skin_stays_solid(colored, cloud, view, tiny_rig, projected):
+def test_skin_stays_solid(colored, cloud, view, tiny_rig, projected):
     """From the side it would be a hole, with hair behind it."""
     thinning = find_thinning(projected)
-    kept = (projected.kinds == PointKind.SKIN) & (projected.facing < SLANTED)
+    kept = projected.kinds == PointKind.SKIN
     assert (thinning[kept] == 0).all()
     assert (thinning[projected.kinds == PointKind.HAIR] == 1).all()
     solid = replace(colored, opacities=torch.full_like(colored.opacities, 0.9))

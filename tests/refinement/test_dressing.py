@@ -16,7 +16,6 @@ from pointillist_hf.refinement.coloring import (
 )
 from pointillist_hf.refinement.dressing import (
     LEAST_SOLID,
-    SLANTED,
     decode_points,
     dress_points,
     make_solid,
@@ -180,7 +179,7 @@ def test_skin_that_turns_away_is_dressed_solid(cloud, projected, view, tiny_rig,
     torch.manual_seed(0)
     decoder = GaussianDecoder(build_projected_decoder_config(tiny_tokenizer)).eval()
     opacities = dress_points(cloud, view, tiny_rig, decoder).opacities
-    slanted = (cloud.kinds == PointKind.SKIN) & (projected.facing < SLANTED)
+    slanted = (cloud.kinds == PointKind.SKIN) & (projected.facing < 0.6)
     assert slanted.sum() > 100
     assert opacities[slanted].min() > LEAST_SOLID - 1e-3
 

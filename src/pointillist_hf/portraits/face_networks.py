@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""MediaPipe's face networks, run by OpenCV: detection, landmarks, iris, matte.
+"""MediaPipe's networks, run by OpenCV: detection, landmarks, iris, matte, person.
 
 The files are Google's, under the Apache licence. OpenCV reads them as they are, from the very bytes
 whose checksums were compared.
@@ -20,6 +20,7 @@ LANDMARK_FILE = "face_landmark.tflite"
 IRIS_FILE = "iris_landmark.tflite"
 MATTE_FILE = "selfie_segmentation.tflite"
 NETWORK_FILES = (DETECTION_FILE, LANDMARK_FILE, IRIS_FILE, MATTE_FILE)
+PERSON_FILE = "pose_landmark_full.tflite"  # a tracker may lack it
 # The licence asks that both go where the networks go.
 LEGAL_FILES = ("LICENSE.txt", "NOTICE.txt")  # diffusers wants a dot in every name
 SOURCE = "They come with MediaPipe 0.10.21 and lie in the `portrait_tracker` folder of a checkpoint"
@@ -51,10 +52,11 @@ class FaceNetwork:
 
 
 class FaceNetworks:
-    """The four networks and the legal texts that go with them.
+    """The networks and the legal texts that go with them.
 
     Args:
-        files: Contents by file name: `NETWORK_FILES` and `LEGAL_FILES`.
+        files: Contents by file name: `NETWORK_FILES` and `LEGAL_FILES`, and `PERSON_FILE` if it is
+            there.
     """
 
     def __init__(self, files: Mapping[str, bytes]) -> None:
@@ -62,6 +64,8 @@ class FaceNetworks:
         self.detection, self.landmark, self.iris, self.matte = (
             FaceNetwork(self.files[name]) for name in NETWORK_FILES
         )
+        person = self.files.get(PERSON_FILE)
+        self.person = None if person is None else FaceNetwork(person)
 
     @property
     def checksums(self) -> dict[str, str]:
@@ -80,7 +84,8 @@ class FaceNetworks:
             FileNotFoundError: A file is missing.
             ValueError: A file is not the one that was saved, or no checksum is known.
         """
-        return cls({name: _read_file(folder, name, checksums) for name in _FILES})
+        optional = [PERSON_FILE] if PERSON_FILE in checksums else []
+        return cls({name: _read_file(folder, name, checksums) for name in (*_FILES, *optional)})
 
     def write(self, folder: Path) -> None:
         """Writes the files as they were read."""

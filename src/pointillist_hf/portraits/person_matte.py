@@ -12,6 +12,7 @@ import numpy as np
 from .face_landmarks import FaceLandmarks
 from .face_networks import FaceNetworks
 from .matte_edges import SIDE, cut_background
+from .own_person import find_own_person
 from .portrait import CHIN, FOREHEAD, LEFT_OUTER_CANTHUS, RIGHT_OUTER_CANTHUS
 from .rotated_square import RotatedSquare
 
@@ -27,6 +28,8 @@ CONTRAST = 2.0
 RIM = 5
 # Share of the face below which the network has not seen the person.
 MIN_FACE_SHARE = 0.5
+# Likewise, of the network that tells people apart.
+MIN_OWN_SHARE = 0.9
 
 
 def head_frame(landmarks: FaceLandmarks) -> RotatedSquare:
@@ -59,6 +62,10 @@ def find_matte(networks: FaceNetworks, picture: np.ndarray, landmarks: FaceLandm
     looks = [_look(networks, picture, square, turn=turn, scale=scale) for turn, scale in VARIATIONS]
     matte = (0.5 + CONTRAST * (np.mean(looks, axis=0) - 0.5)).clip(0, 1)
     face = _face_area(square.from_picture(landmarks.places[:, :2]))
+    if networks.person is not None:
+        own = find_own_person(networks.person, picture, head_frame(landmarks), square)
+        if (own[face > 0] > 0).mean() > MIN_OWN_SHARE:
+            matte = matte * own
     if (matte[face > 0] > 0.5).mean() < MIN_FACE_SHARE:
         matte = np.maximum(matte, face)
     matte = cv2.resize(matte * _component_of(matte > 0.5, face), (SIDE, SIDE))

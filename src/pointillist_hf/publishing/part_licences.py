@@ -12,11 +12,12 @@ from .fingerprint import fingerprint_part
 from .manifest import OWN_RIG, OWN_SETTINGS, PartLicence, read_parts
 from .restrictions import FLAME_CLASS, OPEN_VERSION, Restriction
 
+MEDIAPIPE = PartLicence("MediaPipe 0.10.21, Google", "apache-2.0")
 # What comes with everybody's pipeline, by its fingerprint.
 KNOWN = {
-    "f223e7562724a46425e1c744c478dc11d98fe5491d6b19af722685e98d2b4080": PartLicence(
-        "MediaPipe 0.10.21, Google", "apache-2.0"
-    ),
+    "501cec5c5d51fa46983dda9675bb0f5dde75bee24547098b6b6e76884c1f717b": MEDIAPIPE,
+    # Without the network of persons.
+    "f223e7562724a46425e1c744c478dc11d98fe5491d6b19af722685e98d2b4080": MEDIAPIPE,
 }
 OPEN_FLAME = PartLicence(
     "FLAME 2023 Open, Max Planck Institute for Intelligent Systems", "cc-by-4.0"

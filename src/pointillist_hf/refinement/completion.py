@@ -20,6 +20,7 @@ from .hair_points import grow_hair
 from .hair_surface import build_hair_surface
 from .kind_votes import recognise_points
 from .landmark_warp import warp_to_landmarks
+from .limb_hair import find_hair_behind, tuck_cheeks
 from .outline import end_with_photograph, fill_outline, keep_in_matte
 from .pixel_kinds import classify_pixels
 from .placement import place_points
@@ -77,11 +78,14 @@ def complete_points(
     if places is not None:
         means = warp_to_landmarks(cover, placement, view, rig, places)
         cover = fit_teeth(replace(cover, means=means), placement, view, face_kinds)
+    behind = find_hair_behind(view, rig, face_kinds, pixel_kinds)
+    means = tuck_cheeks(cover, placement, view, face_kinds, behind)
+    cover = replace(cover, means=means)
     kinds = recognise_points(cover, placement, view, rig, pixel_kinds)
     cover = replace(cover, kinds=kinds)
     skin = placement.pose_means(cover.means)[_is_outer(cover, face_kinds)]
     surface = build_hair_surface(view, rig, face_kinds, pixel_kinds, skin)
-    hair = grow_hair(view, rig, face_kinds, pixel_kinds, surface, density)
+    hair = grow_hair(view, rig, face_kinds, pixel_kinds, surface, density, behind)
     cloth = lay_cloth(view, rig, face_kinds, pixel_kinds, density)
     cloud = keep_in_matte(join_clouds([cover, hair, cloth]), view, rig)
     cloud = end_with_photograph(cloud, view, rig, pixel_kinds)

@@ -15,7 +15,6 @@ from .coloring import bound_shades, color_points, correct_colors
 from .coverage import correct_coverage
 from .face_kinds import PointKind, find_face_kinds
 from .gaps import close_back, close_gaps, fit_cloth, measure_spacings
-from .hair_surface import smooth_step
 from .mouth_lining import line_mouth
 from .point_sights import see_points
 from .portrait_view import PortraitView
@@ -25,7 +24,6 @@ from .surface_cloud import SurfaceCloud
 
 EDGE = 10.0  # pixels of a frame of 384 from the outline
 LEAST_SOLID = 0.85  # opacity of skin, eyes, teeth and cloth
-SLANTED, GRAZING = 0.2, 0.3  # facing from which skin becomes fainter, and over which in full
 
 
 @torch.no_grad()
@@ -80,8 +78,8 @@ def _fit_cloth(
     is_shown = projected.in_frame & (projected.matte_distances > 0)
     # At the outline the body has near neighbours on one side only, and must reach to the other.
     at_edge = projected.matte_distances < EDGE * size / 384
-    allowed = cloud.scales.amax(-1) * at_edge
-    return fit_cloth(gaussians, cloud.kinds, spacings, is_shown, allowed)
+    laid = cloud.scales.amax(-1)
+    return fit_cloth(gaussians, cloud.kinds, spacings, is_shown, laid * at_edge, laid)
 
 
 def make_solid(gaussians: Gaussians, kinds: Tensor) -> Gaussians:
@@ -103,11 +101,10 @@ def make_solid(gaussians: Gaussians, kinds: Tensor) -> Gaussians:
 def find_thinning(projected: ProjectedPoints) -> Tensor:
     """How far splats may become fainter for what the photograph shows, in [0, 1]. [N]
 
-    Where a cheek turns away many lie on few pixels at the outline. All would become faint for what
-    sticks out there, and from the side the cheek would have a hole.
+    Skin may not. Where a cheek turns away many splats lie on few pixels at the outline. All would
+    become faint for what sticks out there, and from the side the cheek would have a hole.
     """
-    upright = smooth_step((projected.facing - SLANTED) / GRAZING)
-    return torch.where(projected.kinds == PointKind.SKIN, upright, 1.0)
+    return (projected.kinds != PointKind.SKIN).float()
 
 
 def project_cloud(cloud: SurfaceCloud, view: PortraitView, rig: HeadRig) -> ProjectedPoints:

@@ -21,6 +21,7 @@ MOST_GROWN = 3.0  # times its largest axis, beyond which no splat grows to touch
 LOOSE, FINEST = 1.2, 1e-3  # the same of hair, at most; metres that any splat of it may measure
 AWAY, MOST_SOLID = -0.2, 0.95  # cosine to the camera beyond which hair is not seen; its opacity
 TIGHT = 0.85  # the same of cloth that the photograph shows
+MOST_LAID = 3.0  # distance of neighbours over its size, from which a splat of cloth is lonely
 CLOSED = (PointKind.SKIN, PointKind.EYE, PointKind.TEETH)
 NUM_NEIGHBORS = 4
 
@@ -91,7 +92,12 @@ def close_back(gaussians: Gaussians, kinds: Tensor, spacings: Tensor, facing: Te
 
 
 def fit_cloth(
-    gaussians: Gaussians, kinds: Tensor, spacings: Tensor, is_shown: Tensor, allowed: Tensor
+    gaussians: Gaussians,
+    kinds: Tensor,
+    spacings: Tensor,
+    is_shown: Tensor,
+    allowed: Tensor,
+    laid: Tensor,
 ) -> Gaussians:
     """Cloth in the photograph is closed and keeps to its own pixels: its stripes do not blur.
 
@@ -101,8 +107,10 @@ def fit_cloth(
         spacings: Of `measure_spacings`. [N]
         is_shown: Which project into the subject. [N]
         allowed: What each may measure although its neighbours are nearer, metres. [N]
+        laid: What each was laid out to measure, metres: a lonely one does not reach far. [N]
     """
     own = is_shown & (kinds == PointKind.CLOTH)
+    spacings = spacings.minimum(MOST_LAID * laid)
     reach = torch.maximum(TIGHT * spacings, allowed).clamp_min(FINEST)
     largest = torch.where(own, reach, torch.inf)
     least = _spare_thinnest(TOUCHING * spacings * own, gaussians)

@@ -44,12 +44,13 @@ def grow_hair(
     pixel_kinds: Tensor,
     surface: HairSurface,
     density: float,
+    behind: Tensor,
 ) -> SurfaceCloud:
-    """All points of hair, at rest."""
+    """All points of hair, at rest. behind: See `find_hair_behind`. [H, W]"""
     mask = _find_hair_mask(view, rig, pixel_kinds)
-    shown = mask & ~_find_combed_back(view, rig, face_kinds, pixel_kinds)
+    shown = mask & (behind | ~_find_combed_back(view, rig, face_kinds, pixel_kinds))
     parts = [
-        _points_in_sight(view, rig, shown, surface, density),
+        _points_in_sight(view, rig, shown, surface, density, behind),
         _points_around(view, rig, pixel_kinds, surface, density),
     ]
     places, normals, radii = (torch.cat(part) for part in zip(*parts, strict=True))
@@ -80,22 +81,32 @@ def _find_combed_back(
     rotation, shift = view.cameras.viewmats[0, :3, :3], view.cameras.viewmats[0, :3, 3]
     facing = (frames[..., 1] * normalize(-(shift @ rotation) - centres, dim=-1)).sum(-1)
     bare = (face_ids >= 0) & ~face_kinds.is_scalp[face_ids.clamp_min(0)]
-    left_hangs, right_hangs = find_hanging_sides(view, pixel_kinds)
+    left_hangs, right_hangs = find_hanging_sides(view, rig, face_kinds, pixel_kinds)
     is_left = torch.arange(pixel_kinds.shape[1]) > view.landmarks[NASION, 0]
     turned = facing[face_ids.clamp_min(0)] > TEMPLE_FACING
     return bare & ~turned & ~torch.where(is_left, left_hangs, right_hangs)
 
 
 def _points_in_sight(
-    view: PortraitView, rig: HeadRig, mask: Tensor, surface: HairSurface, density: float
+    view: PortraitView,
+    rig: HeadRig,
+    mask: Tensor,
+    surface: HairSurface,
+    density: float,
+    behind: Tensor,
 ) -> Discs:
     """A layer of points over the pixels of hair."""
-    depth = _hair_depth(view, rig, mask, surface)
+    depth = _hair_depth(view, rig, mask, surface, behind)
     return lay_discs(depth, mask, view, STRIDE / math.sqrt(density) * len(mask) / 384)
 
 
-def _hair_depth(view: PortraitView, rig: HeadRig, mask: Tensor, surface: HairSurface) -> Tensor:
-    """Depth of the hair at every pixel of the mask, smooth, just in front of the skin. [H, W]"""
+def _hair_depth(
+    view: PortraitView, rig: HeadRig, mask: Tensor, surface: HairSurface, behind: Tensor
+) -> Tensor:
+    """Depth of the hair at every pixel of the mask, smooth, just in front of the skin. [H, W]
+
+    Behind the limb of the face it goes on as beside it, and comes no nearer than the skin.
+    """
     skin, _ = draw_rig(rig, view.rig_params, view.cameras)
     places, triangles = surface.places().reshape(-1, 3), surface.trusted_triangles()
     depth, _ = draw_mesh(places, triangles, view.cameras)
@@ -103,7 +114,9 @@ def _hair_depth(view: PortraitView, rig: HeadRig, mask: Tensor, surface: HairSur
         depth = skin
     _, known = nearest_pixels(depth.isfinite())
     depth = depth.flatten()[known]
-    on_skin = skin.isfinite()
+    cheek = torch.where(behind, skin, 0)
+    depth = torch.maximum(depth, cheek)
+    on_skin = skin.isfinite() & ~behind
     metres = metres_per_pixel(view)
     from_edge, _ = nearest_pixels(~mask & (view.matte > 0.5))
     from_edge = from_edge.clamp(max=float(len(mask))) * metres
@@ -116,7 +129,7 @@ def _hair_depth(view: PortraitView, rig: HeadRig, mask: Tensor, surface: HairSur
         1e-6
     )
     smooth = torch.where(mask, smooth[..., 0], depth)
-    return torch.where(on_skin, torch.minimum(smooth, skin - 1.5e-3), smooth)
+    return torch.where(on_skin, torch.minimum(smooth, skin - 1.5e-3), torch.maximum(smooth, cheek))
 
 
 def _points_around(

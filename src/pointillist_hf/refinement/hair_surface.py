@@ -32,7 +32,8 @@ MAX_THICKNESS, NUM_STEPS = 0.07, 36
 FRONT_THICKNESS, LEAST, MOST_BEHIND = 0.010, 0.002, 0.03
 NUM_RIM_BINS, RIM = 72, 0.25  # directions this near to the image plane make the outline
 SEEN_TOLERANCE = 0.004
-NASION, NOSE_TIP, HANGING = 168, 1, 0.05  # landmarks; least area of hair in eye distances
+NASION, NOSE_TIP = 168, 1  # landmarks
+HANGING, EAR = 0.05, 0.008  # least areas of hair and of an ear, in squared eye distances
 TEMPLE_FACING = 0.45  # cosine to the camera: less, beside the scalp, says nothing of hair
 EARS = -0.005  # metres in front of the centre; what lies farther in front is a temple or a cheek
 NAPE = 0.4  # of its thickness, on the scalp behind, below where hair is seen to end
@@ -115,7 +116,7 @@ def build_hair_surface(
     radii = skin_radii + thickness
     on_scalp, facing = _find_scalp(view, rig, face_kinds, centre, axes)
     # At the rim the photograph looks past the temples: what it shows there hangs on the scalp.
-    left_hangs, right_hangs = find_hanging_sides(view, pixel_kinds)
+    left_hangs, right_hangs = find_hanging_sides(view, rig, face_kinds, pixel_kinds)
     hangs = torch.where(direction_grid()[..., 0] > 0, left_hangs, right_hangs)
     trusted = (on_scalp > 0.5) | (facing > TEMPLE_FACING) | hangs
     surface = HairSurface(centre, axes, radii, skin_radii, torch.ones_like(radii), trusted)
@@ -198,14 +199,26 @@ def find_hair_pixels(view: PortraitView, pixel_kinds: Tensor) -> Tensor:
     return (pixel_kinds == PointKind.HAIR) | (above & other)
 
 
-def find_hanging_sides(view: PortraitView, pixel_kinds: Tensor) -> Tensor:
-    """Whether hair hangs beside the face, lower than the tops of the ears. [2] left, right"""
+def find_hanging_sides(
+    view: PortraitView, rig: HeadRig, face_kinds: FaceKinds, pixel_kinds: Tensor
+) -> Tensor:
+    """Whether hair hangs beside the face, lower than the tops of the ears. [2] left, right
+
+    Not where an ear shows: hair lies behind it.
+    """
     middle, nose = view.landmarks[NASION], view.landmarks[NOSE_TIP]
     rows = torch.arange(len(pixel_kinds))[:, None]
     low = (pixel_kinds == PointKind.HAIR) & (rows > (middle[1] + nose[1]) / 2)
     is_left = torch.arange(pixel_kinds.shape[1]) > middle[0]
-    counts = torch.stack([(low & is_left).sum(), (low & ~is_left).sum()])
-    return counts > HANGING * view.eye_distance**2
+    _, face_ids = draw_rig(rig, view.rig_params, view.cameras)
+    ear = face_kinds.is_ear[face_ids.clamp_min(0)] & (face_ids >= 0)
+    bare = ear & (pixel_kinds == PointKind.SKIN)
+
+    def count(mask: Tensor) -> Tensor:
+        return torch.stack([(mask & is_left).sum(), (mask & ~is_left).sum()])
+
+    shows_ear = count(bare) > (count(ear) / 2).clamp_min(EAR * view.eye_distance**2)
+    return (count(low) > HANGING * view.eye_distance**2) & ~shows_ear
 
 
 @dataclass(frozen=True)

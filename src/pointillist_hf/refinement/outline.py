@@ -46,10 +46,10 @@ def keep_in_matte(cloud: SurfaceCloud, view: PortraitView, rig: HeadRig) -> Surf
     pixels, depths = project_points(placement.pose_means(cloud.means), view.cameras)
     pixels, depths = pixels[0], depths[0]
     shown = is_in_frame(pixels, view.cameras, margin=0)
-    step = _step_into((view.matte > 0.5) | ~view.inside, pixels) * shown[:, None]
+    step = step_into((view.matte > 0.5) | ~view.inside, pixels) * shown[:, None]
     border = _to_places(at_pixels(nearest_pixels(view.inside)[1], pixels), view.inside)
     below = ~shown & (pixels[:, 1] > view.cameras.height) & (cloud.kinds != PointKind.HAIR)
-    step = step + _step_into((view.matte > 0.5) & view.inside, border) * below[:, None]
+    step = step + step_into((view.matte > 0.5) & view.inside, border) * below[:, None]
     shift = unproject_shifts(step, depths, view)
     scales, inwards = _fit_discs(cloud, placement, pixels + step, depths, view)
     shift = shift + unproject_shifts(inwards, depths, view)
@@ -76,7 +76,7 @@ def end_with_photograph(
     return cloud[~(below & (cloud.kinds == PointKind.CLOTH))]
 
 
-def _step_into(mask: Tensor, pixels: Tensor) -> Tensor:
+def step_into(mask: Tensor, pixels: Tensor) -> Tensor:
     """From places outside a mask [H, W] to a little inside of it, zero within. [N, 2]"""
     distances, nearest = nearest_pixels(mask)
     step = _to_places(at_pixels(nearest, pixels), mask) - pixels

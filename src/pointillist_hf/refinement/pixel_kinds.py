@@ -17,8 +17,11 @@ from .portrait_view import PortraitView
 NUM_COLORS = 4  # of each kind: hair has lights and shades, cloth has patterns
 MAX_SEEDS = 4000
 SURE_SKIN = 0.97  # quantile of the cost of skin on surely skin: dearer pixels may be cloth
-NASION, EYE_CORNERS = 168, ((33, 133), (362, 263))
+NASION, NOSE_TIP, EYE_CORNERS = 168, 1, ((33, 133), (362, 263))
 SHADOW = 3  # pixels; lines thinner than twice that are shadows rather than hair
+RIM = 6.0  # pixels of a frame of 384 inside the outline of the rig: its limb
+# What speaks against skin beside the rig: per distance of the outer canthi, from where on, at most.
+BESIDE, NEAR, MOST_BESIDE = 12.0, 0.1, 3.0
 KINDS = (PointKind.SKIN, PointKind.HAIR, PointKind.CLOTH)
 
 
@@ -37,11 +40,15 @@ def classify_pixels(view: PortraitView, rig: HeadRig, face_kinds: FaceKinds) -> 
         samples = lab[own]
         if len(samples) >= 10 * NUM_COLORS:
             cost[..., column] = _mixture_cost(lab, _spread(samples))
-    cost = blur_picture(cost.clamp(max=60), 1.0) + _place_cost(view)
+    on_mesh = draw_rig(rig, view.rig_params, view.cameras)[0].isfinite()
+    cost = blur_picture(cost.clamp(max=60), 1.0) + _place_cost(view, on_mesh)
     kinds = torch.tensor([int(kind) for kind in KINDS])[cost.argmin(-1)]
     kinds = torch.where(seeds[..., 0], int(PointKind.SKIN), kinds)
     kinds = torch.where(subject, kinds, -1)
-    kinds = _drop_shadows(kinds, seeds[..., 1])
+    # Beside the rig there is no skin to be in shadow; what looks thin there is hair behind a cheek.
+    high = torch.arange(len(kinds))[:, None] < float(view.landmarks[NOSE_TIP, 1])
+    limb = ~shrink_mask(on_mesh, max(1, round(RIM * len(kinds) / 384)))
+    kinds = _drop_shadows(kinds, seeds[..., 1], ~on_mesh | (limb & high))
     kinds = torch.where(_near_eyes(view), int(PointKind.SKIN), kinds)
     return torch.where(subject, kinds, -1)
 
@@ -62,10 +69,10 @@ def _near_eyes(view: PortraitView) -> Tensor:
     return near
 
 
-def _drop_shadows(kinds: Tensor, seeds: Tensor) -> Tensor:
+def _drop_shadows(kinds: Tensor, seeds: Tensor, no_shadow: Tensor) -> Tensor:
     """Dark lines under a jaw look like hair, but they are thin or hang on no hair. [H, W]"""
     hair = kinds == PointKind.HAIR
-    core = label_parts(shrink_mask(hair, SHADOW))
+    core = label_parts(shrink_mask(hair, SHADOW) | (hair & no_shadow))
     rooted = torch.isin(core, core[seeds & (core > 0)].unique()) & (core > 0)
     kept = grow_mask(rooted, SHADOW + 1) & hair
     others = torch.where(hair, -1, kinds)
@@ -126,14 +133,19 @@ def _mixture_cost(lab: Tensor, samples: Tensor) -> Tensor:
     return torch.stack(costs).amin(0)
 
 
-def _place_cost(view: PortraitView) -> Tensor:
-    """What speaks against a kind at a place: hair below the chin, cloth above it. [H, W, 3]"""
+def _place_cost(view: PortraitView, on_mesh: Tensor) -> Tensor:
+    """What speaks against a kind at a place. [H, W, 3]
+
+    Hair below the chin, cloth above it, and skin beside the mesh.
+    """
     height, width = view.matte.shape
     rows = (torch.arange(height) + 0.5)[:, None].expand(height, width)
     below_chin = (rows - view.landmarks[CHIN, 1]) / view.eye_distance
     cloth = (8 * (0.25 - below_chin)).clamp(0, 12)
     hair = (3 * below_chin).clamp(0, 3)
-    return torch.stack([torch.zeros_like(cloth), hair, cloth], dim=-1)
+    beside = nearest_pixels(on_mesh)[0] / view.eye_distance
+    skin = (BESIDE * (beside - NEAR)).clamp(0, MOST_BESIDE)
+    return torch.stack([skin, hair, cloth], dim=-1)
 
 
 def srgb_to_lab(image: Tensor) -> Tensor:

@@ -32,6 +32,7 @@ TOLERANCES = {"surface": 6e-3, "hair": 12e-3}  # behind what is nearest, metres
 MIN_FACING = {"surface": 0.25, "small": 0.05}  # lids and teeth are small and curved
 GRAZING = 0.25  # of facing, over which a sample comes to count in full
 LASHES = 1.0e-3  # metres from the lids: closer, an eye is covered
+LIMB_FACING, MIXED = 0.6, 4.0  # facing; pixels of a frame of 384 from hair, over which colours mix
 RIM = 1.5  # pixels from the border of the matte: closer, colours are mixed with the background
 
 
@@ -114,8 +115,9 @@ def project_onto_portrait(
     blink = torch.where(kinds == PointKind.SKIN, measure_blink(points, rig, rig_params.betas), 0)
     lashes = _find_lashes(seen, kinds, blink)
     folded = is_folded(blink, face_kinds.is_lid[points.bindings]) | lashes
-    own_shares = own_shares * ~folded
-    is_source = is_source & (blink < NEAR) & ~lashes
+    beside = _find_beside_hair(seen, kinds, is_visible, len(matte))
+    own_shares = own_shares * ~(folded | beside)
+    is_source = is_source & (blink < NEAR) & ~(lashes | beside)
     return ProjectedPoints(
         pixels=seen.pixels,
         depths=seen.depths,
@@ -191,6 +193,18 @@ def _weigh_samples(
     clear = ~flat | (facing > MIN_FACING["surface"] + GRAZING)
     lends = is_visible & clear & (distances > 2 * RIM)
     return is_visible * slant, lends
+
+
+def _find_beside_hair(seen: Sight, kinds: Tensor, is_visible: Tensor, size: int) -> Tensor:
+    """Skin at the limb whose pixels are mixed with the hair behind or beside it. [N]"""
+    asking = ((kinds == PointKind.SKIN) & is_visible & (seen.facing < LIMB_FACING)).nonzero()[:, 0]
+    hair = seen.pixels[(kinds == PointKind.HAIR) & is_visible]
+    beside = torch.zeros_like(is_visible)
+    if len(asking) and len(hair):
+        flat = torch.nn.functional.pad(torch.cat([seen.pixels[asking], hair]), (0, 1))
+        distances, _ = nearest_points(flat[: len(asking)], flat[len(asking) :], 1)
+        beside[asking] = distances[:, 0] < MIXED * size / 384
+    return beside
 
 
 def _find_lashes(seen: Sight, kinds: Tensor, blink: Tensor) -> Tensor:
