@@ -58,3 +58,14 @@ def test_what_lies_beyond_the_border_is_nobody():
     turned, _ = turn_upright(replace(portrait, frame=far), orbit_cameras([0.0]))
     assert turned.matte[0, 0] == 0
     assert turned.matte[45, 45] == 1
+
+
+def test_what_is_inside_is_what_was_photographed():
+    portrait = build_portrait(0.3)
+    far = torch.tensor([0.0, 0.0, 60.0, 60.0])
+    assert portrait.inside is None
+    turned, _ = turn_upright(replace(portrait, frame=far), orbit_cameras([0.0]))
+    assert not turned.inside[0, 0]
+    assert turned.inside[45, 45]
+    assert (turned.matte[~turned.inside] < 1).all()
+    assert (turned.matte[turned.inside] == 1).all()

@@ -8,12 +8,15 @@ import torch
 
 from pointillist_hf.geometry.cameras import project_points
 from pointillist_hf.geometry.structures import CanonicalPoints
+from pointillist_hf.portraits.portrait import CHIN
 from pointillist_hf.refinement.completion import complete_points
 from pointillist_hf.refinement.face_kinds import PointKind, find_face_kinds
 from pointillist_hf.refinement.kind_votes import ENOUGH, vote_kinds
-from pointillist_hf.refinement.outline import end_with_photograph, keep_in_matte
+from pointillist_hf.refinement.mesh_pictures import draw_rig
+from pointillist_hf.refinement.outline import NECK, WIDER, end_with_photograph, keep_in_matte
 from pointillist_hf.refinement.placement import place_points
 from pointillist_hf.refinement.rig_points import adopt_points, choose_spacings
+from pointillist_hf.refinement.tracked_portrait import TrackedPortrait
 
 SKIN, CLOTH = int(PointKind.SKIN), int(PointKind.CLOTH)
 
@@ -67,8 +70,14 @@ def plain_cloud(plain_view, tiny_rig):
     return complete_points(None, plain_view, tiny_rig, density=0.15)
 
 
-def test_a_pattern_ends_where_the_photograph_ends(plain_cloud, plain_view, view, tiny_rig):
-    cloth = torch.full(view.matte.shape, CLOTH)
+@pytest.fixture(scope="module")
+def on_body(view, tiny_rig):
+    """Pixels of the rig."""
+    return draw_rig(tiny_rig, view.rig_params, view.cameras)[0].isfinite()
+
+
+def test_a_pattern_ends_where_the_photograph_ends(plain_cloud, plain_view, view, tiny_rig, on_body):
+    cloth = torch.where(on_body, CLOTH, -1)
     rows = place(plain_cloud, view, tiny_rig)[:, 1]
     below = (plain_cloud.kinds == CLOTH) & (rows > len(view.matte))
     assert below.sum() > 50
@@ -79,6 +88,22 @@ def test_a_pattern_ends_where_the_photograph_ends(plain_cloud, plain_view, view,
     # Of clothes that are not seen nothing is known.
     skin = torch.full_like(cloth, SKIN)
     assert len(end_with_photograph(plain_cloud, view, tiny_rig, skin)) == len(plain_cloud)
+
+
+def test_shoulders_wider_than_the_rig_end_with_the_photograph(
+    plain_cloud, plain_view, tiny_rig, on_body
+):
+    """Else they would stand out above a body that is narrower."""
+    wide = torch.full(on_body.shape, CLOTH)
+    rows = place(plain_cloud, plain_view, tiny_rig)[:, 1]
+    chin = plain_view.landmarks[CHIN, 1] + NECK * plain_view.eye_distance
+    skin = (plain_cloud.kinds == SKIN) & (rows > chin)
+    below = ((plain_cloud.kinds == CLOTH) | skin) & (rows > len(on_body))
+    ended = end_with_photograph(plain_cloud, plain_view, tiny_rig, wide)
+    assert (~on_body[-10:]).float().mean() > WIDER
+    assert torch.equal(ended.means, plain_cloud.means[~below])
+    narrow = torch.where(on_body, CLOTH, -1)
+    assert len(end_with_photograph(plain_cloud, plain_view, tiny_rig, narrow)) == len(plain_cloud)
 
 
 def test_a_photograph_may_end_within_its_frame(plain_cloud, view, tiny_rig):
@@ -122,3 +147,19 @@ def test_generated_points_do_not_hang_below_the_body(tiny_rig):
     points = CanonicalPoints(places, torch.tensor([face, face]))
     adopted = adopt_points(points, tiny_rig, rest, kinds, 1.0, tolerance=1.5e-3)
     assert torch.equal(adopted.means, places[:1])
+
+
+def test_beside_a_turned_photograph_there_is_no_picture(portrait, portrait_fit):
+    """Its corners repeat its border: nobody is there, and nothing ends there."""
+    end = int(portrait.landmarks[CHIN, 1]) + 40
+    short = replace(portrait, pixels=portrait.pixels[:end], matte=portrait.matte[:end])
+    camera = replace(portrait_fit.cameras, height=end)
+    tracked, level = (
+        TrackedPortrait(replace(short, roll=roll), portrait_fit.rig_params, camera)
+        for roll in (0.4, 0.0)
+    )
+    turned, straight = tracked.view(128), level.view(128)
+    edge = [int(row) for row in (turned.inside * torch.arange(1, 129)[:, None]).amax(0)]
+    assert len(set(edge)) > 20, "the lower edge is slanted"
+    assert (turned.matte[~turned.inside] == 0).all()
+    assert len({int(r) for r in (straight.inside * torch.arange(1, 129)[:, None]).amax(0)}) < 4

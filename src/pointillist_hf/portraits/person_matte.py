@@ -28,8 +28,10 @@ CONTRAST = 2.0
 RIM = 5
 # Share of the face below which the network has not seen the person.
 MIN_FACE_SHARE = 0.5
-# Likewise, of the network that tells people apart.
+# Share of face and of chest below which the network that tells people apart has not seen them.
 MIN_OWN_SHARE = 0.9
+# Corners of a chest, sides of the frame from the chin.
+CHEST = np.array([[-0.12, 0.12], [0.12, 0.12], [0.3, 0.4], [-0.3, 0.4]])
 
 
 def head_frame(landmarks: FaceLandmarks) -> RotatedSquare:
@@ -61,11 +63,13 @@ def find_matte(networks: FaceNetworks, picture: np.ndarray, landmarks: FaceLandm
     square = _upright_square(landmarks)
     looks = [_look(networks, picture, square, turn=turn, scale=scale) for turn, scale in VARIATIONS]
     matte = (0.5 + CONTRAST * (np.mean(looks, axis=0) - 0.5)).clip(0, 1)
-    face = _face_area(square.from_picture(landmarks.places[:, :2]))
+    places = square.from_picture(landmarks.places[:, :2])
+    face = _fill(cv2.convexHull(np.round(places - 0.5).astype(np.int32)))
     if networks.person is not None:
-        own = find_own_person(networks.person, picture, head_frame(landmarks), square)
-        if (own[face > 0] > 0).mean() > MIN_OWN_SHARE:
-            matte = matte * own
+        frame = head_frame(landmarks)
+        own = find_own_person(networks.person, picture, frame, square)
+        chest = CHEST * frame.side / square.scale + places[CHIN]
+        matte = matte * _trust_person(own, matte > 0.5, face > 0, chest, round(places[CHIN, 1]))
     if (matte[face > 0] > 0.5).mean() < MIN_FACE_SHARE:
         matte = np.maximum(matte, face)
     matte = cv2.resize(matte * _component_of(matte > 0.5, face), (SIDE, SIDE))
@@ -101,11 +105,27 @@ def _look(
     return inside.paste(matte.reshape(MATTE_SIZE, MATTE_SIZE), MATTE_SIZE, MATTE_SIZE)
 
 
-def _face_area(places: np.ndarray) -> np.ndarray:
-    """1 inside the outline of the landmarks. [MATTE_SIZE, MATTE_SIZE] float32"""
+def _trust_person(
+    own: np.ndarray, matte: np.ndarray, face: np.ndarray, chest: np.ndarray, chin: int
+) -> np.ndarray:
+    """1 where a pixel may belong to the person. [MATTE_SIZE, MATTE_SIZE] float32
+
+    A black jacket before a dark wall is not seen: then nothing is said of what lies below the chin.
+    """
+    chest_area = (_fill(np.round(chest - 0.5).astype(np.int32)) > 0) & matte
+    seen = [not area.any() or own[area].mean() > MIN_OWN_SHARE for area in (face, chest_area)]
+    if not seen[0]:
+        return np.ones_like(own)
+    if not seen[1]:
+        own = own.copy()
+        own[max(chin, 0) :] = 1
+    return own
+
+
+def _fill(polygon: np.ndarray) -> np.ndarray:
+    """1 inside of corners [K, 2] int32. [MATTE_SIZE, MATTE_SIZE] float32"""
     area = np.zeros((MATTE_SIZE, MATTE_SIZE), np.float32)
-    outline = cv2.convexHull(np.round(places - 0.5).astype(np.int32))
-    return cv2.fillConvexPoly(area, outline, 1.0)
+    return cv2.fillConvexPoly(area, polygon, 1.0)
 
 
 def _component_of(person: np.ndarray, face: np.ndarray) -> np.ndarray:

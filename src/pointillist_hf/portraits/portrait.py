@@ -37,10 +37,13 @@ class Portrait(TensorRecord):
     # How much of the head's surface the photograph shows; what it does not show is invented. None
     # until a rig lies on the face.
     share_seen: float | None = None
+    inside: Tensor | None = None  # [H, W] where the photograph is; None: everywhere
 
     def __post_init__(self) -> None:
         check_shape("pixels", self.pixels, (None, None, 3))
         check_shape("matte", self.matte, self.pixels.shape[:2])
+        if self.inside is not None:
+            check_shape("inside", self.inside, self.pixels.shape[:2])
         check_shape("landmarks", self.landmarks, (NUM_LANDMARKS, 3))
         check_shape("irises", self.irises, (2, 5, 2))
         check_shape("box", self.box, (4,))

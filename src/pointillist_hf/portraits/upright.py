@@ -20,7 +20,7 @@ LARGEST = 2048  # pixels; of larger squares less is kept
 def turn_upright(portrait: Portrait, cameras: Cameras) -> tuple[Portrait, Cameras]:
     """A square around the head whose rows are parallel to the line of the eyes.
 
-    What lies beyond the border of the photograph repeats it, and its matte is 0.
+    What lies beyond the border of the photograph repeats it, is not `inside`, and its matte is 0.
 
     Args:
         portrait: The photograph.
@@ -33,14 +33,18 @@ def turn_upright(portrait: Portrait, cameras: Cameras) -> tuple[Portrait, Camera
     side = REACH * float(portrait.frame[2] - portrait.frame[0])
     square = RotatedSquare(center, side, portrait.roll, min(round(side), LARGEST))
     alpha = (255 * portrait.matte).round().to(torch.uint8).numpy()[..., None]
-    matte = square.sample(alpha, beyond=0).reshape(square.size, square.size)
+    matte, inside = (
+        torch.from_numpy(square.sample(plane, beyond=0).reshape(square.size, square.size))
+        for plane in (alpha, np.full_like(alpha, 255))
+    )
     landmarks = _move(square, portrait.landmarks)
     low, high = landmarks[:, :2].amin(0), landmarks[:, :2].amax(0)
     margin = square.size * (1 - 1 / REACH) / 2
     turned = replace(
         portrait,
         pixels=torch.from_numpy(square.sample(portrait.pixels.numpy())),
-        matte=torch.from_numpy(matte).float() / 255,
+        matte=matte.float() / 255,
+        inside=inside == 255,
         landmarks=landmarks,
         irises=_move(square, portrait.irises),
         box=torch.cat([low, high]),

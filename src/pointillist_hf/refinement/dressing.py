@@ -117,6 +117,7 @@ def project_cloud(cloud: SurfaceCloud, view: PortraitView, rig: HeadRig) -> Proj
         view.matte,
         normals=cloud.normals,
         kinds=cloud.kinds,
+        picture=view.foreground,
     )
 
 

@@ -39,11 +39,11 @@ def find_hair_behind(
     """
     depth, face_ids = draw_rig(rig, view.rig_params, view.cameras)
     skin = (face_kinds.kinds == PointKind.SKIN)[face_ids.clamp_min(0)] & (face_ids >= 0)
-    is_ear = face_kinds.is_ear[face_ids.clamp_min(0)]
+    skin &= ~face_kinds.is_ear[face_ids.clamp_min(0)]
     above_chin = torch.arange(len(skin))[:, None] < float(view.landmarks[CHIN, 1])
     hair = (pixel_kinds == PointKind.HAIR) & skin & above_chin
     width = LIMB * len(skin) / 384
-    in_front = hair & (is_ear | (nearest_pixels(~depth.isfinite())[0] > width))
+    in_front = hair & (nearest_pixels(~depth.isfinite())[0] > width)
     return hair & ~grow_mask(in_front, round(width) + 1)
 
 

@@ -19,7 +19,7 @@ from .disc_layers import bring_to_rest, lay_lattice, unproject
 from .distance_maps import keep_large_parts, nearest_pixels, shrink_mask, signed_distances
 from .face_kinds import FaceKinds, PointKind
 from .landmark_warp import unproject_shifts
-from .mesh_pictures import at_pixels, is_in_frame
+from .mesh_pictures import at_pixels, draw_rig, is_in_frame
 from .placement import Placement, place_points
 from .portrait_view import PortraitView, metres_per_pixel
 from .surface_cloud import SurfaceCloud
@@ -34,6 +34,8 @@ SMALLEST_PART = 0.01  # of the squared distance of the outer canthi
 STRIDE = 4.6  # pixels between the points that cover it
 NEAR_HEAD, NEAR_BODY = 0.012, 0.035  # metres from what is covered: farther lies what is unknown
 LOWEST, MIXED = 0.1, 0.3  # of the frame above its end; deviation of the colours of a pattern
+NECK = 0.45  # distances of the outer canthi below the chin, where skin ends with the clothes
+WIDER = 0.35  # of the clothes above its end, beside the rig
 RECEDING = 0.7  # how far behind its neighbours a bare pixel lies, per distance from them
 
 
@@ -59,21 +61,31 @@ def keep_in_matte(cloud: SurfaceCloud, view: PortraitView, rig: HeadRig) -> Surf
 def end_with_photograph(
     cloud: SurfaceCloud, view: PortraitView, rig: HeadRig, pixel_kinds: Tensor
 ) -> SurfaceCloud:
-    """The cloud without what lies below the photograph of clothes of many colours.
+    """The cloud without what lies below the photograph of clothes of many colours or another cut.
 
-    A plain shirt goes on as it is. A pattern does not: its mean would be a grey band.
+    A plain shirt goes on as it is. A pattern does not: its mean would be a grey band. Nor do
+    shoulders that are wider than the rig's: they would stand out above it.
     """
     rows = torch.arange(view.cameras.height)[:, None]
     end = (view.inside * (rows + 1)).amax(0)
     lowest = (rows >= end - LOWEST * len(rows)) & (rows < end)
-    colors = view.foreground[lowest & (pixel_kinds == PointKind.CLOTH)]
-    if not len(colors) or colors.var(0, correction=0).sum().sqrt() < MIXED:
+    lowest &= pixel_kinds == PointKind.CLOTH
+    colors = view.foreground[lowest]
+    beside = ~draw_rig(rig, view.rig_params, view.cameras)[0].isfinite()
+    if not len(colors) or (
+        colors.var(0, correction=0).sum().sqrt() < MIXED and beside[lowest].float().mean() < WIDER
+    ):
         return cloud
     placement = place_points(cloud.points, rig, view.rig_params)
     pixels, _ = project_points(placement.pose_means(cloud.means), view.cameras)
     columns = pixels[0, :, 0].long().clamp(0, view.cameras.width - 1)
-    below = (pixels[0, :, 1] > end[columns]) & (end[columns] > 0)
-    return cloud[~(below & (cloud.kinds == PointKind.CLOTH))]
+    # Beside the photograph, it ends where it does in the nearest column.
+    shown = end.nonzero()[:, 0]
+    nearest = shown[(torch.arange(len(end))[:, None] - shown).abs().argmin(1)]
+    below = pixels[0, :, 1] > end[nearest][columns]
+    chest = pixels[0, :, 1] > float(view.landmarks[CHIN, 1]) + NECK * view.eye_distance
+    ends = (cloud.kinds == PointKind.CLOTH) | ((cloud.kinds == PointKind.SKIN) & chest)
+    return cloud[~(below & ends)]
 
 
 def step_into(mask: Tensor, pixels: Tensor) -> Tensor:

@@ -15,9 +15,14 @@ from .mesh_pictures import draw_rig
 from .portrait_view import PortraitView
 
 NUM_COLORS = 4  # of each kind: hair has lights and shades, cloth has patterns
-MAX_SEEDS = 4000
+FEW, MAX_SEEDS = 10 * NUM_COLORS, 4000  # pixels that say nothing of a kind; that are enough
+LITTLE = 0.06  # of clothes, in squared distances of the outer canthi
 SURE_SKIN = 0.97  # quantile of the cost of skin on surely skin: dearer pixels may be cloth
+# Quantile of the same; share of a bald scalp that is so alike; of its pixels beside the rig.
+LIKE_SKIN, BALD, FLAT = 0.75, 0.3, 0.25
 NASION, NOSE_TIP, EYE_CORNERS = 168, 1, ((33, 133), (362, 263))
+# Outer ends, upper and lower, then inner ones; corners of the mouth, then upper and lower lip.
+BROW_ENDS, LIPS = ((70, 46, 107, 55), (300, 276, 336, 285)), (61, 291, 0, 17)
 SHADOW = 3  # pixels; lines thinner than twice that are shadows rather than hair
 RIM = 6.0  # pixels of a frame of 384 inside the outline of the rig: its limb
 # What speaks against skin beside the rig: per distance of the outer canthi, from where on, at most.
@@ -32,15 +37,18 @@ def classify_pixels(view: PortraitView, rig: HeadRig, face_kinds: FaceKinds) -> 
     subject = view.matte > 0.5
     seeds = _find_seeds(view, rig, face_kinds) & subject[..., None]
     cost = torch.full((*subject.shape, len(KINDS)), torch.inf)
+    on_mesh = draw_rig(rig, view.rig_params, view.cameras)[0].isfinite()
     for column, kind in enumerate(KINDS):
         own = seeds[..., column]
+        of_skin = cost[..., 0][seeds[..., 0]]
+        if kind == PointKind.HAIR and _is_bald(own, on_mesh, cost[..., 0], of_skin):
+            own = own & (cost[..., 0] > of_skin.quantile(SURE_SKIN))
         if kind == PointKind.CLOTH:
             # Below the chin there may be skin as well.
-            own = own & (cost[..., 0] > cost[..., 0][seeds[..., 0]].quantile(SURE_SKIN))
+            own = own & (cost[..., 0] > of_skin.quantile(SURE_SKIN))
         samples = lab[own]
-        if len(samples) >= 10 * NUM_COLORS:
+        if len(samples) >= FEW:
             cost[..., column] = _mixture_cost(lab, _spread(samples))
-    on_mesh = draw_rig(rig, view.rig_params, view.cameras)[0].isfinite()
     cost = blur_picture(cost.clamp(max=60), 1.0) + _place_cost(view, on_mesh)
     kinds = torch.tensor([int(kind) for kind in KINDS])[cost.argmin(-1)]
     kinds = torch.where(seeds[..., 0], int(PointKind.SKIN), kinds)
@@ -49,24 +57,58 @@ def classify_pixels(view: PortraitView, rig: HeadRig, face_kinds: FaceKinds) -> 
     high = torch.arange(len(kinds))[:, None] < float(view.landmarks[NOSE_TIP, 1])
     limb = ~shrink_mask(on_mesh, max(1, round(RIM * len(kinds) / 384)))
     kinds = _drop_shadows(kinds, seeds[..., 1], ~on_mesh | (limb & high))
-    kinds = torch.where(_near_eyes(view), int(PointKind.SKIN), kinds)
+    features = _find_eyes(view) | _find_brows(view, kinds)
+    kinds = torch.where(features, int(PointKind.SKIN), kinds)
     return torch.where(subject, kinds, -1)
 
 
-def _near_eyes(view: PortraitView) -> Tensor:
+def _is_bald(seeds: Tensor, on_mesh: Tensor, cost: Tensor, of_skin: Tensor) -> bool:
+    """Whether many seeds of hair have the colours of skin, and none stand off the head."""
+    if not seeds.any() or not len(of_skin):
+        return False
+    alike = (cost[seeds] < of_skin.quantile(LIKE_SKIN)).float().mean()
+    return bool(alike > BALD) and int((seeds & ~on_mesh).sum()) < FLAT * int(seeds.sum())
+
+
+def _find_eyes(view: PortraitView) -> Tensor:
     """Both eyes with their lids: dark as hair, and nothing may lie on them. [H, W]"""
-    height, width = view.matte.shape
-    rows, columns = (torch.arange(size) + 0.5 for size in (height, width))
-    near = torch.zeros(height, width, dtype=torch.bool)
+    near = torch.zeros_like(view.inside)
     for corners in EYE_CORNERS:
-        first, second = view.landmarks[list(corners)]
-        middle, along = (first + second) / 2, second - first
-        length = along.norm()
-        along = along / length
-        x, y = columns[None] - middle[0], rows[:, None] - middle[1]
-        u, v = x * along[0] + y * along[1], y * along[0] - x * along[1]
-        near |= (u / (0.65 * length)).square() + (v / (0.42 * length)).square() < 1
+        near |= _ellipse(view, *view.landmarks[list(corners)], wide=0.65, high=0.42)
     return near
+
+
+def _find_brows(view: PortraitView, kinds: Tensor) -> Tensor:
+    """Brows, but those that hang on a fringe: they look like hair, but lie on skin. [H, W]"""
+    near = torch.zeros_like(view.inside)
+    for ends in BROW_ENDS:
+        first, second = view.landmarks[list(ends)].reshape(2, 2, 2).mean(1)
+        brow = _ellipse(view, first, second, wide=0.62, high=0.26)
+        up = 0.55 * (second - first).norm() * view.landmarks.new_tensor([0.0, -1.0])
+        above = _ellipse(view, first + up, second + up, wide=0.62, high=0.26)
+        if (kinds[above] == PointKind.HAIR).float().mean() < 0.5:
+            near |= brow
+    return near
+
+
+def _find_mouth(view: PortraitView) -> Tensor:
+    """The lips and what is between them. [H, W]"""
+    first, second, upper, lower = view.landmarks[list(LIPS)]
+    high = float((upper - lower).norm() / (first - second).norm())
+    return _ellipse(view, first, second, wide=0.55, high=0.6 * high)
+
+
+def _ellipse(
+    view: PortraitView, first: Tensor, second: Tensor, *, wide: float, high: float
+) -> Tensor:
+    """Pixels around the line between two places [2], half axes in its lengths. [H, W]"""
+    rows, columns = (torch.arange(size) + 0.5 for size in view.matte.shape)
+    middle, along = (first + second) / 2, second - first
+    length = along.norm()
+    along = along / length
+    x, y = columns[None] - middle[0], rows[:, None] - middle[1]
+    u, v = x * along[0] + y * along[1], y * along[0] - x * along[1]
+    return (u / (wide * length)).square() + (v / (high * length)).square() < 1
 
 
 def _drop_shadows(kinds: Tensor, seeds: Tensor, no_shadow: Tensor) -> Tensor:
@@ -89,11 +131,16 @@ def _find_seeds(view: PortraitView, rig: HeadRig, face_kinds: FaceKinds) -> Tens
     shown = face_kinds.kinds[face_ids.clamp_min(0)]
     brow, chin = view.landmarks[NASION, 1], view.landmarks[CHIN, 1]
     columns = torch.arange(width)[None] + 0.5
-    middle = (columns - view.landmarks[NASION, 0]).abs() < 0.42 * view.eye_distance
+    middle_column = view.landmarks[NASION, 0]
+    middle = (columns - middle_column).abs() < 0.42 * view.eye_distance
     skin = on_mesh & (shown == PointKind.SKIN) & middle & (rows > brow) & (rows < chin)
+    skin &= ~(_find_eyes(view) | _find_mouth(view))
     top = _project_scalp_line(view, rig, face_kinds)
     hair = (on_mesh & (shown == PointKind.HAIR)) | (~on_mesh & (rows < top))
     cloth = rows > chin + 0.45 * view.eye_distance
+    if int((cloth & (view.matte > 0.5)).sum()) < LITTLE * view.eye_distance**2:
+        # The photograph ends there; beside the neck are shoulders.
+        cloth |= (rows > chin) & ((columns - middle_column).abs() > view.eye_distance)
     return torch.stack([skin, hair, cloth & (shown != PointKind.HAIR)], dim=-1)
 
 

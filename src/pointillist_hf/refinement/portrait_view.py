@@ -64,8 +64,8 @@ def frame_portrait(
     planes = torch.cat([portrait.pixels.float() / 255, portrait.matte[..., None]], dim=-1)
     framed = _resample(_cut(planes, left, top, side), size)
     image, matte = framed[..., :3], framed[..., 3]
-    whole = torch.ones(portrait.height, portrait.width, 1)
-    inside = _resample(_cut(whole, left, top, side, fill=0.0), size)
+    whole = torch.ones_like(portrait.matte) if portrait.inside is None else portrait.inside
+    inside = _resample(_cut(whole.float()[..., None], left, top, side, fill=0.0), size)
     # The last pixels of a photograph, and of a matte still more, are of no use.
     inside = shrink_mask(inside[..., 0] > 0.5, EDGE)
     matte = matte * inside

@@ -23,6 +23,7 @@ from .lids import LID, NEAR, is_folded, measure_blink
 from .mesh_pictures import at_pixels, draw_rig, is_in_frame
 from .neighbors import nearest_points
 from .placement import Placement, place_points
+from .portrait_view import sample_picture
 
 HAIR_HEIGHT = 5e-3  # above its face, metres: farther out, a point on skin is hair
 DISC = 0.75  # radius of the disc that stands for a point, over its spacing
@@ -33,6 +34,8 @@ MIN_FACING = {"surface": 0.25, "small": 0.05}  # lids and teeth are small and cu
 GRAZING = 0.25  # of facing, over which a sample comes to count in full
 LASHES = 1.0e-3  # metres from the lids: closer, an eye is covered
 LIMB_FACING, MIXED = 0.6, 4.0  # facing; pixels of a frame of 384 from hair, over which colours mix
+# Brightness over that of the skin around the limb, below which it is something else.
+FOREIGN = 0.5
 RIM = 1.5  # pixels from the border of the matte: closer, colours are mixed with the background
 
 
@@ -79,6 +82,7 @@ def project_onto_portrait(
     *,
     normals: Tensor | None = None,
     kinds: Tensor | None = None,
+    picture: Tensor | None = None,
 ) -> ProjectedPoints:
     """The points as the photograph shows them.
 
@@ -90,6 +94,8 @@ def project_onto_portrait(
         matte: 1 on the subject. [H, W]
         normals: At rest; by default those of the faces. [N, 3]
         kinds: `PointKind` of each; by default from its face and its height above it. [N]
+        picture: Whose colours tell what lies on the limb of the face and is not of it, a strand or
+            a shadow; None takes all for skin. [H, W, 3]
     """
     face_kinds = find_face_kinds(rig)
     rest = rig.canonical_vertices(rig_params.betas)[0]
@@ -118,6 +124,14 @@ def project_onto_portrait(
     beside = _find_beside_hair(seen, kinds, is_visible, len(matte))
     own_shares = own_shares * ~(folded | beside)
     is_source = is_source & (blink < NEAR) & ~(lashes | beside)
+    if picture is not None:
+        at_limb = (kinds == PointKind.SKIN) & is_visible & (seen.facing < LIMB_FACING)
+        at_limb &= points.means[:, 1] > _lowest_of_mouth(rest[rig.faces], face_kinds)
+        samples = sample_picture(picture, seen.pixels)
+        upright = build_fill_table(points.means, kinds, own_shares * ~at_limb, is_source & ~at_limb)
+        lent = upright.fill(samples).mean(1)
+        foreign = at_limb & (samples.mean(1) < FOREIGN * lent)
+        own_shares, is_source = own_shares * ~foreign, is_source & ~foreign
     return ProjectedPoints(
         pixels=seen.pixels,
         depths=seen.depths,
@@ -193,6 +207,12 @@ def _weigh_samples(
     clear = ~flat | (facing > MIN_FACING["surface"] + GRAZING)
     lends = is_visible & clear & (distances > 2 * RIM)
     return is_visible * slant, lends
+
+
+def _lowest_of_mouth(triangles: Tensor, face_kinds: FaceKinds) -> float:
+    """Height of the lowest face in the mouth at rest, metres: what lies lower may be in shadow."""
+    mouth = (face_kinds.kinds == PointKind.TEETH) | (face_kinds.kinds == PointKind.MOUTH)
+    return float(triangles[mouth][..., 1].amin()) if mouth.any() else -torch.inf
 
 
 def _find_beside_hair(seen: Sight, kinds: Tensor, is_visible: Tensor, size: int) -> Tensor:
