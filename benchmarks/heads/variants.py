@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from pointillist_hf import Avatar, AvatarPipeline
+from pointillist_hf.data.population.cloud import sample_cloud
+from pointillist_hf.data.population.subject import build_subject
 from pointillist_hf.geometry.structures import CanonicalPoints, Gaussians
 from pointillist_hf.refinement.coloring import color_points
 from pointillist_hf.refinement.completion import complete_points
@@ -20,12 +22,14 @@ from pointillist_hf.refinement.projection import project_onto_portrait
 from pointillist_hf.refinement.surface_cloud import SurfaceCloud
 from pointillist_hf.refinement.tracked_portrait import TrackedPortrait
 from pointillist_hf.rigs.alignment import align_to_shape
+from pointillist_hf.rigs.head_rig import HeadRig
 from pointillist_hf.rigs.landmark_sources import find_landmark_places
 
 if TYPE_CHECKING:
     from .population import Person
 
 MAIN, REFINED = "feed-forward", "refined"
+TRUE_POINTS = 9000  # of the skin, and as many of long hair
 
 
 @torch.no_grad()
@@ -70,10 +74,34 @@ def make_variants(
         yield REFINED, pipe.refine(main, [view], num_steps=refine_steps)
     yield "feed-forward, true matte", pipe(person.cut_out, seed=0, refine_steps=0).avatar
     truth = {"rig_params": person.rig_params, "cameras": person.portrait_camera}
-    yield (
-        "feed-forward, true matte and head",
-        pipe(person.cut_out, seed=0, refine_steps=0, **truth).avatar,
+    out = pipe(person.cut_out, seed=0, refine_steps=0, **truth)
+    yield "feed-forward, true matte and head", out.avatar
+    if looks:
+        points, true_betas = _true_points(person, rig), person.rig_params.betas[0]
+        moved = _move_to_shape(points, rig, true_betas, betas)
+        yield "true points", avatar(dress_points(moved, view, rig, decoder), moved)
+        true_view = out.tracked[0].view(pipe.config.view_size)
+        gaussians = dress_points(points, true_view, rig, decoder)
+        yield "true points and head", Avatar(gaussians, points.bindings, rig, true_betas)
+
+
+def _true_points(person: Person, rig: HeadRig) -> CanonicalPoints:
+    """The person's own cloud, every strand where it is: what no photograph tells."""
+    subject = build_subject(person.seed, resolution=rig.config.resolution)
+    cloud = sample_cloud(
+        subject, num_skin_points=TRUE_POINTS, hair_budget=TRUE_POINTS, own_every_face=True
     )
+    bindings = torch.from_numpy(cloud.bindings).long()
+    return CanonicalPoints(torch.from_numpy(cloud.means).float(), bindings)
+
+
+def _move_to_shape(
+    points: CanonicalPoints, rig: HeadRig, before: Tensor, after: Tensor
+) -> CanonicalPoints:
+    """Points that follow their faces from one identity to another."""
+    faces = rig.faces[points.bindings]
+    shift = torch.einsum("nkcs,s->nc", rig.shapedirs[faces], after - before) / 3
+    return CanonicalPoints(points.means + shift, points.bindings)
 
 
 def _decode_alone(

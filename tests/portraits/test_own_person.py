@@ -10,7 +10,7 @@ from PIL import Image
 
 from pointillist_hf.portraits.face_networks import PERSON_FILE
 from pointillist_hf.portraits.own_person import _fill_holes
-from pointillist_hf.portraits.person_matte import MATTE_SIZE, _trust_person
+from pointillist_hf.portraits.person_matte import trust_person
 from pointillist_hf.portraits.portrait_tracker import PortraitTracker
 
 STEP = 150  # pixels between two people, one in front of the other's shoulder
@@ -83,15 +83,17 @@ def test_small_holes_are_filled_at_the_border_too():
 
 def test_who_misses_the_chest_says_nothing_of_it():
     """A black jacket before a dark wall."""
-    own = np.zeros((MATTE_SIZE, MATTE_SIZE), np.float32)
+    own = np.zeros((200, 200), np.float32)
     own[:120] = 1
-    matte, face = np.ones_like(own, bool), np.zeros_like(own, bool)
-    face[60:110, 100:150] = True
-    chest = np.array([[110.0, 130], [140, 130], [160, 180], [90, 180]])
-    trusted = _trust_person(own, matte, face, chest, 112)
+    face, chest = np.zeros_like(own, bool), np.zeros_like(own, bool)
+    face[60:110, 80:120] = True
+    chest[130:180, 80:120] = True
+    trusted = trust_person(own, face, chest, chin=112)
     assert trusted[112:].all()
     assert np.array_equal(trusted[:112], own[:112])
-    own[:, 80:170] = 1
-    assert np.array_equal(_trust_person(own, matte, face, chest, 112), own)
-    own[80:, 100:150] = 0
-    assert _trust_person(own, matte, face, chest, 112).all(), "nor of the face"
+    own[:, 70:130] = 1
+    assert np.array_equal(trust_person(own, face, chest, chin=112), own)
+    own[80:, 80:120] = 0
+    assert trust_person(own, face, chest, chin=112).all(), "nor of the face"
+    nowhere = np.zeros_like(face)
+    assert np.array_equal(trust_person(own, nowhere, nowhere, chin=112), own)

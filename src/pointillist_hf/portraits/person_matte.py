@@ -68,8 +68,8 @@ def find_matte(networks: FaceNetworks, picture: np.ndarray, landmarks: FaceLandm
     if networks.person is not None:
         frame = head_frame(landmarks)
         own = find_own_person(networks.person, picture, frame, square)
-        chest = CHEST * frame.side / square.scale + places[CHIN]
-        matte = matte * _trust_person(own, matte > 0.5, face > 0, chest, round(places[CHIN, 1]))
+        chest = _fill_chest(places[CHIN], frame.side / square.scale) * (matte > 0.5)
+        matte = matte * trust_person(own, face > 0, chest > 0, chin=round(places[CHIN, 1]))
     if (matte[face > 0] > 0.5).mean() < MIN_FACE_SHARE:
         matte = np.maximum(matte, face)
     matte = cv2.resize(matte * _component_of(matte > 0.5, face), (SIDE, SIDE))
@@ -105,21 +105,27 @@ def _look(
     return inside.paste(matte.reshape(MATTE_SIZE, MATTE_SIZE), MATTE_SIZE, MATTE_SIZE)
 
 
-def _trust_person(
-    own: np.ndarray, matte: np.ndarray, face: np.ndarray, chest: np.ndarray, chin: int
-) -> np.ndarray:
-    """1 where a pixel may belong to the person. [MATTE_SIZE, MATTE_SIZE] float32
+def trust_person(own: np.ndarray, face: np.ndarray, chest: np.ndarray, *, chin: int) -> np.ndarray:
+    """What `find_own_person` found, as far as it has seen the person. [S, S] float32
 
     A black jacket before a dark wall is not seen: then nothing is said of what lies below the chin.
+
+    Args:
+        own: 1 where the person may be. [S, S] float32
+        face: [S, S] bool
+        chest: Of the matte. [S, S] bool
+        chin: Its row.
     """
-    chest_area = (_fill(np.round(chest - 0.5).astype(np.int32)) > 0) & matte
-    seen = [not area.any() or own[area].mean() > MIN_OWN_SHARE for area in (face, chest_area)]
-    if not seen[0]:
-        return np.ones_like(own)
-    if not seen[1]:
-        own = own.copy()
-        own[max(chin, 0) :] = 1
-    return own
+    sees_face, sees_chest = (
+        not area.any() or own[area].mean() > MIN_OWN_SHARE for area in (face, chest)
+    )
+    below = (np.arange(len(own)) >= chin)[:, None] & (not sees_chest)
+    return np.where(below | (not sees_face), np.float32(1), own)
+
+
+def _fill_chest(chin: np.ndarray, side: float) -> np.ndarray:
+    """1 on the middle of a chest below a chin. [MATTE_SIZE, MATTE_SIZE] float32"""
+    return _fill(np.round(CHEST * side + chin - 0.5).astype(np.int32))
 
 
 def _fill(polygon: np.ndarray) -> np.ndarray:

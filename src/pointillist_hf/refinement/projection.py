@@ -129,9 +129,8 @@ def project_onto_portrait(
         at_limb &= points.means[:, 1] > _lowest_of_mouth(rest[rig.faces], face_kinds)
         samples = sample_picture(picture, seen.pixels)
         upright = build_fill_table(points.means, kinds, own_shares * ~at_limb, is_source & ~at_limb)
-        lent = upright.fill(samples).mean(1)
-        foreign = at_limb & (samples.mean(1) < FOREIGN * lent)
-        own_shares, is_source = own_shares * ~foreign, is_source & ~foreign
+        is_own = ~(at_limb & _is_foreign(samples, upright.fill(samples)))
+        own_shares, is_source = own_shares * is_own, is_source & is_own
     return ProjectedPoints(
         pixels=seen.pixels,
         depths=seen.depths,
@@ -207,6 +206,11 @@ def _weigh_samples(
     clear = ~flat | (facing > MIN_FACING["surface"] + GRAZING)
     lends = is_visible & clear & (distances > 2 * RIM)
     return is_visible * slant, lends
+
+
+def _is_foreign(samples: Tensor, lent: Tensor) -> Tensor:
+    """Samples much darker than the skin around them, which are of something else. [N, 3] -> [N]"""
+    return samples.mean(1) < FOREIGN * lent.mean(1)
 
 
 def _lowest_of_mouth(triangles: Tensor, face_kinds: FaceKinds) -> float:
