@@ -99,7 +99,7 @@ def test_a_bald_head_has_no_hair(large_view, tiny_rig, face_kinds, kinds, monkey
     bald = paint(large_view, kinds == HAIR, cheek.repeat(13, 13, 1)[:SIZE, :SIZE])
     bald = replace(bald, matte=torch.where((kinds == HAIR) & ~on_mesh, 0.0, large_view.matte))
     found = classify_pixels(bald, tiny_rig, face_kinds)
-    monkeypatch.setattr(pixel_kinds, "BALD", 2.0)
+    monkeypatch.setattr(pixel_kinds, "BALD", 0.0)
     trusting = classify_pixels(bald, tiny_rig, face_kinds)
     scalp = on_mesh & (kinds == HAIR)
     assert (found[scalp] == HAIR).float().mean() < 0.05
@@ -107,8 +107,20 @@ def test_a_bald_head_has_no_hair(large_view, tiny_rig, face_kinds, kinds, monkey
 
 
 def test_who_has_hair_is_not_bald(large_view, tiny_rig, face_kinds, kinds, monkeypatch):
-    monkeypatch.setattr(pixel_kinds, "BALD", 2.0)
-    assert torch.equal(classify_pixels(large_view, tiny_rig, face_kinds), kinds)
+    """Nor with a beard of the same colour."""
+    rows = torch.arange(SIZE)[:, None]
+    beard = (
+        (kinds == SKIN)
+        & (rows > large_view.landmarks[0, 1])
+        & (rows < large_view.landmarks[CHIN, 1])
+    )
+    row, column = (kinds == HAIR).nonzero().float().mean(0).long()
+    lock = large_view.foreground[row - 10 : row + 10, column - 10 : column + 10]
+    bearded = paint(large_view, beard, lock.repeat(13, 13, 1)[:SIZE, :SIZE])
+    found = classify_pixels(bearded, tiny_rig, face_kinds)
+    monkeypatch.setattr(pixel_kinds, "BALD", 0.0)
+    for view, expected in ((large_view, kinds), (bearded, found)):
+        assert torch.equal(classify_pixels(view, tiny_rig, face_kinds), expected)
 
 
 def test_a_photograph_that_ends_below_the_chin_shows_clothes_beside_the_neck(

@@ -18,8 +18,8 @@ NUM_COLORS = 4  # of each kind: hair has lights and shades, cloth has patterns
 FEW, MAX_SEEDS = 10 * NUM_COLORS, 4000  # pixels that say nothing of a kind; that are enough
 LITTLE = 0.06  # of clothes, in squared distances of the outer canthi
 SURE_SKIN = 0.97  # quantile of the cost of skin on surely skin: dearer pixels may be cloth
-# Quantile of the same; share of a bald scalp that is so alike; of its pixels beside the rig.
-LIKE_SKIN, BALD, FLAT = 0.75, 0.3, 0.25
+# Distance in L*a*b* of a bald scalp from cheeks, at most; share of it beside the rig, at most.
+BALD, FLAT = 15.0, 0.25
 NASION, NOSE_TIP, EYE_CORNERS = 168, 1, ((33, 133), (362, 263))
 # Outer ends, upper and lower, then inner ones; corners of the mouth, then upper and lower lip.
 BROW_ENDS, LIPS = ((70, 46, 107, 55), (300, 276, 336, 285)), (61, 291, 0, 17)
@@ -41,7 +41,7 @@ def classify_pixels(view: PortraitView, rig: HeadRig, face_kinds: FaceKinds) -> 
     for column, kind in enumerate(KINDS):
         own = seeds[..., column]
         of_skin = cost[..., 0][seeds[..., 0]]
-        if kind == PointKind.HAIR and _is_bald(own, on_mesh, cost[..., 0], of_skin):
+        if kind == PointKind.HAIR and _is_bald(view, lab, seeds, on_mesh):
             own = own & (cost[..., 0] > of_skin.quantile(SURE_SKIN))
         if kind == PointKind.CLOTH:
             # Below the chin there may be skin as well.
@@ -62,19 +62,26 @@ def classify_pixels(view: PortraitView, rig: HeadRig, face_kinds: FaceKinds) -> 
     return torch.where(subject, kinds, -1)
 
 
-def _is_bald(seeds: Tensor, on_mesh: Tensor, cost: Tensor, of_skin: Tensor) -> bool:
-    """Whether many seeds of hair have the colours of skin, and none stand off the head."""
-    if not seeds.any() or not len(of_skin):
+def _is_bald(view: PortraitView, lab: Tensor, seeds: Tensor, on_mesh: Tensor) -> bool:
+    """Whether the scalp has the colour of nose and cheeks, and nothing stands off it.
+
+    Beards and sunglasses have the colour of some hair, and do not count.
+    """
+    skin, scalp = seeds[..., 0], seeds[..., 1]
+    above_lips = torch.arange(len(skin))[:, None] < float(view.landmarks[LIPS[2], 1])
+    cheeks = skin & above_lips & ~_find_eyes(view, scale=1.8)
+    if not scalp.any() or not cheeks.any():
         return False
-    alike = (cost[seeds] < of_skin.quantile(LIKE_SKIN)).float().mean()
-    return bool(alike > BALD) and int((seeds & ~on_mesh).sum()) < FLAT * int(seeds.sum())
+    gap = (lab[scalp].median(0).values - lab[cheeks].median(0).values).norm()
+    return float(gap) < BALD and int((scalp & ~on_mesh).sum()) < FLAT * int(scalp.sum())
 
 
-def _find_eyes(view: PortraitView) -> Tensor:
+def _find_eyes(view: PortraitView, scale: float = 1.0) -> Tensor:
     """Both eyes with their lids: dark as hair, and nothing may lie on them. [H, W]"""
     near = torch.zeros_like(view.inside)
     for corners in EYE_CORNERS:
-        near |= _ellipse(view, *view.landmarks[list(corners)], wide=0.65, high=0.42)
+        places = view.landmarks[list(corners)]
+        near |= _ellipse(view, *places, wide=0.65 * scale, high=0.42 * scale)
     return near
 
 
