@@ -82,18 +82,22 @@ def test_small_holes_are_filled_at_the_border_too():
 
 
 def test_who_misses_the_chest_says_nothing_of_it():
-    """A black jacket before a dark wall."""
+    """A black jacket before a dark wall; likewise big curls above the face."""
     own = np.zeros((200, 200), np.float32)
-    own[:120] = 1
-    face, chest = np.zeros_like(own, bool), np.zeros_like(own, bool)
+    own[40:120] = 1
+    nowhere = np.zeros_like(own, bool)
+    face, chest, hair = nowhere.copy(), nowhere.copy(), nowhere.copy()
     face[60:110, 80:120] = True
     chest[130:180, 80:120] = True
-    trusted = trust_person(own, face, chest, chin=112)
+    hair[10:60, 80:120] = True
+    trusted = trust_person(own, face, nowhere, chest, chin=112)
     assert trusted[112:].all()
     assert np.array_equal(trusted[:112], own[:112])
+    trusted = trust_person(own, face, hair, nowhere, chin=112)
+    assert trusted[:112].all()
+    assert np.array_equal(trusted[112:], own[112:])
     own[:, 70:130] = 1
-    assert np.array_equal(trust_person(own, face, chest, chin=112), own)
+    assert np.array_equal(trust_person(own, face, hair, chest, chin=112), own)
     own[80:, 80:120] = 0
-    assert trust_person(own, face, chest, chin=112).all(), "nor of the face"
-    nowhere = np.zeros_like(face)
-    assert np.array_equal(trust_person(own, nowhere, nowhere, chin=112), own)
+    assert trust_person(own, face, nowhere, nowhere, chin=112).all(), "nor of the face"
+    assert np.array_equal(trust_person(own, nowhere, nowhere, nowhere, chin=112), own)

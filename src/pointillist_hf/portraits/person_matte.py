@@ -28,8 +28,9 @@ CONTRAST = 2.0
 RIM = 5
 # Share of the face below which the network has not seen the person.
 MIN_FACE_SHARE = 0.5
-# Share of face and of chest below which the network that tells people apart has not seen them.
+# Share of face, hair and chest below which the network that tells people apart has not seen them.
 MIN_OWN_SHARE = 0.9
+HAIR_REACH = 0.42  # sides of the frame from the forehead
 # Corners of a chest, sides of the frame from the chin.
 CHEST = np.array([[-0.12, 0.12], [0.12, 0.12], [0.3, 0.4], [-0.3, 0.4]])
 
@@ -49,13 +50,16 @@ def head_frame(landmarks: FaceLandmarks) -> RotatedSquare:
     return RotatedSquare(center, side, turn, MATTE_SIZE)
 
 
-def find_matte(networks: FaceNetworks, picture: np.ndarray, landmarks: FaceLandmarks) -> np.ndarray:
+def find_matte(
+    networks: FaceNetworks, picture: np.ndarray, landmarks: FaceLandmarks, *, alone: bool = False
+) -> np.ndarray:
     """How much each pixel belongs to the person with this face.
 
     Args:
         networks: Whose matte network is used.
         picture: [H, W, 3] uint8
         landmarks: Of the face.
+        alone: Whether the picture shows no other face.
 
     Returns:
         In [0, 1], 0 far from the head. [H, W] float32
@@ -66,10 +70,13 @@ def find_matte(networks: FaceNetworks, picture: np.ndarray, landmarks: FaceLandm
     places = square.from_picture(landmarks.places[:, :2])
     face = _fill(cv2.convexHull(np.round(places - 0.5).astype(np.int32)))
     if networks.person is not None:
-        frame = head_frame(landmarks)
+        frame, scale = head_frame(landmarks), square.scale
         own = find_own_person(networks.person, picture, frame, square)
-        chest = _fill_chest(places[CHIN], frame.side / square.scale) * (matte > 0.5)
-        matte = matte * trust_person(own, face > 0, chest > 0, chin=round(places[CHIN, 1]))
+        shown = matte > 0.5
+        chest = _fill_chest(places[CHIN], frame.side / scale) * shown
+        hair = _fill_around(places[FOREHEAD], HAIR_REACH * frame.side / scale) * shown * alone
+        areas = (area > 0 for area in (face, hair, chest))
+        matte = matte * trust_person(own, *areas, chin=round(places[CHIN, 1]))
     if (matte[face > 0] > 0.5).mean() < MIN_FACE_SHARE:
         matte = np.maximum(matte, face)
     matte = cv2.resize(matte * _component_of(matte > 0.5, face), (SIDE, SIDE))
@@ -105,22 +112,34 @@ def _look(
     return inside.paste(matte.reshape(MATTE_SIZE, MATTE_SIZE), MATTE_SIZE, MATTE_SIZE)
 
 
-def trust_person(own: np.ndarray, face: np.ndarray, chest: np.ndarray, *, chin: int) -> np.ndarray:
+def trust_person(
+    own: np.ndarray, face: np.ndarray, hair: np.ndarray, chest: np.ndarray, *, chin: int
+) -> np.ndarray:
     """What `find_own_person` found, as far as it has seen the person. [S, S] float32
 
     A black jacket before a dark wall is not seen: then nothing is said of what lies below the chin.
+    Nor are big curls: then, of one who is alone, nothing is said of what lies above it.
 
     Args:
         own: 1 where the person may be. [S, S] float32
         face: [S, S] bool
+        hair: Of the matte, around the forehead. [S, S] bool
         chest: Of the matte. [S, S] bool
         chin: Its row.
     """
-    sees_face, sees_chest = (
-        not area.any() or own[area].mean() > MIN_OWN_SHARE for area in (face, chest)
+    sees_face, sees_hair, sees_chest = (
+        not area.any() or own[area].mean() > MIN_OWN_SHARE for area in (face, hair, chest)
     )
-    below = (np.arange(len(own)) >= chin)[:, None] & (not sees_chest)
-    return np.where(below | (not sees_face), np.float32(1), own)
+    below = (np.arange(len(own)) >= chin)[:, None]
+    unknown = (below & (not sees_chest)) | (~below & (not sees_hair)) | (not sees_face)
+    return np.where(unknown, np.float32(1), own)
+
+
+def _fill_around(middle: np.ndarray, radius: float) -> np.ndarray:
+    """1 on a disc. [MATTE_SIZE, MATTE_SIZE] float32"""
+    rows, columns = np.mgrid[:MATTE_SIZE, :MATTE_SIZE] + 0.5
+    squared = np.square(columns - middle[0]) + np.square(rows - middle[1])
+    return (squared < radius**2).astype(np.float32)
 
 
 def _fill_chest(chin: np.ndarray, side: float) -> np.ndarray:

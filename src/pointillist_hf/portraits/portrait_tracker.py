@@ -143,8 +143,9 @@ class PortraitTracker(ConfigMixin):
             warnings = (_several(len(faces)), *warnings)
         for warning in warnings:
             logger.warning(warning)
-        matte = find_matte(self.networks, picture, chosen) if alpha is None else alpha
-        return self._portrait(picture, matte, chosen, warnings)
+        if alpha is None:
+            alpha = find_matte(self.networks, picture, chosen, alone=len(faces) == 1)
+        return self._portrait(picture, alpha, chosen, warnings)
 
     def _portrait(
         self,
