@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from view_sizes import LARGE
 
 from pointillist_hf.portraits.landmark_fit import fit_landmarks
 from pointillist_hf.portraits.portrait import CHIN
 from pointillist_hf.portraits.portrait_tracker import PortraitTracker
 from pointillist_hf.refinement.coloring import color_points
 from pointillist_hf.refinement.completion import complete_points
+from pointillist_hf.refinement.face_kinds import find_face_kinds
 from pointillist_hf.refinement.portrait_view import frame_portrait
 from pointillist_hf.refinement.projection import project_onto_portrait
 from pointillist_hf.rigs.landmark_sources import find_landmark_places
@@ -42,6 +44,17 @@ def portrait_fit(portrait, tiny_rig):
 @pytest.fixture(scope="session")
 def view(portrait, portrait_fit):
     return frame_portrait(portrait, portrait_fit.cameras, portrait_fit.rig_params, size=SIZE)
+
+
+@pytest.fixture(scope="session")
+def large_view(portrait, portrait_fit):
+    """In which a millimetre can be told."""
+    return frame_portrait(portrait, portrait_fit.cameras, portrait_fit.rig_params, size=LARGE)
+
+
+@pytest.fixture(scope="session")
+def face_kinds(tiny_rig):
+    return find_face_kinds(tiny_rig)
 
 
 @pytest.fixture(scope="session")

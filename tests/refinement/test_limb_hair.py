@@ -5,34 +5,25 @@ from dataclasses import replace
 
 import pytest
 import torch
+from view_sizes import LARGE as SIZE
 
 from pointillist_hf.geometry.cameras import project_points
 from pointillist_hf.portraits.portrait import CHIN
 from pointillist_hf.refinement import projection
 from pointillist_hf.refinement.distance_maps import grow_mask, nearest_pixels
-from pointillist_hf.refinement.face_kinds import PointKind, find_face_kinds
+from pointillist_hf.refinement.face_kinds import PointKind
 from pointillist_hf.refinement.hair_points import _hair_depth
 from pointillist_hf.refinement.hair_surface import build_hair_surface, find_hanging_sides
 from pointillist_hf.refinement.limb_hair import LIMB, find_hair_behind, tuck_cheeks
 from pointillist_hf.refinement.mesh_pictures import at_pixels, draw_rig
 from pointillist_hf.refinement.pixel_kinds import classify_pixels
 from pointillist_hf.refinement.placement import place_points
-from pointillist_hf.refinement.portrait_view import BROWS, frame_portrait
+from pointillist_hf.refinement.portrait_view import BROWS
 from pointillist_hf.refinement.projection import project_onto_portrait
 from pointillist_hf.refinement.rig_points import choose_spacings, cover_faces
 
-SIZE, NOSE_TIP = 256, 1
+NOSE_TIP = 1
 HAIR, SKIN = int(PointKind.HAIR), int(PointKind.SKIN)
-
-
-@pytest.fixture(scope="module")
-def face_kinds(tiny_rig):
-    return find_face_kinds(tiny_rig)
-
-
-@pytest.fixture(scope="module")
-def large_view(portrait, portrait_fit):
-    return frame_portrait(portrait, portrait_fit.cameras, portrait_fit.rig_params, size=SIZE)
 
 
 @pytest.fixture(scope="module")

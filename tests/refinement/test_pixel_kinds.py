@@ -5,27 +5,17 @@ from dataclasses import replace
 
 import pytest
 import torch
+from view_sizes import LARGE as SIZE
 
 from pointillist_hf.portraits.portrait import CHIN
 from pointillist_hf.refinement import pixel_kinds
 from pointillist_hf.refinement.distance_maps import grow_mask
-from pointillist_hf.refinement.face_kinds import PointKind, find_face_kinds
+from pointillist_hf.refinement.face_kinds import PointKind
 from pointillist_hf.refinement.mesh_pictures import draw_rig
 from pointillist_hf.refinement.pixel_kinds import BROW_ENDS, EYE_CORNERS, classify_pixels
-from pointillist_hf.refinement.portrait_view import frame_portrait
 
-SIZE, CHEEK = 256, 50
+CHEEK = 50
 SKIN, HAIR, CLOTH = int(PointKind.SKIN), int(PointKind.HAIR), int(PointKind.CLOTH)
-
-
-@pytest.fixture(scope="module")
-def face_kinds(tiny_rig):
-    return find_face_kinds(tiny_rig)
-
-
-@pytest.fixture(scope="module")
-def large_view(portrait, portrait_fit):
-    return frame_portrait(portrait, portrait_fit.cameras, portrait_fit.rig_params, size=SIZE)
 
 
 @pytest.fixture(scope="module")
