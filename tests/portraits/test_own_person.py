@@ -8,11 +8,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pointillist_hf.data.population.photography import take_snapshots
+from pointillist_hf.data.population.subject import build_subject
+from pointillist_hf.portraits.face_landmarks import settle_landmarks
 from pointillist_hf.portraits.face_networks import PERSON_FILE
+from pointillist_hf.portraits.face_search import search_faces
 from pointillist_hf.portraits.own_person import _fill_holes
-from pointillist_hf.portraits.person_matte import trust_person
+from pointillist_hf.portraits.person_matte import find_matte, trust_person
 from pointillist_hf.portraits.portrait_tracker import PortraitTracker
+from pointillist_hf.rigs.procedural_rig import ProceduralHeadRig
 
+CURLS = 2_000_058  # seed of somebody with a large head of curls, turned away
 STEP = 150  # pixels between two people, one in front of the other's shoulder
 COLUMNS = slice(60, 400)  # of the photograph
 
@@ -101,3 +107,20 @@ def test_who_misses_the_chest_says_nothing_of_it():
     own[80:, 80:120] = 0
     assert trust_person(own, face, nowhere, nowhere, chin=112).all(), "nor of the face"
     assert np.array_equal(trust_person(own, nowhere, nowhere, nowhere, chin=112), own)
+
+
+def test_big_curls_stay(tracker, without):
+    """The network of persons misses them; who is alone keeps them."""
+    subject = build_subject(CURLS, resolution="low")
+    cut_out = take_snapshots(subject, ProceduralHeadRig("low"), 1, size=384).images[0]
+    picture = cut_out[..., :3] * cut_out[..., 3:] + 0.8 * (1 - cut_out[..., 3:])
+    picture = (255 * picture).round().clip(0, 255).astype(np.uint8)
+    now, before = (t(Image.fromarray(picture))[0].matte > 0.5 for t in (tracker, without))
+    assert (now & before).sum() > 0.97 * before.sum()
+    # With another face somewhere, they might be those of its owner.
+    landmarks = search_faces(
+        tracker.networks, picture, num_wanted=1, thresholds=tracker.thresholds
+    )[0]
+    settled = settle_landmarks(tracker.networks, picture, landmarks)
+    crowded = find_matte(tracker.networks, picture, settled) > 0.5
+    assert crowded.sum() < 0.9 * int(before.sum())

@@ -14,11 +14,13 @@ from pointillist_hf.refinement.coloring import (
     correct_colors,
     find_color_range,
 )
+from pointillist_hf.refinement.distance_maps import grow_mask
 from pointillist_hf.refinement.dressing import (
     LEAST_SOLID,
     decode_points,
     dress_points,
     make_solid,
+    project_cloud,
 )
 from pointillist_hf.refinement.face_kinds import PointKind, find_face_kinds
 from pointillist_hf.refinement.gaps import AWAY, MOST_SOLID, TIGHT, measure_spacings
@@ -193,3 +195,20 @@ def test_rims_of_lids_follow_the_photograph_and_folds_do_not(colored, cloud, vie
     changed = (refined.colors != colored.colors).any(1)
     assert not changed[is_folded(blink, is_rim)].any()
     assert changed[is_rim & (blink > LID)].any()
+
+
+def test_dressing_looks_at_the_colours_of_the_limb(cloud, view, tiny_rig):
+    """What is black there is not of the face; see `project_onto_portrait`."""
+    black = replace(view, foreground=torch.zeros_like(view.foreground))
+    plain = replace(view, foreground=torch.full_like(view.foreground, 0.6))
+    trusting = project_cloud(cloud, plain, tiny_rig)
+    limb = (cloud.kinds == PointKind.SKIN) & trusting.is_visible & (cloud.means[:, 1] > 0)
+    limb &= (trusting.facing < 0.58) & (trusting.fill_table.weights[:, 0] > 0.5)
+    limb &= cloud.means[:, 0].abs() > 0.04
+    column, row = trusting.pixels[limb].long().unbind(-1)
+    marks = torch.zeros_like(view.inside)
+    marks[row, column] = True
+    dark = torch.where(grow_mask(marks)[..., None], black.foreground, plain.foreground)
+    seen = project_cloud(cloud, replace(view, foreground=dark), tiny_rig)
+    assert limb.sum() > 3
+    assert (seen.fill_table.weights[limb, 0] == 0).all()

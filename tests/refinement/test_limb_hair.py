@@ -9,7 +9,8 @@ from view_sizes import LARGE as SIZE
 
 from pointillist_hf.geometry.cameras import project_points
 from pointillist_hf.portraits.portrait import CHIN
-from pointillist_hf.refinement import projection
+from pointillist_hf.refinement import completion, projection
+from pointillist_hf.refinement.completion import complete_points
 from pointillist_hf.refinement.distance_maps import grow_mask, nearest_pixels
 from pointillist_hf.refinement.face_kinds import PointKind
 from pointillist_hf.refinement.hair_points import _hair_depth
@@ -19,7 +20,7 @@ from pointillist_hf.refinement.mesh_pictures import at_pixels, draw_rig
 from pointillist_hf.refinement.pixel_kinds import classify_pixels
 from pointillist_hf.refinement.placement import place_points
 from pointillist_hf.refinement.portrait_view import BROWS
-from pointillist_hf.refinement.projection import project_onto_portrait
+from pointillist_hf.refinement.projection import look_at_points, project_onto_portrait
 from pointillist_hf.refinement.rig_points import choose_spacings, cover_faces
 
 NOSE_TIP = 1
@@ -222,3 +223,44 @@ def test_what_is_dark_at_the_limb_is_not_of_the_face(large_view, tiny_rig, face_
     assert torch.equal(project(plain).fill_table.weights, trusting.fill_table.weights)
     upright = (cover.kinds == PointKind.SKIN) & trusting.is_visible & (trusting.facing > 0.8)
     assert torch.equal(seen.fill_table.weights[upright, 0], trusting.fill_table.weights[upright, 0])
+
+
+@pytest.fixture(scope="module")
+def completed(combed, tiny_rig, pixel_kinds, module_patch):
+    """The whole cloud, its pixels told as in `pixel_kinds`."""
+    module_patch.setattr(completion, "classify_pixels", lambda *_: pixel_kinds)
+    return complete_points(None, combed, tiny_rig, density=0.5)
+
+
+@pytest.fixture(scope="module")
+def module_patch():
+    with pytest.MonkeyPatch.context() as patch:
+        yield patch
+
+
+def test_a_completed_cheek_gives_way_and_stays_skin(
+    completed, combed, tiny_rig, face_kinds, behind, cover
+):
+    placement = place_points(completed.points, tiny_rig, combed.rig_params)
+    pixels, depths = project_points(placement.pose_means(completed.means), combed.cameras)
+    depth, _ = draw_rig(tiny_rig, combed.rig_params, combed.cameras)
+    gaps = depths[0] - at_pixels(depth, pixels[0])
+    own = at_pixels(behind, pixels[0])
+    on_face = face_kinds.kinds[completed.bindings] == PointKind.SKIN
+    cheek = on_face & (completed.kinds == PointKind.SKIN) & ~face_kinds.is_ear[completed.bindings]
+    # Of the points that gave way none has become hair for the hair that is behind it.
+    rest = place_points(cover.points, tiny_rig, combed.rig_params)
+    before = project_points(rest.pose_means(cover.means), combed.cameras)[0][0]
+    front = look_at_points(cover.means, rest, cover.normals, combed.cameras).facing > 0
+    gave_way = at_pixels(behind, before) & (cover.kinds == PointKind.SKIN) & front
+    skin = (cover.kinds == PointKind.SKIN) & ~face_kinds.is_ear[cover.bindings]
+    left, there = (m.float().mean() for m in (own[cheek], at_pixels(behind, before)[skin]))
+    assert left < 0.8 * there
+    faces = cover.bindings[gave_way].unique()
+    theirs = torch.isin(completed.bindings, faces) & on_face & (gaps < 8e-3)
+    assert theirs.sum() > 10
+    assert (completed.kinds[theirs] == PointKind.SKIN).float().mean() > 0.6
+    # And the hair that the photograph shows there is behind.
+    hair = own & (completed.kinds == PointKind.HAIR)
+    assert hair.any()
+    assert (gaps[hair] > -2e-3).float().mean() > 0.8

@@ -139,3 +139,27 @@ def plain_portrait(large_view):
     blue = large_view.foreground.new_tensor([0.1, 0.15, 0.5])
     shirt = paint(large_view, beside, blue)
     return replace(shirt, matte=torch.where(grow_mask(beside), 1.0, large_view.matte))
+
+
+def test_beside_the_rig_doubtful_colours_are_hair(
+    large_view, tiny_rig, face_kinds, kinds, hair_color, skin_color, monkeypatch
+):
+    """Lights in fair hair look like skin."""
+    on_mesh = draw_rig(tiny_rig, large_view.rig_params, large_view.cameras)[0].isfinite()
+    away = (kinds == HAIR) & ~grow_mask(on_mesh, 8)
+    low = away & (torch.arange(SIZE)[:, None] > large_view.landmarks[10, 1])
+    assert low.sum() > 100
+    found = {}
+    for name, most in (("doubtful", pixel_kinds.MOST_BESIDE), ("anywhere", 0.0)):
+        monkeypatch.setattr(pixel_kinds, "MOST_BESIDE", most)
+        found[name] = [
+            classify_pixels(
+                paint(large_view, low, torch.lerp(hair_color, skin_color, share)),
+                tiny_rig,
+                face_kinds,
+            )[low]
+            for share in (0.5, 0.6, 0.7, 0.8)
+        ]
+    counts = {name: [int((k == HAIR).sum()) for k in each] for name, each in found.items()}
+    assert all(a >= b for a, b in zip(counts["doubtful"], counts["anywhere"], strict=True))
+    assert sum(counts["doubtful"]) > sum(counts["anywhere"])

@@ -81,8 +81,7 @@ def complete_points(
     behind = find_hair_behind(view, rig, face_kinds, pixel_kinds)
     means = tuck_cheeks(cover, placement, view, face_kinds, behind)
     cover = replace(cover, means=means)
-    in_front = torch.where(behind, -1, pixel_kinds)
-    kinds = recognise_points(cover, placement, view, rig, in_front)
+    kinds = recognise_points(cover, placement, view, rig, pixel_kinds)
     cover = replace(cover, kinds=kinds)
     skin = placement.pose_means(cover.means)[_is_outer(cover, face_kinds)]
     surface = build_hair_surface(view, rig, face_kinds, pixel_kinds, skin)
