@@ -21,7 +21,7 @@ from pointillist_hf.refinement.portrait_view import PortraitView
 from pointillist_hf.refinement.projection import project_onto_portrait
 from pointillist_hf.refinement.surface_cloud import SurfaceCloud
 from pointillist_hf.refinement.tracked_portrait import TrackedPortrait
-from pointillist_hf.rigs.alignment import align_to_shape
+from pointillist_hf.rigs.alignment import align_to_shape, move_to_shape
 from pointillist_hf.rigs.head_rig import HeadRig
 from pointillist_hf.rigs.landmark_sources import find_landmark_places
 
@@ -78,7 +78,7 @@ def make_variants(
     yield "feed-forward, true matte and head", out.avatar
     if looks:
         points, true_betas = _true_points(person, rig), person.rig_params.betas[0]
-        moved = _move_to_shape(points, rig, true_betas, betas)
+        moved = move_to_shape(points, rig, betas - true_betas)
         yield "true points", avatar(dress_points(moved, view, rig, decoder), moved)
         true_view = out.tracked[0].view(pipe.config.view_size)
         gaussians = dress_points(points, true_view, rig, decoder)
@@ -93,15 +93,6 @@ def _true_points(person: Person, rig: HeadRig) -> CanonicalPoints:
     )
     bindings = torch.from_numpy(cloud.bindings).long()
     return CanonicalPoints(torch.from_numpy(cloud.means).float(), bindings)
-
-
-def _move_to_shape(
-    points: CanonicalPoints, rig: HeadRig, before: Tensor, after: Tensor
-) -> CanonicalPoints:
-    """Points that follow their faces from one identity to another."""
-    faces = rig.faces[points.bindings]
-    shift = torch.einsum("nkcs,s->nc", rig.shapedirs[faces], after - before) / 3
-    return CanonicalPoints(points.means + shift, points.bindings)
 
 
 def _decode_alone(

@@ -248,7 +248,7 @@ def test_a_completed_cheek_gives_way_and_stays_skin(
     own = at_pixels(behind, pixels[0])
     on_face = face_kinds.kinds[completed.bindings] == PointKind.SKIN
     cheek = on_face & (completed.kinds == PointKind.SKIN) & ~face_kinds.is_ear[completed.bindings]
-    # Of the points that gave way none has become hair for the hair that is behind it.
+    # Fewer of its points are where the hair is than were, and what gave way is mostly skin still.
     rest = place_points(cover.points, tiny_rig, combed.rig_params)
     before = project_points(rest.pose_means(cover.means), combed.cameras)[0][0]
     front = look_at_points(cover.means, rest, cover.normals, combed.cameras).facing > 0

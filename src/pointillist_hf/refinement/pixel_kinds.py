@@ -24,7 +24,7 @@ NASION, NOSE_TIP, EYE_CORNERS = 168, 1, ((33, 133), (362, 263))
 # Outer ends, upper and lower, then inner ones; corners of the mouth, then upper and lower lip.
 BROW_ENDS, LIPS = ((70, 46, 107, 55), (300, 276, 336, 285)), (61, 291, 0, 17)
 SHADOW = 3  # pixels; lines thinner than twice that are shadows rather than hair
-RIM = 6.0  # pixels of a frame of 384 inside the outline of the rig: its limb
+LIMB = 6.0  # pixels of a frame of 384 inside the outline of the rig, where a line may be hair
 # What speaks against skin beside the rig: per distance of the outer canthi, from where on, at most.
 BESIDE, NEAR, MOST_BESIDE = 12.0, 0.1, 3.0
 KINDS = (PointKind.SKIN, PointKind.HAIR, PointKind.CLOTH)
@@ -55,7 +55,7 @@ def classify_pixels(view: PortraitView, rig: HeadRig, face_kinds: FaceKinds) -> 
     kinds = torch.where(subject, kinds, -1)
     # Beside the rig there is no skin to be in shadow; what looks thin there is hair behind a cheek.
     high = torch.arange(len(kinds))[:, None] < float(view.landmarks[NOSE_TIP, 1])
-    limb = ~shrink_mask(on_mesh, max(1, round(RIM * len(kinds) / 384)))
+    limb = ~shrink_mask(on_mesh, max(1, round(LIMB * len(kinds) / 384)))
     kinds = _drop_shadows(kinds, seeds[..., 1], ~on_mesh | (limb & high))
     features = _find_eyes(view) | _find_brows(view, kinds)
     kinds = torch.where(features, int(PointKind.SKIN), kinds)

@@ -55,6 +55,16 @@ def align_to_shape(points: CanonicalPoints, rig: HeadRig, betas: Tensor) -> Cano
         rig: The rig whose faces they are bound to.
         betas: The identity to lay them on. [S]
     """
-    change = betas.to(points.means) - fit_betas(points, rig)
+    return move_to_shape(points, rig, betas.to(points.means) - fit_betas(points, rig))
+
+
+def move_to_shape(points: CanonicalPoints, rig: HeadRig, change: Tensor) -> CanonicalPoints:
+    """The cloud when every point follows its face through a change of the identity.
+
+    Args:
+        points: N points in canonical space.
+        rig: The rig whose faces they are bound to.
+        change: Of the identity coefficients. [S]
+    """
     shift = torch.einsum("nkcs,s->nc", rig.shapedirs[rig.faces[points.bindings]], change) / 3
     return CanonicalPoints(points.means + shift, points.bindings)
