@@ -29,7 +29,7 @@ def main() -> None:
     run, given = parse_run(words)
     with one_line_errors():
         loop = build_loop(run.stage, run.size, run.output, given)
-        run_stage(run.stage, run.data, run.output, run.size, loop, run.encoders)
+        run_stage(run.stage, run.data, run.output, run.size, loop, run.encoders, run.start_from)
     # Left to the interpreter's end, the threads of the processes' group may abort it.
     PartialState().destroy_process_group()
 

@@ -20,4 +20,4 @@ def test_a_conditioner_names_its_encoder_by_id(hub, tiny_tokenizer, tmp_path, mo
     conditioner.save_pretrained(tmp_path / "saved")
     again = AvatarConditioner.from_pretrained(tmp_path / "saved").eval()
     pixels = torch.randn(1, 3, 56, 56)
-    assert torch.equal(again.encode_image(pixels), conditioner.encode_image(pixels))
+    assert torch.equal(again.look_at(pixels), conditioner.look_at(pixels))

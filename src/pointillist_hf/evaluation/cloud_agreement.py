@@ -12,16 +12,14 @@ import torch
 from torch import Tensor
 
 from ..geometry.structures import CanonicalPoints
-from ..geometry.triangles import barycentric_coordinates
 from ..refinement.neighbors import nearest_points
+from ..rigs.cloud_layout import OFF_SURFACE, measure_distances
 from ..rigs.head_rig import HeadRig
 from .rankings import rank_correlation
 
 MM = 1e3
-# Farther from its face a point is hair, a beard, a lash, or worn. Metres, like the next.
-OFF_SURFACE = 0.002
-FAR = 0.015  # a point so far from its face, and from all true points, floats
-GAP = 0.006  # a true point on the surface with no other so near lies in a hole
+FAR = 0.015  # a point so far from its face, and from all true points, floats; metres
+GAP = 0.006  # likewise: a true point on the surface with no other so near lies in a hole
 MIN_SPREAD = 1e-6  # of the truth; regions that are alike in everybody correlate with nothing
 # Who a point belongs to goes by its face, the first row that names it; what is off the surface
 # elsewhere is hair, wherever it hangs.
@@ -32,14 +30,6 @@ REGIONS = {
     "beard": (("beard",), True),
     "clothes": (("clothes", "shoulders"), False),
 }
-
-
-def measure_distances(points: CanonicalPoints, rig: HeadRig, betas: Tensor) -> Tensor:
-    """From each point to the face it is bound to, on the head of `betas` [S], metres. [N]"""
-    vertices = rig.canonical_vertices(betas[None])[0]
-    corners = vertices[rig.faces[points.bindings]]
-    weights = barycentric_coordinates(points.means, corners)
-    return (torch.einsum("nk,nkc->nc", weights, corners) - points.means).norm(dim=-1)
 
 
 def count_regions(points: CanonicalPoints, rig: HeadRig, betas: Tensor) -> dict[str, int]:

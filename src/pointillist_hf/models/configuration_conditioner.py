@@ -62,6 +62,9 @@ class AvatarConditionerConfig(PreTrainedConfig):
     # width of the conditioning tokens
     hidden_size: int = 1024
 
+    # cells along the edge of the cube in which a `LayoutReader` foresees points; None: the paper's
+    layout_size: int | None = None
+
     # the tokenizer's cube, metres
     cube_center: list[float] | None = None
     cube_half_extent: float = 0.30

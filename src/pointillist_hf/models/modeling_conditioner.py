@@ -20,6 +20,7 @@ from .configuration_conditioner import (
     PointCloudEncoderConfig,
     check_image_size,
 )
+from .layout_reader import LayoutReader
 from .strict_loading import StrictLoading, check_loading, digest_weights
 
 ENCODERS = ("image_encoder", "point_cloud_encoder")
@@ -99,6 +100,10 @@ class AvatarConditioner(GuardedPush, StrictLoading, PreTrainedModel):
         self.image_proj = nn.Linear(config.image_config.hidden_size, config.hidden_size)
         self.point_proj = nn.Linear(config.point_cloud_config.hidden_size, config.hidden_size)
         self.embed_kinds = nn.Embedding(2, config.hidden_size)
+        self.layout_reader = None
+        if config.layout_size is not None:
+            sizes = (config.hidden_size, config.image_config.hidden_size)
+            self.layout_reader = LayoutReader(config.layout_size, *sizes)
         self.post_init()
 
     @torch.no_grad()
@@ -206,19 +211,35 @@ class AvatarConditioner(GuardedPush, StrictLoading, PreTrainedModel):
                 encoder.eval()
         return self
 
-    def encode_image(self, pixel_values: Tensor) -> Tensor:
-        """Tokens of the portraits: the whole, registers if there are any, then the patches.
+    def look_at(self, pixel_values: Tensor) -> Tensor:
+        """What the image encoder makes of the portraits: the whole, registers, then the patches.
 
         Args:
             pixel_values: Processed portraits. [B, 3, H, W]
 
         Returns:
-            [B, M, D]
+            [B, M, C]
         """
         for side in pixel_values.shape[-2:]:
             check_image_size(side, self.config.image_config)
-        states = self.image_encoder(pixel_values).last_hidden_state
-        return self.image_proj(states) + self.embed_kinds.weight[0]
+        return self.image_encoder(pixel_values).last_hidden_state
+
+    def encode_image(self, image_states: Tensor, layouts: Tensor | None = None) -> Tensor:
+        """Tokens of the portraits, then those of the layouts if the conditioner foresees any.
+
+        Args:
+            image_states: Of `look_at`. [B, M, C]
+            layouts: Numbers of points; None are those that are foreseen. [B, L, L^2]
+
+        Returns:
+            [B, M, D], or [B, M + L, D]
+        """
+        tokens = self.image_proj(image_states) + self.embed_kinds.weight[0]
+        if self.layout_reader is None:
+            return tokens
+        if layouts is None:
+            layouts = self.layout_reader(image_states).exp()
+        return torch.cat([tokens, self.layout_reader.embed(layouts.to(tokens.dtype))], dim=1)
 
     def encode_points(self, rig_points: Tensor) -> Tensor:
         """Tokens of the tracked heads.
@@ -248,7 +269,13 @@ class AvatarConditioner(GuardedPush, StrictLoading, PreTrainedModel):
         Returns:
             [B, M, hidden_size]
         """
-        image_tokens = self.encode_image(pixel_values)
+        image_tokens = self.encode_image(self.look_at(pixel_values))
+        return self.join_tokens(image_tokens, rig_points, hide_portrait)
+
+    def join_tokens(
+        self, image_tokens: Tensor, rig_points: Tensor, hide_portrait: Tensor | None = None
+    ) -> Tensor:
+        """`forward` with the tokens of `encode_image` [B, M, hidden_size]."""
         point_tokens = self.encode_points(rig_points.to(image_tokens.dtype))
         context = torch.cat([image_tokens, point_tokens], dim=1)
         if hide_portrait is None:

@@ -30,6 +30,7 @@ LIMITS = {
     "generator_hidden_size": 2**16, "depth_hidden_size": 2**16, "depth_num_hidden_layers": 1024,
     "depth_num_attention_heads": 1024, "depth_intermediate_size": 2**18, "sliding_window": 2**24,
     "anchor_hidden_size": 2**16, "anchor_reach": 2**16, "max_points_per_face": 2**22,
+    "layout_size": 64,
 }  # fmt: skip
 # Likewise of numbers that need not be whole: least and largest value.
 RANGES = {

@@ -198,6 +198,7 @@ class FrozenFeatures:
             patches = (config.image_size // config.image_config.patch_size) ** 2
             others = 1 + getattr(config.image_config, "num_register_tokens", 0)
             tokens = patches + others + config.point_cloud_config.num_latents
+            tokens += config.layout_size or 0
             values += tokens * config.hidden_size
         return BYTES_PER_VALUE * values
 

@@ -27,6 +27,7 @@ class ModelSizes:
     point_cloud_encoder: dict[str, int]
     generator: dict[str, object]
     decoder: dict[str, object]
+    layout_size: int | None = None  # of the conditioner
 
 
 SIZES = {
@@ -112,14 +113,17 @@ SIZES["tiny-depth"] = replace(
         "depth_intermediate_size": 256,
     },
 )
-# The generator reads the tracked head, and its windows are 512 points.
+# The generator reads the tracked head and is told a layout, and its windows are 512 points.
 ANCHORED = {"binding_head": "anchored", "token_order": "byzx"}
 SIZES["nano-anchored"] = replace(
-    SIZES["nano-depth"], generator={**SIZES["nano-depth"].generator, **ANCHORED}
+    SIZES["nano-depth"],
+    generator={**SIZES["nano-depth"].generator, **ANCHORED},
+    layout_size=4,
 )
 SIZES["tiny-anchored"] = replace(
     SIZES["tiny-depth"],
     generator={**SIZES["tiny-depth"].generator, **ANCHORED, "sliding_window": 2048},
+    layout_size=8,
 )
 # Decoders that are affordable at thousands of points on a CPU: as large as that which looks at the
 # photograph, and points by themselves.
@@ -157,6 +161,7 @@ def build_conditioner_config(size: str, tokenizer: PointTokenizer) -> AvatarCond
         image_config=_image_config(sizes),
         point_cloud_config=dict(sizes.point_cloud_encoder),
         hidden_size=sizes.conditioner_size,
+        layout_size=sizes.layout_size,
         cube_center=list(tokenizer.cube_center),
         cube_half_extent=tokenizer.cube_half_extent,
     )

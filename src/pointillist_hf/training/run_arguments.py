@@ -39,6 +39,10 @@ class StageArguments:
     data: str = field(metadata={"help": "folder of a tokenised data set, or its id on the Hub"})
     output: str = field(metadata={"help": "folder of components, read and written"})
     size: str = field(default="tiny", metadata={"help": "of the networks, and the recipe"})
+    start_from: str | None = field(
+        default=None,
+        metadata={"help": "folder of components whose weights regressor and generator begin with"},
+    )
     image_encoder: str | None = field(
         default=None, metadata={"help": "folder or Hub id of a DINOv2 or DINOv3"}
     )

@@ -48,6 +48,7 @@ from .recipes import (
     token_order_of,
 )
 from .stage_settings import describe_run, format_run
+from .starting_weights import take_over_weights
 from .train_decoder import train_decoder
 from .train_generator import embed_geometry, train_generator
 from .train_projected_decoder import train_projected_decoder
@@ -76,6 +77,7 @@ def run_stage(
     size: str,
     loop: LoopConfig,
     encoders: Encoders | None = None,
+    start_from: str | Path | None = None,
 ) -> None:
     """Trains a stage and saves its components.
 
@@ -87,9 +89,11 @@ def run_stage(
         loop: How long, how fast.
         encoders: Pretrained ones that the generator's conditioner takes over; an image encoder
             takes the place of the stage "regressor".
+        start_from: Folder of components whose weights regressor and generator begin with, such as
+            a pipeline's.
 
     Raises:
-        FileNotFoundError: A component of an earlier stage is missing.
+        FileNotFoundError: A component of an earlier stage, or to start from, is missing.
         BlockingIOError: Another process runs the stage there.
         ValueError: There is no such stage or size, `output` belongs to another data set or size,
             or the data set's splits share people.
@@ -105,20 +109,30 @@ def run_stage(
             f"`encoders` must be given to the stage generator alone, got them for {stage}: the "
             "stages after it find what it saved."
         )
+    if start_from is not None and stage not in STARTED:
+        raise ValueError(
+            f"`start_from` must be given to {' and '.join(STARTED)} alone, got it for {stage}."
+        )
     # Asked of the launcher: accelerate's state would be fixed before the loop says on which device.
     if os.environ.get("RANK", "0") == "0":
         with own_folder(loop.output_dir):
-            _run_stage(stage, data, Path(output), size, loop, encoders)
+            _run_stage(stage, data, Path(output), size, loop, encoders, start_from)
     else:
-        _run_stage(stage, data, Path(output), size, loop, encoders)
+        _run_stage(stage, data, Path(output), size, loop, encoders, start_from)
 
 
 def _run_stage(
-    stage: str, data: str | Path, output: Path, size: str, loop: LoopConfig, encoders: Encoders
+    stage: str,
+    data: str | Path,
+    output: Path,
+    size: str,
+    loop: LoopConfig,
+    encoders: Encoders,
+    start_from: str | Path | None,
 ) -> None:
     _check_leakage(data)
     people = _load_people(data, "train", size, loop)
-    if stage != "generator":
+    if stage.endswith("decoder"):
         check_views(people)
     _check_tokenizer(people.tokenizer, output / "tokenizer")
     processor = _choose_processor(stage, output, size, encoders)
@@ -128,7 +142,10 @@ def _run_stage(
     run = STAGES[stage]
     if encoders != Encoders():
         run = partial(run, encoders=encoders)  # ty: ignore[unknown-argument]
+    if start_from is not None:
+        run = partial(run, start=Path(start_from))  # ty: ignore[unknown-argument]
     description = _describe(stage, data, people, size, loop, encoders)
+    description["start_from"] = None if start_from is None else str(start_from)
     if os.environ.get("RANK", "0") == "0" and loop.show_progress:
         tqdm.write(format_run(description))
     components = run(Splits(people, test), processor, output, size, loop)
@@ -227,9 +244,16 @@ def _compare_processors(
 
 
 def _run_regressor(
-    splits: Splits, processor: PortraitImageProcessor, output: Path, size: str, loop: LoopConfig
+    splits: Splits,
+    processor: PortraitImageProcessor,
+    output: Path,
+    size: str,
+    loop: LoopConfig,
+    start: Path | None = None,
 ) -> Components:
     regressor = RigRegressor(build_regressor_config(size, splits.train.rig))
+    if start is not None:
+        take_over_weights(regressor, start / "rig_regressor")
     return {"rig_regressor": train_regressor(regressor, splits.train, processor, loop)}
 
 
@@ -240,15 +264,19 @@ def _run_generator(
     size: str,
     loop: LoopConfig,
     encoders: Encoders = Encoders(),  # noqa: B008  frozen
+    start: Path | None = None,
 ) -> Components:
     people = splits.train
     conditioner = build_conditioner(size, people.tokenizer, encoders, processor.size)
-    if encoders.image is None:
-        _take_over_encoder(conditioner, output, size)
     config = build_generator_config(size, people.tokenizer)
     config.max_points_per_face = people.most_per_face
     generator = PointGeneratorForCausalLM(config)
     embed_geometry(generator, people.tokenizer, people.rig)
+    if start is not None:
+        take_over_weights(conditioner, start / "conditioner", new=("layout_reader",))
+        take_over_weights(generator, start / "point_generator")
+    if encoders.image is None:
+        _take_over_encoder(conditioner, output, size)
     checks = generator_checks(splits.test, people, processor, loop)
     trained = train_generator(conditioner, generator, people, processor, loop, checks)
     return dict(zip(("conditioner", "point_generator"), trained, strict=True))
@@ -359,6 +387,7 @@ def _load(model: type[PreTrainedModel], folder: Path, *, needed_stage: str) -> P
     return model.from_pretrained(folder).requires_grad_(False)
 
 
+STARTED = ("regressor", "generator")  # from the weights of others, if that is wanted
 STAGES: dict[str, RunStage] = {
     "regressor": _run_regressor,
     "generator": _run_generator,

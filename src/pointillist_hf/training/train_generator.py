@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from ..models.layout_reader import layout_losses
 from ..models.modeling_conditioner import AvatarConditioner
 from ..models.modeling_point_generator import PointGeneratorForCausalLM
 from ..models.slot_heads import IGNORED, FaceTable
@@ -19,6 +20,7 @@ from ..models.tokenization_points import (
 )
 from ..portraits.image_processing_portrait import PortraitImageProcessor
 from ..rigs.head_rig import HeadRig
+from .cloud_layouts import person_layout
 from .dataset import People
 from .loop import Batch, Loss, Periodic, train
 from .loop_config import LoopConfig
@@ -54,14 +56,27 @@ class GeneratorTraining(nn.Module):
         labels: Tensor,
         face_anchors: Tensor | None = None,
         hide_portrait: Tensor | None = None,
+        layouts: Tensor | None = None,
+        layout_shares: Tensor | None = None,
     ) -> dict[str, Loss]:
         """Negative log-likelihoods in nats, as sums and numbers of tokens.
 
         "loss" is over all tokens, "loss_x", "loss_y", "loss_z" and "loss_b" over those of a slot,
         "loss_end" over the ends of clouds. Rows in which `hide_portrait` [B] is true know their
         head alone.
+
+        A conditioner that foresees layouts learns it from the true ones [B, L, L^2], whose nats
+        are "loss_layout" and part of the "loss". The generator is told mixtures, in each row the
+        true one with a share of `layout_shares` [B]: it will be told what is foreseen, and has to
+        obey it all the same.
         """
-        context = self.conditioner(pixel_values, rig_points, hide_portrait)
+        states = self.conditioner.look_at(pixel_values)
+        told, guesses = None, None
+        if layouts is not None:
+            guesses = self.conditioner.layout_reader(states)
+            told = torch.lerp(guesses.detach().float().exp(), layouts, layout_shares[:, None, None])
+        image_tokens = self.conditioner.encode_image(states, told)
+        context = self.conditioner.join_tokens(image_tokens, rig_points, hide_portrait)
         output = self.generator.model(
             input_ids=input_ids,
             encoder_hidden_states=context,
@@ -71,10 +86,18 @@ class GeneratorTraining(nn.Module):
         nats = self.generator.token_losses(
             output.last_hidden_state, labels, anchoring=output.anchoring
         )
-        return {
+        losses = {
             f"loss_{kind}" if kind else "loss": ((nats * chosen).sum(), chosen.sum())
             for kind, chosen in label_kinds(labels, self.generator.config.layout).items()
         }
+        if guesses is not None:
+            own = layout_losses(guesses, layouts).sum()
+            total, count = losses["loss"]
+            losses |= {
+                "loss": (total + own, count),
+                "loss_layout": (own, count.new_tensor(len(layouts))),
+            }
+        return losses
 
     def count_terms(self, labels: Tensor, **batch: Tensor) -> Tensor:
         """Tokens that "loss" is over."""
@@ -115,6 +138,7 @@ def train_generator(
     _check_token_order(people.tokenizer, generator.config.token_order)
     layout, window = people.tokenizer.layout, generator.config.sliding_window
     is_anchored = generator.config.binding_head == "anchored"
+    layout_size = conditioner.config.layout_size
     if config.window_step:
         window_starts(window, window, config.window_step)  # refuses it here, not in a worker
 
@@ -134,6 +158,9 @@ def train_generator(
         if config.portrait_dropout:
             # Drawn last: everything else in the row is the same for any share.
             row["hide_portrait"] = torch.rand(1, generator=generator) < config.portrait_dropout
+        if layout_size is not None:
+            row["layouts"] = person_layout(person, people, layout_size)[None]
+            row["layout_shares"] = torch.rand(1, generator=generator)
         return row
 
     def collate(rows: list[Batch]) -> Batch:
