@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a portrait to the layout of its cloud, and from a layout to conditioning tokens.
+"""From a portrait to the layout of its cloud.
 
 A layout says how many points stand off the skin in each cell of a coarse grid, see
 `rigs.cloud_layout`. Of some five thousand points of a cloud a beard has a hundred, so the next
@@ -35,7 +35,6 @@ class LayoutReader(nn.Module):
         )
         self.norm = nn.LayerNorm(hidden_size)
         self.head = nn.Linear(hidden_size, size**2)
-        self.layout_proj = nn.Linear(size**2, hidden_size)
 
     def forward(self, image_states: Tensor) -> Tensor:
         """Logarithms of the numbers that are expected. [B, M, image_size] -> [B, size, size^2]"""
@@ -43,10 +42,6 @@ class LayoutReader(nn.Module):
         for block in self.cross_blocks:
             states = block(states, image_states)
         return self.head(self.norm(states))
-
-    def embed(self, layouts: Tensor) -> Tensor:
-        """Conditioning tokens of layouts, one for each slice. [B, size, size^2] -> [B, size, D]"""
-        return self.layout_proj(layouts.log1p()) + self.embed_slices.weight
 
 
 def layout_losses(log_rates: Tensor, layouts: Tensor) -> Tensor:

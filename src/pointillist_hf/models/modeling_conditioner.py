@@ -104,6 +104,7 @@ class AvatarConditioner(GuardedPush, StrictLoading, PreTrainedModel):
         if config.layout_size is not None:
             sizes = (config.hidden_size, config.image_config.hidden_size)
             self.layout_reader = LayoutReader(config.layout_size, *sizes)
+            self.layout_proj = nn.Linear(config.layout_size**2, config.hidden_size)
         self.post_init()
 
     @torch.no_grad()
@@ -239,7 +240,8 @@ class AvatarConditioner(GuardedPush, StrictLoading, PreTrainedModel):
             return tokens
         if layouts is None:
             layouts = self.layout_reader(image_states).exp()
-        return torch.cat([tokens, self.layout_reader.embed(layouts.to(tokens.dtype))], dim=1)
+        slices = self.layout_proj(layouts.to(tokens.dtype).log1p())
+        return torch.cat([tokens, slices + self.layout_reader.embed_slices.weight], dim=1)
 
     def encode_points(self, rig_points: Tensor) -> Tensor:
         """Tokens of the tracked heads.
@@ -257,20 +259,34 @@ class AvatarConditioner(GuardedPush, StrictLoading, PreTrainedModel):
         return self.point_proj(states) + self.embed_kinds.weight[1]
 
     def forward(
-        self, pixel_values: Tensor, rig_points: Tensor, hide_portrait: Tensor | None = None
-    ) -> Tensor:
+        self,
+        pixel_values: Tensor,
+        rig_points: Tensor,
+        hide_portrait: Tensor | None = None,
+        layouts: Tensor | None = None,
+        layout_shares: Tensor | None = None,
+    ) -> Tensor | tuple[Tensor, Tensor]:
         """Conditioning tokens: those of the image, then those of the head.
 
         Args:
             pixel_values: Processed portraits. [B, 3, H, W]
             rig_points: Canonical surface samples in metres with normals. [B, P, 6]
             hide_portrait: True in rows that get `hide_portraits`. [B]
+            layouts: In training, the true ones. [B, L, L^2]
+            layout_shares: Of the true layouts in what is told; the rest is foreseen. [B]
 
         Returns:
-            [B, M, hidden_size]
+            [B, M, hidden_size]; where the true layouts are given, also the logarithms of the
+            numbers that were foreseen [B, L, L^2].
         """
-        image_tokens = self.encode_image(self.look_at(pixel_values))
-        return self.join_tokens(image_tokens, rig_points, hide_portrait)
+        states = self.look_at(pixel_values)
+        if layouts is None:
+            return self.join_tokens(self.encode_image(states), rig_points, hide_portrait)
+        log_rates = self.layout_reader(states)
+        shares = layout_shares[:, None, None]
+        told = (1 - shares) * log_rates.detach().exp() + shares * layouts
+        image_tokens = self.encode_image(states, told)
+        return self.join_tokens(image_tokens, rig_points, hide_portrait), log_rates
 
     def join_tokens(
         self, image_tokens: Tensor, rig_points: Tensor, hide_portrait: Tensor | None = None

@@ -273,7 +273,7 @@ def _run_generator(
     generator = PointGeneratorForCausalLM(config)
     embed_geometry(generator, people.tokenizer, people.rig)
     if start is not None:
-        take_over_weights(conditioner, start / "conditioner", new=("layout_reader",))
+        take_over_weights(conditioner, start / "conditioner", new=("layout_reader", "layout_proj"))
         take_over_weights(generator, start / "point_generator")
     if encoders.image is None:
         _take_over_encoder(conditioner, output, size)

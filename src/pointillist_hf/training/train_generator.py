@@ -70,13 +70,12 @@ class GeneratorTraining(nn.Module):
         true one with a share of `layout_shares` [B]: it will be told what is foreseen, and has to
         obey it all the same.
         """
-        states = self.conditioner.look_at(pixel_values)
-        told, guesses = None, None
-        if layouts is not None:
-            guesses = self.conditioner.layout_reader(states)
-            told = torch.lerp(guesses.detach().float().exp(), layouts, layout_shares[:, None, None])
-        image_tokens = self.conditioner.encode_image(states, told)
-        context = self.conditioner.join_tokens(image_tokens, rig_points, hide_portrait)
+        guesses = None
+        if layouts is None:
+            context = self.conditioner(pixel_values, rig_points, hide_portrait)
+        else:
+            shares = {"layouts": layouts, "layout_shares": layout_shares}
+            context, guesses = self.conditioner(pixel_values, rig_points, hide_portrait, **shares)
         output = self.generator.model(
             input_ids=input_ids,
             encoder_hidden_states=context,

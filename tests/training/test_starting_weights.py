@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Training that begins with the weights of a model, and layouts on the way."""
+
+import json
+
+import pytest
+import torch
+
+from pointillist_hf import AvatarConditioner, PointGeneratorForCausalLM, RigRegressor
+from pointillist_hf.data.tokens.synthetic import SyntheticDatasetConfig, build_synthetic_dataset
+from pointillist_hf.training.loop_config import LoopConfig
+from pointillist_hf.training.stages import run_stage
+
+DATA = SyntheticDatasetConfig(
+    num_train=2, num_test=0, num_bins=64, num_skin_points=30, hair_budget=30,
+    num_portraits=1, num_views=0, image_size=32, num_rig_points=16,
+)  # fmt: skip
+SIZE = "nano-anchored"
+
+
+def run(stage, place, name, *, steps, rate=3e-3, size=SIZE, **options):
+    """Components of a stage in a folder of its own, and the log."""
+    output = place / name
+    loop = LoopConfig(
+        str(output / f"{stage}_run"), max_steps=steps, batch_size=2, learning_rate=rate,
+        warmup_steps=0, schedule="constant", show_progress=False,
+    )  # fmt: skip
+    run_stage(stage, place / "data", output, size, loop, **options)
+    lines = (output / f"{stage}_run" / "log.jsonl").read_text().splitlines()
+    return output, [json.loads(line) for line in lines]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A data set without views, and components that have seen it a while."""
+    folder = tmp_path_factory.mktemp("start")
+    build_synthetic_dataset(folder / "data", DATA, show_progress=False)
+    run("regressor", folder, "first", steps=40)
+    run("generator", folder, "first", steps=60)
+    return folder
+
+
+def log_of(place, stage):
+    path = place / "first" / f"{stage}_run" / "log.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.mark.parametrize(("stage", "name"), [("regressor", "layout"), ("generator", "loss_layout")])
+def test_layouts_are_learned_where_there_are_no_views(place, stage, name):
+    values = [row[name] for row in log_of(place, stage)]
+    assert min(values) >= 0
+    assert sum(values[-5:]) < 0.7 * sum(values[:5])
+    assert "views" not in log_of(place, stage)[0]
+
+
+def test_nats_of_the_layout_are_part_of_the_loss(place):
+    row = log_of(place, "generator")[-1]
+    slots = sum(row[f"loss_{axis}"] for axis in "xyzb") / 4
+    assert row["loss"] > slots
+
+
+@pytest.mark.parametrize("stage", ["regressor", "generator"])
+def test_a_run_begins_where_the_other_ended(place, stage):
+    second = f"second {stage}"
+    if stage == "generator":
+        run("regressor", place, second, steps=1, rate=1e-9, start_from=place / "first")
+    _, log = run(stage, place, second, steps=2, rate=1e-9, start_from=place / "first")
+    before = [row["loss"] for row in log_of(place, stage)]
+    assert log[0]["loss"] < 0.9 * before[0]
+    kinds = {
+        "regressor": {"rig_regressor": RigRegressor},
+        "generator": {
+            "conditioner": AvatarConditioner,
+            "point_generator": PointGeneratorForCausalLM,
+        },
+    }
+    for name, kind in kinds[stage].items():
+        old, new = (
+            kind.from_pretrained(place / where / name).state_dict() for where in ("first", second)
+        )
+        for key, value in old.items():
+            torch.testing.assert_close(new[key], value, atol=1e-4, rtol=0)
+
+
+def test_a_conditioner_without_layouts_gets_a_new_reader(place, tmp_path):
+    old = AvatarConditioner.from_pretrained(place / "first" / "conditioner")
+    config = old.config
+    config.layout_size = None
+    plain = AvatarConditioner(config)
+    plain.load_state_dict(
+        {k: v for k, v in old.state_dict().items() if not k.startswith("layout_")}
+    )
+    plain.save_pretrained(tmp_path / "conditioner")
+    (tmp_path / "point_generator").symlink_to(place / "first" / "point_generator")
+    run("regressor", place, "third", steps=1, start_from=place / "first")
+    out, log = run("generator", place, "third", steps=1, rate=1e-9, start_from=tmp_path)
+    found = AvatarConditioner.from_pretrained(out / "conditioner")
+    assert found.layout_reader is not None
+    torch.testing.assert_close(found.image_proj.weight, old.image_proj.weight)
+    assert log[0]["loss_layout"] > 2 * log_of(place, "generator")[-1]["loss_layout"]
+
+
+def test_what_does_not_fit_is_refused(place, tmp_path):
+    with pytest.raises(FileNotFoundError, match="`start_from` must hold a folder rig_regressor"):
+        run("regressor", place, "none", steps=1, start_from=tmp_path)
+    with pytest.raises(ValueError, match="`start_from` must be given to regressor and generator"):
+        run("decoder", place, "none", steps=1, start_from=place / "first")
+    with pytest.raises(ValueError, match=r"`start_from` must hold networks of the sizes .* others"):
+        run("regressor", place, "large", steps=1, size="tiny", start_from=place / "first")
