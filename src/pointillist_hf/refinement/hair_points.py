@@ -15,6 +15,7 @@ from ..rigs.head_rig import HeadRig
 from .disc_layers import Discs, bring_to_rest, lay_discs
 from .distance_maps import blur_picture, grow_mask, keep_large_parts, nearest_pixels, shrink_mask
 from .face_kinds import FaceKinds, PointKind
+from .hair_curtain import hang_curtain
 from .hair_surface import (
     NASION,
     TEMPLE_FACING,
@@ -52,6 +53,7 @@ def grow_hair(
     parts = [
         _points_in_sight(view, rig, shown, surface, density, behind),
         _points_around(view, rig, pixel_kinds, surface, density),
+        hang_curtain(view, rig, face_kinds, pixel_kinds, surface, density),
     ]
     places, normals, radii = (torch.cat(part) for part in zip(*parts, strict=True))
     return bring_to_rest(places, normals, radii, view, rig, face_kinds)

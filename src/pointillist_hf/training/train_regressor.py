@@ -23,8 +23,8 @@ from .view_synthesis import MILLIMETRES, RestViews, ViewSynthesis
 
 # A view that is 1 % off weighs as much as a vertex that is 1 mm off.
 VIEW_WEIGHT = 100.0
-# A nat of a cloud's layout, of which there are hundreds, weighs as much as 0.1 mm at all vertices.
-LAYOUT_SIZE, LAYOUT_WEIGHT = 8, 0.01
+# A nat of a cloud's layout, of which there are hundreds, weighs as much as 0.3 mm at all vertices.
+LAYOUT_SIZE, LAYOUT_WEIGHT = 8, 0.1
 
 
 class RegressorTraining(nn.Module):
