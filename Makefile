@@ -107,37 +107,40 @@ bench: $(INSTALLED)  ## Measure model, sampling, population, fits, rendering, ge
 	set -e; for script in $(BENCHMARKS); do $(BIN)/python $$script; done
 
 checkpoint: $(INSTALLED)  ## Train the tiny model from nothing, in ten hours; an interrupted run goes on
-	$(SAY) "1 of 9: data of the regressor" "about 17 minutes of two CPU cores"
+	$(SAY) "1 of 10: data of the regressor" "about 17 minutes of two CPU cores"
 	$(BIN)/python examples/make_dataset.py --output $(DATA) --num_train 2048 --num_test 32 \
 		--num_skin_points 600 --hair_budget 450 $(DATA_OPTIONS)
-	$(SAY) "2 of 9: regressor" "minutes below"
+	$(SAY) "2 of 10: regressor" "minutes below"
 	$(TRAIN) --data $(DATA) --output $(RUN)-regressor --stage regressor --size $(SIZE) \
 		$(TRAIN_OPTIONS)
-	mkdir -p $(RUN) && cp -r $(RUN)-regressor/rig_regressor $(RUN)/
-	$(SAY) "3 of 9: data of the generator" "about 94 minutes of two CPU cores"
+	$(SAY) "3 of 10: data of the generator" "about 94 minutes of two CPU cores"
 	$(BIN)/python examples/make_dataset.py --output $(CLOUDS) --num_train 10000 --num_test 64 \
 		--num_bins 512 --num_skin_points 4200 --hair_budget 1100 --own_every_face True \
 		--rare_share 0.6 --use_snapshots True --num_portraits 2 --num_views 0 \
 		--num_rig_points 256 --identities_per_shard 64 $(CLOUDS_OPTIONS)
-	$(SAY) "4 of 9: generator" "minutes below"
+	$(SAY) "4 of 10: regressor, of these people" "minutes below"
+	$(TRAIN) --data $(CLOUDS) --output $(RUN)-layouts --stage regressor --size $(SIZE) \
+		--start_from $(RUN)-regressor --max_steps 1600 --learning_rate 4e-4 $(TRAIN_OPTIONS)
+	mkdir -p $(RUN) && cp -r $(RUN)-layouts/rig_regressor $(RUN)/
+	$(SAY) "5 of 10: generator" "minutes below"
 	$(TRAIN) --data $(CLOUDS) --output $(RUN) --stage generator --size $(GENERATOR) \
 		$(GENERATOR_OPTIONS) $(TRAIN_OPTIONS)
-	$(SAY) "5 of 9: data of the decoder" "about 17 minutes of two CPU cores"
+	$(SAY) "6 of 10: data of the decoder" "about 17 minutes of two CPU cores"
 	$(BIN)/python examples/make_dataset.py --output $(LIGHT) --num_train 160 --num_test 8 \
 		--num_skin_points 700 --hair_budget 400 --num_portraits 2 --num_views 5 \
 		--num_bins 512 --image_size 320 --use_one_light True --identities_per_shard 8 \
 		$(LIGHT_OPTIONS)
-	$(SAY) "6 of 9: decoder" "minutes below"
+	$(SAY) "7 of 10: decoder" "minutes below"
 	set -e; for stage in $(DECODER_STAGES); do OMP_NUM_THREADS=1 $(BIN)/python examples/train.py \
 		--stage $$stage --size $(SIZE) --data $(LIGHT) --output $(RUN)-decoder $(TRAIN_OPTIONS); done
 	cp -r $(RUN)-decoder/gaussian_decoder $(RUN)/
-	$(SAY) "7 of 9: assembly" "seconds"
+	$(SAY) "8 of 10: assembly" "seconds"
 	$(BIN)/python examples/assemble.py --components $(RUN) --output $(RUN)-whole $(ASSEMBLE_OPTIONS)
-	$(SAY) "8 of 9: decoder, of generated clouds" "about 30 minutes"
+	$(SAY) "9 of 10: decoder, of generated clouds" "about 30 minutes"
 	OMP_NUM_THREADS=1 $(BIN)/python examples/train.py --stage generated-decoder --size $(GENERATOR) \
 		--data $(LIGHT) --output $(RUN)-whole $(TRAIN_OPTIONS)
 	cp -r $(RUN)-whole/gaussian_decoder $(RUN)/
-	$(SAY) "9 of 9: assembly" "seconds"
+	$(SAY) "10 of 10: assembly" "seconds"
 	$(BIN)/python examples/assemble.py --components $(RUN) --output $(CHECKPOINT) $(ASSEMBLE_OPTIONS)
 
 PUBLISH ?= pointillist-hf

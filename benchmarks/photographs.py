@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """From photographs to avatars: likeness, other views, difficult pictures, time and memory.
 
-python benchmarks/photographs.py --recognition DIR [--parts sittings people difficult times]
+python benchmarks/photographs.py --recognition DIR [--parts sittings people behind difficult times]
     [--image FILE ...] [--num_people N] [--output DIR]
 
 The recognition network's weights are the user's, see `FaceRecognitionNetwork.read`. What has been
@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from heads.behind import average_behind, measure_behind
 from heads.difficult import CASES
 from heads.hardship import make_model, measure_case, summarise, write_sheets
 from heads.population import FIRST_SEED, average, measure_person, print_table
@@ -33,7 +34,7 @@ from pointillist_hf.evaluation.likeness import Likeness
 
 ROOT = Path(__file__).parents[1]
 STOPWATCH = Path(__file__).parent / "heads/stopwatch.py"
-PARTS = ("sittings", "people", "difficult", "times")
+PARTS = ("sittings", "people", "behind", "difficult", "times")
 
 
 @dataclass
@@ -73,6 +74,11 @@ def measure_people(arguments: Arguments, pipe: AvatarPipeline, folder: Path) -> 
     table = average(people)
     print("\n".join(print_table(table)))
     return {"people": len(people), "variants": table}
+
+
+def measure_back(arguments: Arguments, pipe: AvatarPipeline, folder: Path) -> dict:
+    seeds = range(FIRST_SEED, FIRST_SEED + arguments.num_people)
+    return average_behind([measure_behind(pipe, seed, folder) for seed in tqdm(seeds, "behind")])
 
 
 def measure_difficult(arguments: Arguments, pipe: AvatarPipeline, folder: Path) -> dict:
@@ -121,6 +127,7 @@ def main() -> None:
     measures = {
         "sittings": measure_sittings,
         "people": measure_people,
+        "behind": measure_back,
         "difficult": measure_difficult,
     }
     for part in arguments.parts:

@@ -77,15 +77,15 @@ class Person:
     is_face: Tensor  # [4, H, W]
 
 
-def photograph_person(seed: int, rig: HeadRig) -> Person:
-    """The person of a seed."""
+def photograph_person(seed: int, rig: HeadRig, azimuths: tuple[float, ...] = AZIMUTHS) -> Person:
+    """The person of a seed, and views from some sides, degrees."""
     subject = build_subject(seed, resolution=rig.config.resolution)
     light = light_of(subject)
     taken = take_portraits(subject, rig, 1, size=SIZE, lighting=light)
     cut_out = taken.images[0]
     backdrop = np.random.default_rng([seed, 9]).uniform(0.3, 0.9, 3)
     image = cut_out[..., :3] * cut_out[..., 3:] + backdrop * (1 - cut_out[..., 3:])
-    cameras = portrait_cameras(list(AZIMUTHS), [0.0] * len(AZIMUTHS), size=SIZE)
+    cameras = portrait_cameras(list(azimuths), [0.0] * len(azimuths), size=SIZE)
     posed = pose_subject(subject, rig, taken.rig_params)[0]
     views = [
         torch.from_numpy(render_frame(posed, cameras[i : i + 1], lighting=light))

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from pointillist_hf import AvatarConditioner
-from pointillist_hf.models.layout_reader import layout_losses
+from pointillist_hf.models.layout_reader import LayoutReader, layout_losses
 from pointillist_hf.training.recipes import build_conditioner_config
 
 SIZE = 4  # of "nano-anchored"
@@ -79,6 +79,11 @@ def test_saved_and_loaded_it_foresees_the_same(conditioner, inputs, tmp_path):
     assert torch.equal(loaded(*inputs), conditioner(*inputs))
     plain = conditioner.config.to_dict()
     assert plain["layout_size"] == SIZE
+
+
+@pytest.mark.parametrize("width", [32, 200, 1000])
+def test_any_width_can_be_shared_among_heads(width):
+    assert LayoutReader(2, width, 16)(torch.randn(1, 3, 16)).shape == (1, 2, 4)
 
 
 @pytest.mark.parametrize("size", [0, -1, 65, 2.5])

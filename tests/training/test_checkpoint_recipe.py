@@ -49,8 +49,8 @@ def weights_of(card):
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not there")
 def test_the_whole_recipe_makes_a_pipeline_and_goes_on(tmp_path):
     said = make_checkpoint(tmp_path)
-    for number in range(1, 10):
-        assert f"== {number} of 9: " in said
+    for number in range(1, 11):
+        assert f"== {number} of 10: " in said
     assert said.count("estimated_minutes") == 0  # nobody knows of the smallest size
     card = tmp_path / "card"
     pipe = AvatarPipeline.from_pretrained(card)

@@ -9,12 +9,14 @@ generator is told the layout, and is left with where the points are within it. B
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
 from .attention_blocks import CrossBlock
 
-HEAD_SIZE = 64  # of the attention
+HEAD_SIZE = 64  # of the attention, or more
 
 
 class LayoutReader(nn.Module):
@@ -28,7 +30,7 @@ class LayoutReader(nn.Module):
 
     def __init__(self, size: int, hidden_size: int, image_size: int) -> None:
         super().__init__()
-        num_heads = max(1, hidden_size // HEAD_SIZE)
+        num_heads = math.gcd(hidden_size, max(1, hidden_size // HEAD_SIZE))
         self.embed_slices = nn.Embedding(size, hidden_size)
         self.cross_blocks = nn.ModuleList(
             CrossBlock(hidden_size, num_heads, image_size) for _ in range(2)

@@ -301,7 +301,7 @@ class AvatarConditioner(GuardedPush, StrictLoading, PreTrainedModel):
     def hide_portraits(self, context: Tensor) -> Tensor:
         """Conditioning tokens of the same heads, with portraits of which nothing is known.
 
-        Every image token is the embedding of its kind alone, as if its projection were zero.
+        Every token of the image or its layout becomes the embedding of the image's kind alone.
 
         Args:
             context: What `forward` returns. [B, M, hidden_size]

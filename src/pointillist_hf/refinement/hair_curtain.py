@@ -56,7 +56,8 @@ def hang_curtain(
         density: Over the usual number of points.
     """
     ends = find_ends(view, pixel_kinds, surface)
-    local = _fall_down(surface, ends, density)
+    down = view.cameras.viewmats[0, 1, :3] @ surface.axes
+    local = _fall_down(surface, ends, down, density)
     places = surface.centre + local @ surface.axes.T
     places = _lay_on_skin(places, view, rig, face_kinds)
     away = normalize(local * local.new_tensor([1.0, 0.0, 1.0]), dim=-1) @ surface.axes.T
@@ -70,7 +71,7 @@ def hang_curtain(
 def find_ends(view: PortraitView, pixel_kinds: Tensor, surface: HairSurface) -> Tensor:
     """Heights above the middle of the skull at which hair ends beside the neck. [2] left, right
 
-    `TOP` where none hangs. A side that is turned away ends as the other one.
+    As the camera sees them. `TOP` where none hangs. A side that is turned away ends as the other.
     """
     rows = [_find_last_row(view, pixel_kinds, is_left) for is_left in (True, False)]
     middle = float(project_points(surface.centre[None], view.cameras)[0][0, 0, 1])
@@ -98,23 +99,24 @@ def _find_last_row(view: PortraitView, pixel_kinds: Tensor, is_left: bool) -> in
     return max(first, 0) + int(hairy[breaks[0] if len(breaks) else -1])
 
 
-def _fall_down(surface: HairSurface, ends: Tensor, density: float) -> Tensor:
+def _fall_down(surface: HairSurface, ends: Tensor, down: Tensor, density: float) -> Tensor:
     """Places in the axes of the head, from where the hair is widest down to the ends. [K, 3]"""
     ring = _find_ring(surface)
     if len(ring) < 2:
         return ring[:0]
     columns = _spread_evenly(ring, ACROSS / math.sqrt(density))
     left = 0.5 + 0.5 * columns[:, 0] / columns[:, 0].abs().amax().clamp_min(1e-6)
-    end = torch.lerp(ends[1], ends[0], left)[:, None]
+    end, top = torch.lerp(ends[1], ends[0], left), -(columns @ down)
     step = DOWN / math.sqrt(density)
-    count = int((columns[:, 1].amax() - ends.amin() + RAGGED) / step) + 2
+    count = max(0, int((top.amax() - ends.amin() + RAGGED) / step) + 2)
     # In no order, the same every time.
     noise = torch.rand(2, len(columns), count, generator=torch.Generator().manual_seed(0)) - 0.5
-    height = columns[:, 1:2] - step * (torch.arange(count) + noise[0]).clamp_min(0)
-    kept = (height > end + 2 * RAGGED * noise[1, :, :1]) & (end < TOP - SHORTEST)
-    apart = 1 + 2 * FLUFF * noise[1] / columns[:, ::2].norm(dim=-1, keepdim=True).clamp_min(1e-6)
-    x, z = (columns[:, axis, None] * apart for axis in (0, 2))
-    return torch.stack([x, height, z], dim=-1)[kept]
+    drop = step * (torch.arange(count) + noise[0]).clamp_min(0)
+    ragged = (end + 2 * RAGGED * noise[1, :, :1].mean(1))[:, None]
+    kept = (top[:, None] - drop > ragged) & (end < TOP - SHORTEST)[:, None]
+    out = normalize(columns * columns.new_tensor([1.0, 0.0, 1.0]), dim=-1)
+    spread = columns[:, None] + 2 * FLUFF * noise[1][..., None] * out[:, None]
+    return (spread + drop[..., None] * down)[kept]
 
 
 def _find_ring(surface: HairSurface) -> Tensor:

@@ -32,6 +32,7 @@ def count_layout(
     *,
     cube_center: Sequence[float],
     cube_half_extent: float,
+    tolerance: float = OFF_SURFACE,
 ) -> Tensor:
     """The layout of a cloud: how many points stand off the skin in each cell of a coarse grid.
 
@@ -42,11 +43,12 @@ def count_layout(
         size: Cells along an edge of the cube.
         cube_center: Of the tokenizer, metres.
         cube_half_extent: Of the tokenizer, metres.
+        tolerance: Metres from the skin that are no standing off, such as what coarse bins add.
 
     Returns:
         Counts, slice by slice from the lowest; within a slice by z, then x. [size, size^2]
     """
-    standing = points.means[measure_distances(points, rig, betas) > OFF_SURFACE]
+    standing = points.means[measure_distances(points, rig, betas) > tolerance]
     coords = (standing - standing.new_tensor(cube_center)) / cube_half_extent
     x, y, z = ((coords + 1) / 2 * size).long().clamp(0, size - 1).unbind(-1)
     counts = ((y * size + z) * size + x).bincount(minlength=size**3)

@@ -27,17 +27,18 @@ from ..models.modeling_conditioner import AvatarConditioner
 from ..models.modeling_gaussian_decoder import GaussianDecoder
 from ..models.modeling_point_generator import PointGeneratorForCausalLM
 from ..models.modeling_rig_regressor import RigRegressor
-from ..models.tokenization_points import PointTokenizer
 from ..pipeline_avatar import AvatarPipeline
 from ..portraits.image_processing_portrait import PortraitImageProcessor
 from ..portraits.portrait_tracker import PortraitTracker
+from .checkpoints import find_checkpoints
 from .dataset import People, check_views, load_people, with_token_order
-from .encoders import Encoders, build_conditioner, build_processor
+from .encoders import Encoders, build_conditioner
 from .frozen_features import FrozenFeatures, FrozenNetworks
 from .generated_clouds import GeneratedLessons
 from .generator_checks import generator_checks
 from .lessons import Lessons, TrackedLessons
 from .loop_config import LoopConfig
+from .output_checks import check_tokenizer, choose_processor
 from .perceptual import open_perceptual
 from .recipes import (
     SIZES,
@@ -48,7 +49,7 @@ from .recipes import (
     token_order_of,
 )
 from .stage_settings import describe_run, format_run
-from .starting_weights import take_over_weights
+from .starting_weights import choose_start, take_over_weights
 from .train_decoder import train_decoder
 from .train_generator import embed_geometry, train_generator
 from .train_projected_decoder import train_projected_decoder
@@ -134,18 +135,21 @@ def _run_stage(
     people = _load_people(data, "train", size, loop)
     if stage.endswith("decoder"):
         check_views(people)
-    _check_tokenizer(people.tokenizer, output / "tokenizer")
-    processor = _choose_processor(stage, output, size, encoders)
+    check_tokenizer(people.tokenizer, output / "tokenizer", "output")
+    if start_from is not None and stage == "generator":
+        check_tokenizer(people.tokenizer, Path(start_from) / "tokenizer", "start_from")
+    processor = choose_processor(stage, output, size, encoders)
     set_seed(loop.seed)
     is_checked = stage == "generator" and (loop.eval_steps or loop.sample_steps)
     test = _load_people(data, "test", size, loop) if is_checked else None
     run = STAGES[stage]
     if encoders != Encoders():
         run = partial(run, encoders=encoders)  # ty: ignore[unknown-argument]
-    if start_from is not None:
-        run = partial(run, start=Path(start_from))  # ty: ignore[unknown-argument]
+    began = choose_start(start_from, Path(loop.output_dir)) if stage in STARTED else None
+    if began is not None and not find_checkpoints(Path(loop.output_dir)):
+        run = partial(run, start=Path(began))  # ty: ignore[unknown-argument]
     description = _describe(stage, data, people, size, loop, encoders)
-    description["start_from"] = None if start_from is None else str(start_from)
+    description["start_from"] = began
     if os.environ.get("RANK", "0") == "0" and loop.show_progress:
         tqdm.write(format_run(description))
     components = run(Splits(people, test), processor, output, size, loop)
@@ -197,52 +201,6 @@ def _check_leakage(data: str | Path) -> None:
     check_leakage(*([find_person(name) for name in names] for names in (trained, tested)))
 
 
-def _check_tokenizer(tokenizer: PointTokenizer, folder: Path) -> None:
-    if not folder.is_dir():
-        return
-    saved = PointTokenizer.from_pretrained(folder)
-    for name in ("num_bins", "num_faces", "token_order", "cube_center", "cube_half_extent"):
-        ours, theirs = getattr(tokenizer, name), getattr(saved, name)
-        if ours != theirs:
-            raise ValueError(
-                f"`output` holds components of another data set: its tokenizer has {name} "
-                f"{theirs}, this data set's {ours}. Use another folder."
-            )
-
-
-def _choose_processor(
-    stage: str, output: Path, size: str, encoders: Encoders
-) -> PortraitImageProcessor:
-    """Who comes after the generator sees portraits as it did; so must who came before.
-
-    Raises:
-        ValueError: Regressor and generator would see portraits of different kinds.
-    """
-    saved = output / "image_processor"
-    if stage.endswith("decoder") and saved.is_dir():
-        return PortraitImageProcessor.from_pretrained(saved)
-    processor = build_processor(size, encoders)
-    other = {"regressor": "conditioner", "generator": "rig_regressor"}.get(stage, "")
-    if encoders.image is None and stage == "generator":
-        return processor  # whose networks are compared later
-    if saved.is_dir() and (output / other).is_dir():
-        _compare_processors(processor, PortraitImageProcessor.from_pretrained(saved), other)
-    return processor
-
-
-def _compare_processors(
-    ours: PortraitImageProcessor, theirs: PortraitImageProcessor, part: str
-) -> None:
-    for name in ("size", "image_mean", "image_std"):
-        wanted, got = getattr(theirs, name), getattr(ours, name)
-        if wanted != got:
-            raise ValueError(
-                f"`output` holds a {part} that sees portraits with {name} {wanted}, and this stage "
-                f"would see them with {got}. One pipeline shows all its parts the same portraits: "
-                "use another `output`, or the same `size`, `image_size` and kind of encoder."
-            )
-
-
 def _run_regressor(
     splits: Splits,
     processor: PortraitImageProcessor,
@@ -273,7 +231,10 @@ def _run_generator(
     generator = PointGeneratorForCausalLM(config)
     embed_geometry(generator, people.tokenizer, people.rig)
     if start is not None:
-        take_over_weights(conditioner, start / "conditioner", new=("layout_reader", "layout_proj"))
+        given = {"image_encoder": encoders.image, "point_cloud_encoder": encoders.point_cloud}
+        own = [part for part, source in given.items() if source is not None]
+        new = ("layout_reader", "layout_proj")
+        take_over_weights(conditioner, start / "conditioner", new=new, own=own)
         take_over_weights(generator, start / "point_generator")
     if encoders.image is None:
         _take_over_encoder(conditioner, output, size)

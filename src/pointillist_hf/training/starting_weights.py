@@ -3,20 +3,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import torch
+from torch import Tensor
 from transformers import PreTrainedModel
 
+from ..exporters.json_file import read_json_object, write_json_object
+from .checkpoints import find_checkpoints
 
-def take_over_weights(model: PreTrainedModel, folder: Path, *, new: Sequence[str] = ()) -> None:
+FILE_NAME = "start.json"
+
+
+def choose_start(start_from: str | Path | None, output_dir: Path) -> str | None:
+    """Where a run begins, or began if it goes on; remembered beside its checkpoints.
+
+    Raises:
+        ValueError: It began elsewhere.
+    """
+    path, wanted = output_dir / FILE_NAME, None if start_from is None else str(start_from)
+    if not find_checkpoints(output_dir):
+        if os.environ.get("RANK", "0") == "0":
+            write_json_object({"start_from": wanted}, path)
+        return wanted
+    began = read_json_object(path).get("start_from") if path.is_file() else None
+    if wanted not in (None, began):
+        raise ValueError(
+            f"`start_from` was {began!r} when the run in {output_dir} began, got {wanted!r}. Leave "
+            "it out to go on, or give another `output`."
+        )
+    return began
+
+
+def take_over_weights(
+    model: PreTrainedModel,
+    folder: Path,
+    *,
+    new: Collection[str] = (),
+    own: Collection[str] = (),
+) -> None:
     """Gives a network the weights of a saved one of the same shape, in place.
 
     Args:
-        model: Whose configuration holds. Its encoders from elsewhere are its own.
+        model: Whose configuration holds.
         folder: Of the saved one.
         new: Parts that the saved one may lack; they stay as they are.
+        own: Parts that stay as they are in any case.
 
     Raises:
         FileNotFoundError: There is no such folder.
@@ -27,18 +61,20 @@ def take_over_weights(model: PreTrainedModel, folder: Path, *, new: Sequence[str
             f"`start_from` must hold a folder {folder.name}, and {folder} does not exist; name a "
             "folder of components, such as a pipeline's."
         )
-    saved = type(model).from_pretrained(folder, dtype=torch.float32).state_dict()
-    own = model.state_dict()
-    wrong = [
-        name for name, tensor in saved.items() if name not in own or own[name].shape != tensor.shape
-    ]
-    wrong += [name for name in own if name not in saved and name.split(".")[0] not in new]
+    found = type(model).from_pretrained(folder, dtype=torch.float32).state_dict()
+    saved, wanted = _without(own, found), _without(own, model.state_dict())
+    wrong = [n for n, w in saved.items() if n not in wanted or wanted[n].shape != w.shape]
+    wrong += [name for name in _without(new, wanted) if name not in saved]
     if wrong:
         raise ValueError(
             f"`start_from` must hold networks of the sizes of this run, and {wrong[0]} of {folder} "
             f"is none of them{_count_others(wrong)}; name the `size` that it was trained with."
         )
     model.load_state_dict(saved, strict=False)
+
+
+def _without(parts: Collection[str], weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: w for name, w in weights.items() if name.split(".")[0] not in parts}
 
 
 def _count_others(names: Sequence[str]) -> str:

@@ -154,12 +154,12 @@ def train_generator(
         }
         if is_anchored:
             row["face_anchors"] = people.rig.face_anchors(person.betas[None])
-        if config.portrait_dropout:
-            # Drawn last: everything else in the row is the same for any share.
-            row["hide_portrait"] = torch.rand(1, generator=generator) < config.portrait_dropout
         if layout_size is not None:
             row["layouts"] = person_layout(person, people, layout_size)[None]
             row["layout_shares"] = torch.rand(1, generator=generator)
+        if config.portrait_dropout:
+            # Drawn last: everything else in the row is the same for any share.
+            row["hide_portrait"] = torch.rand(1, generator=generator) < config.portrait_dropout
         return row
 
     def collate(rows: list[Batch]) -> Batch:
