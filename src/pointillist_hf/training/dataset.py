@@ -192,7 +192,7 @@ def check_views(people: People) -> None:
         if not len(person.views):
             raise ValueError(
                 f"`data` must hold views for this stage, and {person.identity!r} has none; make a "
-                "data set with num_views of 1 or more. The generator alone learns without."
+                "data set with num_views of 1 or more. Regressor and generator learn without."
             )
 
 
