@@ -28,14 +28,14 @@ KINDS = {
 }
 
 
-def run(stage, place, name, *, steps, rate=3e-3, size=SIZE, **options):
+def run(stage, place, name, *, steps, rate=3e-3, size=SIZE, loop=None, **options):
     """Components of a stage in a folder of its own, and the log."""
     output = place / name
-    loop = LoopConfig(
+    config = LoopConfig(
         str(output / f"{stage}_run"), max_steps=steps, batch_size=2, learning_rate=rate,
-        warmup_steps=0, schedule="constant", show_progress=False,
+        warmup_steps=0, schedule="constant", show_progress=False, **(loop or {}),
     )  # fmt: skip
-    run_stage(stage, place / "data", output, size, loop, **options)
+    run_stage(stage, place / "data", output, size, config, **options)
     lines = (output / f"{stage}_run" / "log.jsonl").read_text().splitlines()
     return output, [json.loads(line) for line in lines]
 
@@ -162,3 +162,15 @@ def test_what_does_not_fit_is_refused(place, tmp_path):
         run("decoder", place, "none", steps=1, start_from=place / "first")
     with pytest.raises(ValueError, match=r"`start_from` must hold networks of the sizes .* others"):
         run("regressor", place, "large", steps=1, size="tiny", start_from=place / "first")
+
+
+def test_windows_are_of_regions_that_the_rig_has(place):
+    run("regressor", place, "focused", steps=1)
+    _, log = run("generator", place, "focused", steps=1, loop={"focus_region": "beard"})
+    assert log[0]["loss_b"] != log_of(place, "generator")[0]["loss_b"]
+    for loop, expected in (
+        ({"focus_region": "elbow"}, "`elbow` is no region of this rig"),
+        ({"focus_region": "beard", "window_step": 64}, "`focus_region` must be left out"),
+    ):
+        with pytest.raises(ValueError, match=expected):
+            run("generator", place, "focused", steps=2, loop=loop)

@@ -15,6 +15,7 @@ from ..geometry.structures import CanonicalPoints
 from ..refinement.neighbors import nearest_points
 from ..rigs.cloud_layout import OFF_SURFACE, measure_distances
 from ..rigs.head_rig import HeadRig
+from ..rigs.region_faces import find_region_faces
 from .rankings import rank_correlation
 
 MM = 1e3
@@ -44,7 +45,7 @@ def count_regions(points: CanonicalPoints, rig: HeadRig, betas: Tensor) -> dict[
     left = torch.ones_like(is_off)
     counts = {}
     for name, (masks, wants_off) in REGIONS.items():
-        inside = _faces_of(rig, masks)[points.bindings] & left
+        inside = find_region_faces(rig, masks)[points.bindings] & left
         if wants_off is not None:
             inside &= is_off == wants_off
         counts[name] = int(inside.sum())
@@ -119,7 +120,7 @@ def follow_slope(clouds: Sequence[CanonicalPoints], rig: HeadRig, betas: Tensor)
     """
     heads = rig.canonical_vertices(betas)[:, rig.faces].mean(2)  # [K, F, 3]
     sums, counts = torch.zeros_like(heads), heads.new_zeros(heads.shape[:2])
-    is_skin = ~_faces_of(rig, ("scalp", "clothes", "shoulders"))
+    is_skin = ~find_region_faces(rig, ("scalp", "clothes", "shoulders"))
     for row, (cloud, own) in enumerate(zip(clouds, betas, strict=True)):
         kept = is_skin[cloud.bindings] & (measure_distances(cloud, rig, own) < FAR)
         sums[row].index_add_(0, cloud.bindings[kept], cloud.means[kept])
@@ -131,13 +132,3 @@ def follow_slope(clouds: Sequence[CanonicalPoints], rig: HeadRig, betas: Tensor)
     theirs = (heads - (heads * there).sum(0) / shared) * there
     spread = float(theirs.square().sum())
     return float((ours * theirs).sum()) / spread if spread > MIN_SPREAD else None
-
-
-def _faces_of(rig: HeadRig, names: Sequence[str]) -> Tensor:
-    """Faces whose corners all lie in one of the regions. [F]"""
-    found = torch.zeros(rig.num_faces, dtype=torch.bool)
-    for name in names:
-        inside = torch.zeros(len(rig.v_template), dtype=torch.bool)
-        inside[rig.mask(name)] = True
-        found |= inside[rig.faces].all(1)
-    return found

@@ -20,6 +20,7 @@ COUNTS = {
 RATES = {
     "weight_decay": (0, 1e3), "ema_decay": (0, 1), "adam_beta2": (0, 1), "learning_rate": (0, 1e3),
     "final_learning_rate": (0, 1), "max_grad_norm": (0, 1e9), "portrait_dropout": (0, 1),
+    "focus_share": (0, 1),
 }  # fmt: skip
 Optimizer = Literal["adamw", "adam"]
 Schedule = Literal["cosine", "constant"]
@@ -75,6 +76,8 @@ class LoopConfig:
     num_sample_points: int = 1024  # most points of a cloud that is drawn
     window_step: int = 0  # tokens from the start of a window to that of the next
     portrait_dropout: float = 0.0  # share of rows without their portrait, for guidance
+    focus_region: str | None = None  # of the rig, whose rare points want more windows
+    focus_share: float = 0.5  # of the windows, that are of this region
 
     # the decoder's: the third term of Eq. 6, and where its weights lie
     perceptual: Perceptual = "none"

@@ -20,12 +20,13 @@ from ..models.tokenization_points import (
 )
 from ..portraits.image_processing_portrait import PortraitImageProcessor
 from ..rigs.head_rig import HeadRig
+from ..rigs.region_faces import find_region_faces
 from .cloud_layouts import person_layout
-from .dataset import People
+from .dataset import People, Person
 from .loop import Batch, Loss, Periodic, train
 from .loop_config import LoopConfig
 from .portraits import portrait_pixels
-from .windows import cut_window, window_start, window_starts
+from .windows import cut_window, focused_start, window_start, window_starts
 
 NAME_SHARE = 0.3  # of the deviation that the rows of faces begin with when they are only names
 
@@ -132,7 +133,8 @@ def train_generator(
         periodic: Gets a `GeneratorTraining`.
 
     Raises:
-        ValueError: The clouds are encoded in another order of tokens than the generator's.
+        ValueError: The clouds are encoded in another order of tokens than the generator's, or the
+            rig has no region of the name of `focus_region`.
     """
     _check_token_order(people.tokenizer, generator.config.token_order)
     layout, window = people.tokenizer.layout, generator.config.sliding_window
@@ -141,10 +143,19 @@ def train_generator(
     if config.window_step:
         window_starts(window, window, config.window_step)  # refuses it here, not in a worker
 
+    focus = _find_focus(people, config)
+
+    def choose_start(person: Person, generator: torch.Generator) -> int:
+        length = len(person.input_ids)
+        if focus is None:
+            return window_start(length, window, generator, config.window_step)
+        bindings = people.tokenizer.decode_points(person.input_ids).bindings
+        return focused_start(focus[bindings], length, window, generator, config.focus_share)
+
     def make_row(index: Tensor, generator: torch.Generator) -> Batch:
         person = people.persons[int(index)]
         which = torch.randint(len(person.portraits), (1,), generator=generator)
-        start = window_start(len(person.input_ids), window, generator, config.window_step)
+        start = choose_start(person, generator)
         input_ids, labels = cut_window(person.input_ids, start, window, layout)
         row = {
             "pixel_values": portrait_pixels(person.portraits[which] / 255, processor, generator),
@@ -168,6 +179,18 @@ def train_generator(
     training = GeneratorTraining(conditioner, generator)
     trained = train(training, make_row, collate, len(people), config, periodic)
     return trained.conditioner, trained.generator
+
+
+def _find_focus(people: People, config: LoopConfig) -> Tensor | None:
+    """Faces of the region that windows are to be of; None: of all alike. [F]"""
+    if config.focus_region is None:
+        return None
+    if config.window_step:
+        raise ValueError(
+            f"`focus_region` must be left out where windows are {config.window_step} tokens apart, "
+            f"got {config.focus_region!r}; take a window_step of 0."
+        )
+    return find_region_faces(people.rig, (config.focus_region,))
 
 
 def _check_token_order(tokenizer: PointTokenizer, wanted: TokenOrder) -> None:

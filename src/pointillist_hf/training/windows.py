@@ -62,6 +62,29 @@ def window_start(length: int, window: int, generator: torch.Generator, step: int
     return int(torch.randint(last + 1, (), generator=generator)) * TOKENS_PER_POINT
 
 
+def focused_start(
+    is_there: Tensor, length: int, window: int, generator: torch.Generator, share: float
+) -> int:
+    """First token of a random window, of a given share of which a certain point is anywhere in it.
+
+    Args:
+        is_there: Points of the sequence, one of which is drawn. [N]
+        length: Tokens of the sequence.
+        window: Tokens of a window.
+        generator: Random stream.
+        share: Of the windows that are drawn so.
+    """
+    places = is_there.nonzero()[:, 0]
+    draws = torch.rand(3, generator=generator)
+    if not len(places) or float(draws[0]) >= share:
+        return window_start(length, window, generator)
+    # The start tokens stand before the first point.
+    point = int(places[int(draws[1] * len(places))]) + 1
+    first = point - int(draws[2] * (window // TOKENS_PER_POINT))
+    last = max(length - window, 0) // TOKENS_PER_POINT
+    return min(max(first, 0), last) * TOKENS_PER_POINT
+
+
 def cut_window(
     input_ids: Tensor, start: int, window: int, layout: TokenLayout
 ) -> tuple[Tensor, Tensor]:
