@@ -52,6 +52,8 @@ def layout_losses(log_rates: Tensor, layouts: Tensor) -> Tensor:
     Counts less what they would cost if they were known, so that a right guess costs about nothing
     in cells that are empty or full.
     """
-    rates, layouts = log_rates.float(), layouts.float()
+    # In as many digits as there are, and in float32 under autocast.
+    digits = torch.promote_types(log_rates.dtype, torch.float32)
+    rates, layouts = log_rates.to(digits), layouts.to(digits)
     losses = rates.exp() - layouts * rates
     return (losses - (layouts - torch.xlogy(layouts, layouts))).sum((1, 2))
