@@ -209,7 +209,7 @@ def test_hair_that_is_grown_has_it(large_view, tiny_rig, face_kinds, kinds, surf
     def count(pixel_kinds):
         arguments = (large_view, tiny_rig, face_kinds, pixel_kinds, surface, 0.3, behind)
         means = grow_hair(*arguments).means
-        return int(((means[:, 1] < -0.08) & (means[:, 2] < -0.09)).sum())
+        return int(((means[:, 1] < -0.08) & (means[:, 2] < -0.07)).sum())
 
     short, hanging = with_hair(large_view, kinds, 0), with_hair(large_view, kinds, low)
     assert count(hanging) > count(short) + 30

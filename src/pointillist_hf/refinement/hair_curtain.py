@@ -33,6 +33,9 @@ TURNED = 0.35  # sideways part of the view, from which the far side is not seen
 ACROSS, DOWN, STRAND = 4.5e-3, 9e-3, 3.0  # metres between points; length of a disc over its width
 CLEAR = 6e-3  # metres above shoulders and back
 FLUFF, RAGGED = 2e-3, 0.012  # metres by which points lie apart in depth, and ends in height
+# Hair falls towards the neck: share of the distance from the axis of the head, and metres of the
+# fall in which that is. It thins out before it ends, metres.
+INWARDS, FALL, THIN = 0.15, 0.1, 0.012
 HALF = 0.5  # of `hairiness`
 
 
@@ -112,11 +115,13 @@ def _fall_down(surface: HairSurface, ends: Tensor, down: Tensor, density: float)
     # In no order, the same every time.
     noise = torch.rand(2, len(columns), count, generator=torch.Generator().manual_seed(0)) - 0.5
     drop = step * (torch.arange(count) + noise[0]).clamp_min(0)
-    ragged = (end + 2 * RAGGED * noise[1, :, :1].mean(1))[:, None]
+    ragged = (end + THIN + 2 * RAGGED * noise[1, :, :1].mean(1))[:, None]
     kept = (top[:, None] - drop > ragged) & (end < TOP - SHORTEST)[:, None]
     out = normalize(columns * columns.new_tensor([1.0, 0.0, 1.0]), dim=-1)
     spread = columns[:, None] + 2 * FLUFF * noise[1][..., None] * out[:, None]
-    return (spread + drop[..., None] * down)[kept]
+    places = (spread + drop[..., None] * down)[kept]
+    share = 1 - INWARDS * (places @ down / FALL).clamp(0, 1)
+    return places * torch.stack([share, torch.ones_like(share), share], dim=-1)
 
 
 def _find_ring(surface: HairSurface) -> Tensor:
