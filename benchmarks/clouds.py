@@ -36,8 +36,9 @@ from pointillist_hf.geometry.structures import CanonicalPoints
 from pointillist_hf.pipeline_steps import SAMPLING
 from pointillist_hf.training.dataset import People, load_people, with_token_order
 from pointillist_hf.training.generator_checks import Head, validate_generator
+from pointillist_hf.training.portraits import portrait_pixels
 from pointillist_hf.training.train_decoder import composite
-from pointillist_hf.training.train_generator import GeneratorTraining, encode_person
+from pointillist_hf.training.train_generator import GeneratorTraining
 
 GREY = 0.6  # behind portraits that are tracked
 
@@ -62,6 +63,7 @@ class Arguments:
     min_p: float | None = None
     guidance_scale: float | None = None
     max_points: int | None = None
+    num_candidates: int | None = None
 
 
 def make_people(num_people: int, num_bins: int, folder: Path) -> Path:
@@ -89,11 +91,14 @@ def draw_clouds(
     clouds, betas, seconds = [], [], 0.0
     for start in tqdm(range(0, count, arguments.batch_size), "clouds"):
         rows = range(start, min(start + arguments.batch_size, count))
-        context, heads = encode_people(pipe, people, rows, use_tracker=arguments.use_tracker)
+        context, heads, layouts = encode_people(
+            pipe, people, rows, use_tracker=arguments.use_tracker
+        )
         began = time.perf_counter()
         made = pipe.generate_tokens(
             context,
             pipe.rig.neutral(betas=heads),
+            layouts,
             seeds=[arguments.seed + i for i in rows],
             **sampling,
         )
@@ -105,16 +110,21 @@ def draw_clouds(
 
 def encode_people(
     pipe: AvatarPipeline, people: People, rows: range, *, use_tracker: bool
-) -> tuple[Tensor, Tensor]:
-    """Conditioning tokens [B, M, D] of some people's first portraits, and their heads [B, S]."""
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Conditioning tokens [B, M, D] of some people's first portraits, heads [B, S], layouts."""
     if use_tracker:
         pixels = [people.persons[i].portraits[0].float() / 255 for i in rows]
         images = [composite(one, torch.full((3,), GREY)).permute(2, 0, 1) for one in pixels]
-        rig_params, context = pipe.encode_image(images, None, pipe.track_portraits(images))
-        return context, rig_params.betas
-    networks = GeneratorTraining(pipe.conditioner, pipe.point_generator)
-    contexts = [encode_person(networks, people, i, pipe.image_processor)[0] for i in rows]
-    return torch.cat(contexts), torch.stack([people.persons[i].betas for i in rows])
+        tracked = pipe.track_portraits(images)
+        rig_params, context, layouts = pipe.encode_image(images, None, tracked)
+        return context, rig_params.betas, layouts
+    betas = torch.stack([people.persons[i].betas for i in rows])
+    portraits = [people.persons[i].portraits[:1] / 255 for i in rows]
+    pixels = torch.cat([portrait_pixels(one, pipe.image_processor) for one in portraits])
+    num_points = pipe.conditioner.config.point_cloud_config.num_points
+    rig_points = people.rig.sample_points(betas, num_points)
+    context, layouts = pipe.conditioner(pixels, rig_points, return_layouts=True)
+    return context, betas, layouts
 
 
 def score(pipe: AvatarPipeline, people: People, count: int) -> dict[str, dict[str, float]]:

@@ -499,6 +499,7 @@ def call_cases(root: Path) -> Iterator[Case]:
         "temperature",
         "min_p",
         "guidance_scale",
+        "num_candidates",
         "grammar",
         "engine",
         "num_return_sequences",

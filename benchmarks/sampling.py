@@ -55,11 +55,12 @@ def mean_distances(made: Tensor, true: Tensor) -> tuple[float, float]:
 def measure(
     pipe: AvatarPipeline, portraits: list[Image.Image], truth: list[Tensor], **sampling: object
 ) -> dict[str, float]:
-    rig_params, context = pipe.encode_image(portraits, None, pipe.track_portraits(portraits))
+    tracked = pipe.track_portraits(portraits)
+    rig_params, context, layouts = pipe.encode_image(portraits, None, tracked)
     seeds = [0] * len(portraits)
-    input_ids = pipe.generate_tokens(context, rig_params, seeds=seeds, **sampling).input_ids
+    made = pipe.generate_tokens(context, rig_params, layouts, seeds=seeds, **sampling)
     rows: dict[str, list[float]] = {}
-    for ids, true, betas in zip(input_ids, truth, rig_params.betas, strict=True):
+    for ids, true, betas in zip(made.input_ids, truth, rig_params.betas, strict=True):
         cloud = pipe.tokenizer.decode_points(ids)
         aligned = align_to_shape(cloud, pipe.rig, betas)
         for name, made in (("raw", cloud), ("aligned", aligned)):

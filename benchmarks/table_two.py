@@ -71,9 +71,9 @@ def prepare(pipe: AvatarPipeline, image: Path | Image.Image, seed: int) -> Start
     """Tracks, encodes and generates, as the pipeline's call does."""
     start = time.perf_counter()
     tracked = pipe.track_portraits([image])
-    rig_params, context = pipe.encode_image([image], None, tracked)
+    rig_params, context, layouts = pipe.encode_image([image], None, tracked)
     views = pipe.frame_portraits(tracked, torch.zeros(1, dtype=torch.int64))
-    generated = pipe.generate_tokens(context, rig_params, seeds=[seed])
+    generated = pipe.generate_tokens(context, rig_params, layouts, seeds=[seed])
     return Start(context, rig_params, generated, views, time.perf_counter() - start)
 
 

@@ -41,6 +41,7 @@ class Arguments:
     temperature: float = 0.85
     min_p: float = 0.05
     guidance_scale: float = 1.0
+    num_candidates: int = 1
     align_points: bool = True
     complete_points: bool = True
     dtype: str = "bfloat16"
@@ -76,6 +77,7 @@ def assemble(arguments: Arguments) -> None:
         temperature=arguments.temperature,
         min_p=arguments.min_p,
         guidance_scale=arguments.guidance_scale,
+        num_candidates=arguments.num_candidates,
         max_points=arguments.max_points,
         align_points=arguments.align_points,
         complete_points=arguments.complete_points and has_tracker,

@@ -123,6 +123,28 @@ def tiny_pipeline(tiny_rig, tiny_tokenizer, tiny_generator, tiny_decoder):
 
 
 @pytest.fixture(scope="session")
+def anchored_parts(tiny_pipeline):
+    """Components of a pipeline whose generator reads the head, and is told a layout."""
+    torch.manual_seed(0)
+    old = tiny_pipeline.tokenizer
+    tokenizer = PointTokenizer(
+        num_bins=old.num_bins,
+        num_faces=old.num_faces,
+        token_order="byzx",
+        cube_center=old.cube_center,
+        cube_half_extent=old.cube_half_extent,
+    )
+    config = recipes.build_conditioner_config("nano-anchored", tokenizer)
+    generator = recipes.build_generator_config("nano-anchored", tokenizer)
+    return {
+        **tiny_pipeline.components,
+        "tokenizer": tokenizer,
+        "conditioner": AvatarConditioner(config).eval(),
+        "point_generator": PointGeneratorForCausalLM(generator).eval(),
+    }
+
+
+@pytest.fixture(scope="session")
 def portrait(tiny_rig):
     """A rendered person of 96 pixels, RGBA."""
     subject = build_subject(3, resolution="low", density=0.15)

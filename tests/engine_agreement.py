@@ -8,6 +8,7 @@ from pointillist_hf.decoding.cpu.decoder import CompiledDecoder
 from pointillist_hf.decoding.generation import WEIGHT_FORMATS, generate_points
 from pointillist_hf.decoding.grammar import PointGrammar
 from pointillist_hf.decoding.sampling import SeededSampling
+from pointillist_hf.models.layout_features import hide_layouts
 
 each_engine = pytest.mark.parametrize("engine", WEIGHT_FORMATS)
 TIE = 1e-4  # scores closer than this are decided by rounding
@@ -26,6 +27,7 @@ def runner_up_gap(model, context, ids, seed, place, **options):
     logits = model(ids[None, :place], context[None], use_cache=False, **heads).logits
     if "unconditional_states" in options:
         hidden = options["unconditional_states"]
+        heads = {name: hide_layouts(value) for name, value in heads.items()}
         blind = model(ids[None, :place], hidden, use_cache=False, **heads).logits
         logits = blind + options["guidance_scale"] * (logits - blind)
     for length in range(4, place + 1):

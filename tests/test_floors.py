@@ -21,7 +21,7 @@ FLOORS = (
     {"refinement"},
     {"pipeline_avatar.py", "pipeline_inputs.py", "pipeline_output.py", "pipeline_parts.py"}
     | {"pipeline_steps.py", "pipeline_hub.py", "default_model.py", "first_use.py"}
-    | {"lazy_registration.py", "registration.py"},
+    | {"lazy_registration.py", "registration.py", "pipeline_candidates.py"},
     {"data"},
     {"training"},
     {"evaluation", "cli_errors.py"},

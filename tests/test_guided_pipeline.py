@@ -20,7 +20,7 @@ def guided(tiny_pipeline):
 
 def test_the_pipeline_hides_the_portrait_from_the_second_stream(tiny_pipeline, portrait):
     with torch.no_grad():
-        _, context = tiny_pipeline.encode_image([portrait], **PLAIN)
+        _, context, _ = tiny_pipeline.encode_image([portrait], **PLAIN)
         hidden = tiny_pipeline.conditioner.hide_portraits(context)
     options = {"max_points": 4, "seeds": [1, 2], "num_return_sequences": 2}
     options |= {"guidance_scale": SCALE, "unconditional_states": hidden}

@@ -97,7 +97,7 @@ def test_the_steps_by_hand_equal_the_call(tiny_pipeline, portrait):
     called = tiny_pipeline(portrait, seed=5, max_points=4, grammar="full", **PLAIN)
     with torch.no_grad():
         seeds = tiny_pipeline.check_inputs([portrait], None, 5)
-        rig_params, context = tiny_pipeline.encode_image([portrait], **PLAIN)
+        rig_params, context, _ = tiny_pipeline.encode_image([portrait], **PLAIN)
         generated = tiny_pipeline.generate_tokens(
             context, seeds=seeds, grammar="full", max_points=4, temperature=1.0, min_p=0.05
         )

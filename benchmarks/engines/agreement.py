@@ -68,7 +68,7 @@ def divergence(
 def check(num_clouds: int = 16) -> dict[str, object]:
     """On the checkpoint: do the engines agree, and how far off are the rounded ones?"""
     pipe = AvatarPipeline.from_pretrained(CHECKPOINT)
-    _, context = pipe.encode_image(["examples/images/astronaut.jpg"])
+    _, context, _ = pipe.encode_image(["examples/images/astronaut.jpg"])
     model = pipe.point_generator
     options = {"num_return_sequences": num_clouds, "max_points": 1400, "min_p": 0.0}
     states = context.repeat_interleave(num_clouds, 0)

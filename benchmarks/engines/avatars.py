@@ -13,6 +13,7 @@ import torch
 
 from pointillist_hf import PointGeneratorForCausalLM, PointTokenizer, ProceduralHeadRig
 from pointillist_hf.decoding.generation import generate_points
+from pointillist_hf.models.layout_features import append_layouts
 from pointillist_hf.training.recipes import build_generator_config
 
 from .clock import now
@@ -45,7 +46,7 @@ def time_cloud(
 ) -> float:
     """Seconds per point, everything that a generation prepares included."""
     context = torch.randn(1, CONDITIONING, model.config.cross_attention_size)
-    anchors = rig.face_anchors(rig.neutral().betas)
+    anchors = append_layouts(rig.face_anchors(rig.neutral().betas), None, model.config)
 
     def generate(count: int) -> float:
         start = now()

@@ -39,9 +39,9 @@ def make_variants(
     """Name and avatar; "feed-forward" is what the pipeline makes."""
     rig, decoder = pipe.rig, pipe.gaussian_decoder
     looks = decoder.config.image_inputs == "projected"
-    rig_params, context = pipe.encode_image([person.image], None, tracked)
+    rig_params, context, layouts = pipe.encode_image([person.image], None, tracked)
     view, betas = tracked[0].view(pipe.config.view_size), rig_params.betas[0]
-    generated = pipe.generate_tokens(context, rig_params, seeds=[0])
+    generated = pipe.generate_tokens(context, rig_params, layouts, seeds=[0])
     cloud = pipe.tokenizer.decode_points(generated.input_ids[0])
     if pipe.config.align_points:
         cloud = align_to_shape(cloud, rig, betas)

@@ -18,6 +18,7 @@ from .decoding.generation import generate_points
 from .geometry.cameras import orbit_cameras
 from .geometry.structures import Gaussians
 from .kernels.compilation import is_kept
+from .models.layout_features import append_layouts
 from .pipeline_hub import HubPipeline
 from .refinement.neighbors import nearest_points
 from .rendering import rasterize
@@ -57,7 +58,8 @@ def _decode(pipe: HubPipeline) -> None:
     context = torch.zeros(1, 1, generator.config.cross_attention_size, dtype=generator.dtype)
     options = {"grammar": pipe.config.grammar, "max_points": 1}
     if generator.config.binding_head == "anchored":
-        options["face_anchors"] = pipe.rig.face_anchors(pipe.rig.neutral().betas)
+        anchors = pipe.rig.face_anchors(pipe.rig.neutral().betas)
+        options["face_anchors"] = append_layouts(anchors, None, generator.config)
     generate_points(generator, context, seeds=[0], **options)
 
 

@@ -30,6 +30,7 @@ from .pipeline_parts import DAMAGE, check_parts, check_settings, resolve_dtype
 from .pipeline_steps import PipelineSteps
 from .portraits.image_processing_portrait import PortraitImageProcessor, PortraitInput
 from .portraits.portrait_tracker import PortraitTracker
+from .refinement.portrait_view import PortraitView
 from .registration import register_with_transformers
 from .rigs.head_rig import HeadRig
 
@@ -60,6 +61,7 @@ class AvatarPipeline(PipelineSteps, HubPipeline):
         temperature: Default of the call.
         min_p: Default of the call.
         guidance_scale: Default of the call; the paper has none, which is 1.
+        num_candidates: Default of the call; the paper draws one cloud.
         max_points: Default of the call.
         align_points: Whether clouds are laid onto the tracked head, see `rigs.alignment`. The paper
             does not; a small generator misses the shape of the head by millimetres.
@@ -92,6 +94,7 @@ class AvatarPipeline(PipelineSteps, HubPipeline):
         temperature: float = 1.0,
         min_p: float = 0.05,
         guidance_scale: float = 1.0,
+        num_candidates: int = 1,
         max_points: int = 20000,
         align_points: bool = False,
         complete_points: bool = False,
@@ -117,6 +120,7 @@ class AvatarPipeline(PipelineSteps, HubPipeline):
             temperature=temperature,
             min_p=min_p,
             guidance_scale=guidance_scale,
+            num_candidates=num_candidates,
             max_points=max_points,
             align_points=align_points,
             complete_points=complete_points,
@@ -183,6 +187,7 @@ class AvatarPipeline(PipelineSteps, HubPipeline):
         temperature: float | None = None,
         min_p: float | None = None,
         guidance_scale: float | None = None,
+        num_candidates: int | None = None,
         engine: Engine = "auto",
         num_return_sequences: int = 1,
         refine_steps: int | None = None,
@@ -208,6 +213,7 @@ class AvatarPipeline(PipelineSteps, HubPipeline):
             temperature: Of the sampling.
             min_p: Of the sampling.
             guidance_scale: Of the sampling: above 1, clouds follow the portrait more closely.
+            num_candidates: Clouds that are drawn; the one that fits the portrait best is kept.
             engine: "auto", "reference", "compiled", ..., see `decoding.generation.Engine`.
             num_return_sequences: Avatars of each portrait, one after the other.
             refine_steps: Steps of optimisation against the photograph; 0 leaves the networks' word.
@@ -218,34 +224,32 @@ class AvatarPipeline(PipelineSteps, HubPipeline):
         """
         images = image if isinstance(image, list) else [image]
         tell = on_progress or _tell_nobody
-        sampling = {"grammar": grammar, "temperature": temperature, "min_p": min_p}
-        sampling |= {"guidance_scale": guidance_scale, "max_points": max_points, "engine": engine}
-        sampling |= {"on_points": partial(tell, "generate_tokens"), **generate_kwargs}
+        sampling = {"temperature": temperature, "min_p": min_p, "guidance_scale": guidance_scale}
+        sampling |= {"grammar": grammar, "max_points": max_points, "num_candidates": num_candidates}
+        sampling |= {"engine": engine, **generate_kwargs}
+        sampling["on_points"] = partial(tell, "generate_tokens")
         framing = {"detect_face": detect_face, "remove_background": remove_background}
         refine_steps = self.config.refine_steps if refine_steps is None else refine_steps
-        seeds = self.check_inputs(
-            images, rig_params, seed, cameras, refine_steps, face=face, **framing
-        )
+        options = {"refine_steps": refine_steps, "face": face, **framing}
+        seeds = self.check_inputs(images, rig_params, seed, cameras, **options)
         copies = list_copies(len(images), num_return_sequences)
         seeds = [seed + i for seed in seeds for i in range(num_return_sequences)]
         timed = _Stopwatch(tell)
         with timed("track_portraits"):
             tracked = self.track_portraits(images, rig_params, cameras, face=face)
         with timed("encode_image"):
-            rig_params, context = self.encode_image(images, rig_params, tracked, **framing)
+            encoded = self.encode_image(images, rig_params, tracked, **framing)
             views = self.frame_portraits(tracked, copies)
-        rig_params, context = rig_params[copies], context[copies]
+        rig_params, context, layouts = (x if x is None else x[copies] for x in encoded)
         with timed("generate_tokens"):
-            generated = self.generate_tokens(context, rig_params, seeds=seeds, **sampling)
+            generated = self.generate_tokens(context, rig_params, layouts, seeds=seeds, **sampling)
         with timed("decode_points"):
             clouds = self.decode_points(generated.input_ids, rig_params, views)
         with timed("decode_gaussians"):
             gaussians = self.decode_gaussians(clouds, generated.token_hidden_states, context, views)
         avatars = _join_parts(gaussians, clouds, self.rig, rig_params)
         with timed("refine"):
-            for i in range(len(avatars) if refine_steps else 0):
-                options = {"num_steps": refine_steps, "on_step": partial(tell, "refine")}
-                avatars[i] = self.refine(avatars[i], [views[i]], seed=seeds[i], **options)
+            avatars = _refine_each(self, avatars, views, seeds, refine_steps, tell)
         self.maybe_free_model_hooks()
         return AvatarPipelineOutput(
             avatars, clouds, generated.input_ids, rig_params, tracked, timed.seconds
@@ -276,4 +280,21 @@ def _join_parts(
     return [
         Avatar(splats, cloud.bindings, rig, betas)
         for splats, cloud, betas in zip(gaussians, clouds, rig_params.betas, strict=True)
+    ]
+
+
+def _refine_each(
+    steps: PipelineSteps,
+    avatars: list[Avatar],
+    views: list[PortraitView] | None,
+    seeds: list[int],
+    num_steps: int,
+    tell: ProgressCallback,
+) -> list[Avatar]:
+    if not num_steps:
+        return avatars
+    options = {"num_steps": num_steps, "on_step": partial(tell, "refine")}
+    return [
+        steps.refine(avatar, [view], seed=seed, **options)
+        for avatar, view, seed in zip(avatars, views, seeds, strict=True)
     ]

@@ -13,6 +13,7 @@ from .decoding.grammar import PointGrammar
 from .decoding.guidance import MAX_GUIDANCE
 from .decoding.sampling import SeededSampling
 from .geometry.number_checks import check_integer, check_number
+from .pipeline_candidates import MAX_CANDIDATES
 from .refinement.point_sights import NUM_SIGHT_FEATURES
 from .rigs.array_checks import check_rig_arrays
 
@@ -37,6 +38,13 @@ def check_parts(pipe: DiffusionPipeline) -> None:
         if getattr(pipe, name, None) is None:
             raise ValueError(f"`{name}` must be given: a pipeline is nothing without it.")
     check_rig_arrays(pipe.rig)
+    heights = getattr(getattr(pipe.point_generator, "config", None), "layout_heights", None)
+    if heights is not None and not _foresees(pipe):
+        raise ValueError(
+            "`conditioner` must foresee layouts for a `point_generator` that is told them: it has "
+            f"no `layout_size`, and that has `layout_heights` {heights}. Use parts that were "
+            "trained together."
+        )
     for (part, value), (other, wanted) in _pairs(pipe):
         if value is None or wanted is None:  # a part of the user's own that does not say
             continue
@@ -55,11 +63,18 @@ def check_settings(pipe: DiffusionPipeline) -> None:
     )
     SeededSampling([], temperature=config.temperature, min_p=config.min_p)
     check_number("guidance_scale", config.guidance_scale, 0, MAX_GUIDANCE)
+    most = MAX_CANDIDATES if _foresees(pipe) else 1
+    check_integer("num_candidates", config.num_candidates, 1, most)
     check_integer("refine_steps", config.refine_steps, 0, MAX_REFINE_STEPS)
     check_integer("view_size", config.view_size, 16, MAX_VIEW_SIZE)
     for name in ("align_points", "complete_points"):
         if not isinstance(config[name], bool):
             raise ValueError(f"`{name}` must be true or false, got {config[name]!r}.")
+
+
+def _foresees(pipe: DiffusionPipeline) -> bool:
+    config = getattr(pipe.conditioner, "config", None)
+    return getattr(config, "layout_size", None) is not None
 
 
 def resolve_dtype(options: Mapping[str, object]) -> dict[str, object]:

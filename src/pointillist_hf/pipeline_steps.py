@@ -11,9 +11,11 @@ from torch import Tensor
 from .avatar import Avatar
 from .decoding.generation import PointGenerationOutput, generate_points
 from .decoding.grammar import MAX_POINTS
-from .decoding.streamers import PointCounter, StreamerGroup
+from .decoding.streamers import FirstRows, PointCounter, StreamerGroup
 from .geometry.number_checks import check_integer
 from .geometry.structures import Cameras, CanonicalPoints, Gaussians, RigParams, join_params
+from .models.layout_features import append_layouts
+from .pipeline_candidates import candidate_seeds, check_candidates, choose_candidates
 from .pipeline_inputs import check_choices, check_tracking, list_seeds
 from .pipeline_parts import MAX_REFINE_STEPS
 from .portraits.image_processing_portrait import PortraitInput
@@ -26,8 +28,10 @@ from .rigs.alignment import align_to_shape
 from .rigs.landmark_sources import find_landmark_places
 from .rigs.template_points import build_template_points
 
-# Settings of `generate_points` that a pipeline has defaults of.
-SAMPLING = ("grammar", "temperature", "min_p", "guidance_scale", "max_points")
+# Settings of `generate_tokens` that a pipeline has defaults of.
+SAMPLING = (
+    "grammar", "temperature", "min_p", "guidance_scale", "max_points", "num_candidates",
+)  # fmt: skip
 
 
 class PipelineSteps:
@@ -102,8 +106,8 @@ class PipelineSteps:
         *,
         detect_face: bool = True,
         remove_background: bool = True,
-    ) -> tuple[RigParams, Tensor]:
-        """Rig parameters of the portraits, and the tokens that the generator looks at.
+    ) -> tuple[RigParams, Tensor, Tensor | None]:
+        """Rig parameters of the portraits, what the generator looks at, and what it should make.
 
         Args:
             images: B photographs.
@@ -113,7 +117,8 @@ class PipelineSteps:
             remove_background: As in the call.
 
         Returns:
-            Parameters, B frames; conditioning tokens [B, M, D].
+            Parameters, B frames; conditioning tokens [B, M, D]; the layouts of clouds that a
+            conditioner with a `layout_size` foresees, None of others [B, L, L^2].
         """
         device, dtype = self._execution_device, self.conditioner.dtype
         if tracked is None:
@@ -134,7 +139,8 @@ class PipelineSteps:
         rig_params = rig_params.to(self.rig.v_template.device)
         num_points = self.conditioner.config.point_cloud_config.num_points
         rig_points = self.rig.sample_points(rig_params.betas, num_points)
-        return rig_params, self.conditioner(pixel_values, rig_points.to(device, dtype))
+        rig_points = rig_points.to(device, dtype)
+        return rig_params, *self.conditioner(pixel_values, rig_points, return_layouts=True)
 
     def frame_portraits(
         self, tracked: list[TrackedPortrait] | None, copies: Tensor
@@ -149,6 +155,7 @@ class PipelineSteps:
         self,
         context: Tensor,
         rig_params: RigParams | None = None,
+        layouts: Tensor | None = None,
         *,
         seeds: Sequence[int],
         on_points: Callable[[int], None] | None = None,
@@ -159,9 +166,14 @@ class PipelineSteps:
         Args:
             context: [B, M, D]
             rig_params: B frames, whose heads a generator with anchored bindings looks at.
+            layouts: Of `encode_image`: what the generator is told if it has `layout_heights`, and
+                what candidates are measured by. [B, L, L^2]
             seeds: One per row.
-            on_points: Gets the number of points so far, of all rows.
-            **sampling: Of `generate_points`; what is None or missing is the pipeline's.
+            on_points: Gets the number of points so far, of all rows. It and a `streamer` know of
+                the first candidates alone.
+            **sampling: Of `generate_points`, and `num_candidates`, sequences that are drawn for a
+                row, of which the one nearest to its layout is returned. What is None or missing is
+                the pipeline's.
         """
         for name in SAMPLING:
             if sampling.get(name) is None:
@@ -170,13 +182,9 @@ class PipelineSteps:
             blind = self.conditioner.hide_portraits(context)
             sampling.setdefault("unconditional_states", blind.to(self.point_generator.dtype))
         if self.point_generator.config.binding_head == "anchored":
-            if rig_params is None:
-                raise ValueError(
-                    "`rig_params` must be given: the bindings of this generator are anchored on "
-                    "the tracked head. Take those of `encode_image`."
-                )
-            anchors = self.rig.face_anchors(rig_params.betas)
-            sampling["face_anchors"] = anchors.to(context.device)
+            sampling["face_anchors"] = self._describe_faces(context, rig_params, layouts)
+        num_candidates = sampling.pop("num_candidates")
+        check_candidates(num_candidates, rig_params, layouts)
         most = check_integer("max_points", sampling["max_points"], 1, MAX_POINTS)
         with self.progress_bar(total=len(context) * most) as bar:
             bar.unit = " points"
@@ -185,17 +193,40 @@ class PipelineSteps:
             if on_points is not None:
                 counters.append(PointCounter(_sum_up(on_points), end_token_id))
             streamer = sampling.pop("streamer", None)
-            sampling["streamer"] = StreamerGroup([*counters, streamer] if streamer else counters)
+            streamers = StreamerGroup([*counters, streamer] if streamer else counters)
             generated = generate_points(
                 self.point_generator,
                 context.to(self.point_generator.dtype),
-                seeds=seeds,
+                seeds=candidate_seeds(seeds, num_candidates),
+                num_return_sequences=num_candidates,
+                streamer=FirstRows(streamers, num_candidates),
                 **sampling,
             )
             # Clouds end where they are complete, and so does the bar.
             bar.total = bar.n
             bar.refresh()
-        return generated
+        if num_candidates == 1:
+            return generated
+        parts = {"tokenizer": self.tokenizer, "rig": self.rig}
+        return choose_candidates(generated, layouts, rig_params.betas, **parts)
+
+    def _describe_faces(
+        self, context: Tensor, rig_params: RigParams | None, layouts: Tensor | None
+    ) -> Tensor:
+        """What anchored bindings are known by. [B, F, 6 or more]"""
+        if rig_params is None:
+            raise ValueError(
+                "`rig_params` must be given: the bindings of this generator are anchored on "
+                "the tracked head. Take those of `encode_image`."
+            )
+        config = self.point_generator.config
+        if config.layout_heights is not None and layouts is None:
+            raise ValueError(
+                "`layouts` must be given: this generator is told how many points to expect. Take "
+                "those of `encode_image`."
+            )
+        anchors = self.rig.face_anchors(rig_params.betas).to(context.device)
+        return append_layouts(anchors, layouts, config)
 
     def decode_points(
         self,

@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """How much stands off the skin, and in which cell."""
 
+import itertools
+import math
+
 import torch
 
 from pointillist_hf.geometry.structures import CanonicalPoints
-from pointillist_hf.rigs.cloud_layout import count_layout
+from pointillist_hf.rigs.cloud_layout import compare_layouts, count_layout
 
 CUBE = {"cube_center": (0.0, -0.035, -0.03), "cube_half_extent": 0.25}
 
@@ -42,3 +45,31 @@ def test_points_outside_the_cube_count_in_its_outermost_cells(tiny_rig):
     point = CanonicalPoints(torch.tensor([[0.0, 5.0, -5.0]]), torch.tensor([0]))
     found = count_layout(point, tiny_rig, betas, 3, **CUBE).reshape(3, 3, 3)
     assert found.nonzero().tolist() == [[2, 0, 1]]
+
+
+def test_layouts_are_compared_at_every_coarseness():
+    """By hand: roots of all cells, of eighths of the cube, and of the whole."""
+    torch.manual_seed(0)
+    layouts, wanted = torch.poisson(torch.full((3, 4, 16), 2.0)), torch.rand(4, 16)
+    found = compare_layouts(layouts, wanted)
+    for layout, distance in zip(layouts, found, strict=True):
+        expected = 0.0
+        for step in (1, 2, 4):
+            for corner in itertools.product(range(0, 4, step), repeat=3):
+                block = tuple(slice(low, low + step) for low in corner)
+                sums = [float(one.reshape(4, 4, 4)[block].sum()) for one in (layout, wanted)]
+                first, second = (math.sqrt(value + 3 / 8) for value in sums)
+                expected += (first - second) ** 2
+        assert abs(float(distance) - expected) < 1e-3
+    assert compare_layouts(wanted[None], wanted) == 0
+    assert compare_layouts(torch.ones(1, 3, 9), torch.zeros(3, 9)) > 0
+
+
+def test_what_is_near_its_place_is_better_than_far_off_and_than_nothing():
+    wanted = torch.zeros(4, 4, 4)
+    wanted[3, 1, 1] = 50
+    others = [wanted, wanted.roll(-1, dims=0), wanted.roll(-3, dims=0)]
+    found = compare_layouts(torch.stack(others).flatten(2), wanted.flatten(1))
+    assert found[0] == 0
+    assert found[0] < found[1] < found[2]
+    assert found[1] < compare_layouts(torch.zeros(1, 4, 16), wanted.flatten(1))

@@ -9,7 +9,6 @@ import torch
 
 from pointillist_hf import AvatarConditioner, PointGeneratorForCausalLM, RigRegressor
 from pointillist_hf.data.tokens.synthetic import SyntheticDatasetConfig, build_synthetic_dataset
-from pointillist_hf.training.cloud_layouts import person_layout
 from pointillist_hf.training.dataset import load_people
 from pointillist_hf.training.loop_config import LoopConfig
 from pointillist_hf.training.stages import run_stage
@@ -77,7 +76,7 @@ def test_nats_of_the_layout_are_part_of_the_loss(place):
             input_ids=ids[None],
             labels=labels[None],
             face_anchors=people.rig.face_anchors(person.betas[None]),
-            layouts=person_layout(person, people, size)[None],
+            layouts=people.layout_of(person, size)[None],
             layout_shares=torch.ones(1),
         )
     parts = sum(losses[f"loss_{kind}"][0] for kind in (*"xyzb", "end", "layout"))
@@ -88,7 +87,7 @@ def test_nats_of_the_layout_are_part_of_the_loss(place):
 def test_skin_in_coarse_bins_does_not_stand_off(place):
     """Half a bin of 64 is four millimetres."""
     people = load_people(place / "data", "train")
-    counts = [float(person_layout(p, people, 4).sum()) for p in people.persons]
+    counts = [float(people.layout_of(p, 4).sum()) for p in people.persons]
     whole = [p.num_points for p in people.persons]
     assert all(count < 0.6 * num for count, num in zip(counts, whole, strict=True))
 

@@ -21,7 +21,7 @@ from .cpu.decoder import CompiledDecoder, build_rules
 from .cpu.weights import WeightFormat, find_obstacle
 from .grammar import GrammarLevel, PointGrammar
 from .graph_decoder import GraphDecoder
-from .guidance import FirstStreams, Guidance, check_guidance, count_streams, spread_rows
+from .guidance import Guidance, check_guidance, count_streams, spread_rows
 from .options import (
     OWN_OPTIONS,
     check_anchors,
@@ -31,7 +31,7 @@ from .options import (
     list_seeds,
 )
 from .sampling import SeededSampling
-from .streamers import StopOnEvent, stop_on_interrupt
+from .streamers import FirstRows, StopOnEvent, stop_on_interrupt
 
 Engine = Literal[
     "auto",  # "compiled" where it can serve, otherwise "reference"
@@ -107,7 +107,8 @@ def generate_points(
             alone, see `AvatarConditioner.hide_portraits`. [B, M, cross_attention_size]
         **kwargs: `streamer`, for instance a `PointStreamer`; `stop`, a `threading.Event` that
             ends the generation when it is set; `encoder_attention_mask` [B, M]; `face_anchors`
-            [B, F, 6] of `HeadRig.face_anchors`, for anchored bindings alone; and what
+            of `HeadRig.face_anchors` [B, F, 6], for anchored bindings alone, with columns of
+            `append_layouts` if the generator has `layout_heights`; and what
             `generate` knows of caches, for instance `cache_implementation` and `use_cache`, which
             wants the reference engine.
 
@@ -240,7 +241,8 @@ def _generate_by_reference(
     if num_streams > 1:
         processors = [Guidance(guidance_scale, processors)]
         if kwargs.get("streamer") is not None:
-            kwargs["streamer"] = FirstStreams(kwargs["streamer"])
+            # The seeing streams' tokens are those of the clouds.
+            kwargs["streamer"] = FirstRows(kwargs["streamer"], num_streams)
     states = kwargs["encoder_hidden_states"]
     prompt = states.new_full(
         (len(states), TOKENS_PER_POINT), rules.layout.bos_token_id, dtype=torch.long

@@ -14,10 +14,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 from transformers import LogitsProcessor
-from transformers.generation.streamers import BaseStreamer
 
 from ..geometry.number_checks import check_finite, check_number
 from ..geometry.structures import check_shape
+from ..models.layout_features import hide_layouts
 
 MAX_GUIDANCE = 1e4  # logits times more could overflow where they are low
 ROWS = ("encoder_hidden_states", "encoder_attention_mask", "face_anchors")  # options with rows
@@ -72,6 +72,8 @@ def spread_rows(
         rows = rows.repeat_interleave(num_return_sequences, dim=0)
         if unconditional_states is not None:
             blind = rows
+            if name == "face_anchors":
+                blind = hide_layouts(rows)
             if name == "encoder_hidden_states":
                 blind = unconditional_states.repeat_interleave(num_return_sequences, dim=0)
             rows = pair_streams(rows, blind)
@@ -96,18 +98,3 @@ class Guidance(LogitsProcessor):
         for processor in self.processors:
             scores = processor(input_ids[::2], scores)
         return scores.repeat_interleave(2, dim=0)
-
-
-class FirstStreams(BaseStreamer):
-    """Passes on the tokens of the seeing streams, which are those of the clouds."""
-
-    def __init__(self, streamer: BaseStreamer) -> None:
-        self.streamer = streamer
-
-    def put(self, value: Tensor) -> None:
-        """Takes tokens [2 B] or a prompt [2 B, L]."""
-        self.streamer.put(value[::2])
-
-    def end(self) -> None:
-        """Passes the end on."""
-        self.streamer.end()

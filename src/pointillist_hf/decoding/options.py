@@ -74,7 +74,8 @@ def check_anchors(model: PointGeneratorForCausalLM, anchors: Tensor | None, batc
     config = model.config
     if (anchors is None) == (config.binding_head == "free"):
         if anchors is not None:
-            check_shape("face_anchors", anchors, (batch, config.num_faces, 6))
+            shape = (batch, config.num_faces, config.num_face_features)
+            check_shape("face_anchors", anchors, shape)
             check_finite("face_anchors", anchors)
         return
     given = "none" if anchors is None else "some"

@@ -132,6 +132,26 @@ class StreamerGroup(BaseStreamer):
             streamer.end()
 
 
+class FirstRows(BaseStreamer):
+    """Passes on the tokens of the first of every so many rows.
+
+    Args:
+        streamer: Gets them.
+        num_rows: Rows, of which one is passed on.
+    """
+
+    def __init__(self, streamer: BaseStreamer, num_rows: int) -> None:
+        self.streamer, self.num_rows = streamer, num_rows
+
+    def put(self, value: Tensor) -> None:
+        """Takes tokens [B num_rows] or a prompt [B num_rows, L]."""
+        self.streamer.put(value[:: self.num_rows])
+
+    def end(self) -> None:
+        """Passes the end on."""
+        self.streamer.end()
+
+
 class StopOnEvent(StoppingCriteria):
     """Ends all rows when an event is set."""
 

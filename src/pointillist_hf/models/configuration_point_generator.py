@@ -10,6 +10,9 @@ from transformers import PreTrainedConfig
 
 from .tokenization_points import TokenLayout, TokenOrder
 
+ANCHOR_SIZE = 6  # of a face: centre and normal
+MAX_HEIGHTS = 64
+
 
 @strict
 class PointGeneratorConfig(PreTrainedConfig):
@@ -60,6 +63,9 @@ class PointGeneratorConfig(PreTrainedConfig):
     # The tokenizer's cube, metres; only anchored bindings ask for it.
     cube_center: list[float] | None = None
     cube_half_extent: float = 0.30
+    # Metres above the faces at which they are told the layout that the conditioner foresees, see
+    # `layout_features`; None tells them nothing.
+    layout_heights: list[float] | None = None
     # Most points of a face in the clouds that were learned from, which the grammars "faces" and
     # "every_face" keep to; None sets no bound.
     max_points_per_face: int | None = None
@@ -94,6 +100,11 @@ class PointGeneratorConfig(PreTrainedConfig):
         return TokenLayout(self.num_bins, self.num_faces, self.token_order)
 
     @property
+    def num_face_features(self) -> int:
+        """What anchored bindings are told of each face: centre, normal, layout."""
+        return ANCHOR_SIZE + len(self.layout_heights or ())
+
+    @property
     def vocab_size(self) -> int:
         """Number of token ids."""
         return self.layout.vocab_size
@@ -119,6 +130,11 @@ class PointGeneratorConfig(PreTrainedConfig):
             self._validate_depth()
         if self.binding_head == "anchored":
             self._validate_anchors()
+        elif self.layout_heights is not None:
+            raise ValueError(
+                "`layout_heights` must be None with `binding_head='free'`, got "
+                f"{self.layout_heights}: nothing looks at where faces lie."
+            )
 
     def _validate_anchors(self) -> None:
         if self.point_head != "depth":
@@ -130,6 +146,15 @@ class PointGeneratorConfig(PreTrainedConfig):
             raise ValueError(
                 "`anchor_reach` and `anchor_hidden_size` must be at least 1, got "
                 f"{self.anchor_reach} and {self.anchor_hidden_size}."
+            )
+        heights = self.layout_heights
+        reach = 2 * self.cube_half_extent
+        if heights is not None and not (
+            0 < len(heights) <= MAX_HEIGHTS and all(abs(height) <= reach for height in heights)
+        ):
+            raise ValueError(
+                f"`layout_heights` must be None, or 1 to {MAX_HEIGHTS} heights in metres, at most "
+                f"{reach:g}, got {heights}."
             )
         if len(self.cube_center) != len("xyz") or not self.cube_half_extent > 0:
             raise ValueError(

@@ -46,6 +46,18 @@ class LayoutReader(nn.Module):
         return self.head(self.norm(states))
 
 
+def mix_layouts(log_rates: Tensor, layouts: Tensor, shares: Tensor) -> Tensor:
+    """What a generator is told in training: the true layouts in part, else those foreseen.
+
+    Args:
+        log_rates: Of `LayoutReader`; nothing is learned through them. [B, L, L^2]
+        layouts: The true ones. [B, L, L^2]
+        shares: Of the true ones. [B]
+    """
+    shares = shares[:, None, None]
+    return (1 - shares) * log_rates.detach().exp() + shares * layouts
+
+
 def layout_losses(log_rates: Tensor, layouts: Tensor) -> Tensor:
     """Nats of true layouts if cells are filled at random, at these rates. [B, size, size^2] -> [B]
 

@@ -20,7 +20,7 @@ from .configuration_conditioner import (
     PointCloudEncoderConfig,
     check_image_size,
 )
-from .layout_reader import LayoutReader
+from .layout_reader import LayoutReader, mix_layouts
 from .strict_loading import StrictLoading, check_loading, digest_weights
 
 ENCODERS = ("image_encoder", "point_cloud_encoder")
@@ -225,6 +225,17 @@ class AvatarConditioner(GuardedPush, StrictLoading, PreTrainedModel):
             check_image_size(side, self.config.image_config)
         return self.image_encoder(pixel_values).last_hidden_state
 
+    def foresee(self, image_states: Tensor) -> Tensor | None:
+        """Layouts of the clouds of these portraits, None if the conditioner foresees none.
+
+        Args:
+            image_states: Of `look_at`. [B, M, C]
+
+        Returns:
+            Numbers of points that are expected in each cell, see `rigs.cloud_layout`. [B, L, L^2]
+        """
+        return None if self.layout_reader is None else self.layout_reader(image_states).exp()
+
     def encode_image(self, image_states: Tensor, layouts: Tensor | None = None) -> Tensor:
         """Tokens of the portraits, then those of the layouts if the conditioner foresees any.
 
@@ -238,8 +249,7 @@ class AvatarConditioner(GuardedPush, StrictLoading, PreTrainedModel):
         tokens = self.image_proj(image_states) + self.embed_kinds.weight[0]
         if self.layout_reader is None:
             return tokens
-        if layouts is None:
-            layouts = self.layout_reader(image_states).exp()
+        layouts = self.foresee(image_states) if layouts is None else layouts
         slices = self.layout_proj(layouts.to(tokens.dtype).log1p())
         return torch.cat([tokens, slices + self.layout_reader.embed_slices.weight], dim=1)
 
@@ -265,7 +275,9 @@ class AvatarConditioner(GuardedPush, StrictLoading, PreTrainedModel):
         hide_portrait: Tensor | None = None,
         layouts: Tensor | None = None,
         layout_shares: Tensor | None = None,
-    ) -> Tensor | tuple[Tensor, Tensor]:
+        *,
+        return_layouts: bool = False,
+    ) -> Tensor | tuple[Tensor, Tensor | None]:
         """Conditioning tokens: those of the image, then those of the head.
 
         Args:
@@ -274,6 +286,7 @@ class AvatarConditioner(GuardedPush, StrictLoading, PreTrainedModel):
             hide_portrait: True in rows that get `hide_portraits`. [B]
             layouts: In training, the true ones. [B, L, L^2]
             layout_shares: Of the true layouts in what is told; the rest is foreseen. [B]
+            return_layouts: Whether to return what `foresee` says, without true layouts.
 
         Returns:
             [B, M, hidden_size]; where the true layouts are given, also the logarithms of the
@@ -281,11 +294,12 @@ class AvatarConditioner(GuardedPush, StrictLoading, PreTrainedModel):
         """
         states = self.look_at(pixel_values)
         if layouts is None:
-            return self.join_tokens(self.encode_image(states), rig_points, hide_portrait)
+            foreseen = self.foresee(states)
+            tokens = self.encode_image(states, foreseen)
+            context = self.join_tokens(tokens, rig_points, hide_portrait)
+            return (context, foreseen) if return_layouts else context
         log_rates = self.layout_reader(states)
-        shares = layout_shares[:, None, None]
-        told = (1 - shares) * log_rates.detach().exp() + shares * layouts
-        image_tokens = self.encode_image(states, told)
+        image_tokens = self.encode_image(states, mix_layouts(log_rates, layouts, layout_shares))
         return self.join_tokens(image_tokens, rig_points, hide_portrait), log_rates
 
     def join_tokens(

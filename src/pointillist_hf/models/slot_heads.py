@@ -24,7 +24,6 @@ from .configuration_point_generator import PointGeneratorConfig
 from .tokenization_points import TOKENS_PER_POINT, TokenLayout
 
 IGNORED = -100  # as a label: nothing is predicted here
-NORMAL_SIZE = 3
 
 
 @dataclass(frozen=True)
@@ -90,7 +89,7 @@ class FaceAnchors(nn.Module):
         self.config = config
         # Up to waves of two bins, so that neighbours differ.
         self.num_frequencies = math.ceil(math.log2(config.num_bins)) + 1
-        num_features = 3 + 6 * self.num_frequencies + NORMAL_SIZE
+        num_features = 6 * self.num_frequencies + config.num_face_features
         self.hidden_proj = nn.Linear(num_features, hidden_size)
         self.out_proj = nn.Linear(hidden_size, size)
         self.norm = nn.RMSNorm(size, eps=config.rms_norm_eps)
@@ -108,26 +107,28 @@ class FaceAnchors(nn.Module):
         """What the faces are on these heads.
 
         Args:
-            face_anchors: Of `HeadRig.face_anchors`, at least float32: centre in metres, normal.
-                [B, F, 6]
+            face_anchors: Of `append_layouts`, at least float32: centre in metres, normal, layout.
+                [B, F, 6 or more]
             face_rows: What is learned of each face, the same on every head. [F, D]
 
         Raises:
             ValueError: There are no anchors, or of another number of faces.
         """
         shape = None if face_anchors is None else tuple(face_anchors.shape)
-        if shape is None or shape[1:] != (len(face_rows), 6):
+        wanted = (len(face_rows), self.config.num_face_features)
+        if shape is None or shape[1:] != wanted:
             raise ValueError(
-                f"`face_anchors` must have shape (B, {len(face_rows)}, 6) with "
-                f"`binding_head='anchored'`, got {shape}. Take `rig.face_anchors(betas)`."
+                f"`face_anchors` must have shape (B, {wanted[0]}, {wanted[1]}) with "
+                f"`binding_head='anchored'`, got {shape}. Take `rig.face_anchors(betas)`, and "
+                "`append_layouts` if the generator has `layout_heights`."
             )
         # Half precision cannot tell neighbouring bins apart.
         with torch.autocast(face_anchors.device.type, enabled=False):
-            centers, normals = face_anchors.split(3, dim=-1)
+            centers, others = face_anchors.tensor_split([3], dim=-1)
             center = centers.new_tensor(self.config.cube_center)
             coords = (centers - center) / self.config.cube_half_extent
             waves = fourier_features(coords, self.num_frequencies, base=torch.pi / 2)
-            features = torch.cat([waves, normals], dim=-1)
+            features = torch.cat([waves, others], dim=-1)
         hidden = silu(self.hidden_proj(features.to(self.hidden_proj.weight.dtype)))
         embeddings = self.norm((self.out_proj(hidden) + face_rows).to(face_rows.dtype))
         return FaceTable(self.scale * embeddings, (coords + 1) / 2 * self.config.num_bins)
@@ -199,7 +200,7 @@ def embed_heads(
 
     Args:
         anchors: None with free bindings.
-        face_anchors: [B, F, 6], or the answer itself.
+        face_anchors: [B, F, 6 or more], or the answer itself.
         face_rows: [F, D]
 
     Raises:

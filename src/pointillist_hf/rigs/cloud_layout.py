@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn.functional import avg_pool3d
 
 from ..geometry.structures import CanonicalPoints
 from ..geometry.triangles import barycentric_coordinates
@@ -14,6 +15,8 @@ from .head_rig import HeadRig
 
 # Farther from its face a point is hair, a beard, a lash, or worn. Metres.
 OFF_SURFACE = 0.002
+# Added to counts before their roots are taken; Anscombe, Biometrika 35 (1948).
+SPREAD = 3 / 8
 
 
 def measure_distances(points: CanonicalPoints, rig: HeadRig, betas: Tensor) -> Tensor:
@@ -53,3 +56,28 @@ def count_layout(
     x, y, z = ((coords + 1) / 2 * size).long().clamp(0, size - 1).unbind(-1)
     counts = ((y * size + z) * size + x).bincount(minlength=size**3)
     return counts.to(points.means.dtype).reshape(size, size**2)
+
+
+def compare_layouts(layouts: Tensor, wanted: Tensor) -> Tensor:
+    """How far layouts are from one that is wanted: squared differences of the square roots.
+
+    Of a number that is drawn at random, the square root strays as far whatever the number is. Cells
+    are compared by themselves, and by twos along each edge as far as that goes: how much there is
+    counts as where it is.
+
+    Args:
+        layouts: Counts of K clouds. [K, L, L^2]
+        wanted: Counts, or what they are expected to be. [L, L^2]
+
+    Returns:
+        [K]
+    """
+    size = len(wanted)
+    cells = torch.cat([layouts, wanted[None]]).unflatten(-1, (size, size))[:, None]
+    total = layouts.new_zeros(len(layouts))
+    while True:
+        roots = (cells + SPREAD).sqrt()
+        total = total + (roots[:-1] - roots[-1:]).square().sum((1, 2, 3, 4))
+        if cells.shape[-1] % 2:
+            return total
+        cells = 8 * avg_pool3d(cells, 2)

@@ -28,6 +28,7 @@ from ..data.tokens.row_checks import check_data_set, check_row
 from ..data.tokens.rows import row_cameras, row_params
 from ..data.tokens.stored_pictures import StoredPictures, read_pictures, undecoded
 from ..geometry.structures import Cameras, RigParams
+from ..models.sequence_layout import count_sequence_layout
 from ..models.tokenization_points import TOKENS_PER_POINT, PointTokenizer, TokenOrder
 from ..rigs.head_rig import HeadRig
 
@@ -130,6 +131,10 @@ class People:
             return find_most_per_face(read_clouds(self.persons.rows), self.persons.stored.layout)
         clouds = (person.stored_ids.numpy() for person in self.persons)
         return find_most_per_face(clouds, self.tokenizer.layout)
+
+    def layout_of(self, person: Person, size: int) -> Tensor:
+        """How many points of a person stand off the skin, cell by cell. [size, size^2]"""
+        return count_sequence_layout(person.input_ids, self.tokenizer, self.rig, person.betas, size)
 
 
 def load_people(

@@ -29,12 +29,11 @@ from ..exporters.json_file import read_json_object, write_json_object
 from ..exporters.tensor_file import write_tensors
 from ..models.modeling_conditioner import AvatarConditioner
 from ..models.modeling_point_generator import PointGeneratorForCausalLM
-from ..models.slot_heads import FaceTable
 from ..models.tokenization_points import TOKENS_PER_POINT
 from ..portraits.image_processing_portrait import PortraitImageProcessor
 from .dataset import People
 from .portraits import portrait_pixels
-from .train_generator import embed_head
+from .train_generator import describe_faces
 
 logger = logging.getLogger(__name__)
 
@@ -71,8 +70,10 @@ class FrozenNetworks:
         num_samples = self.conditioner.config.point_cloud_config.num_points
         rig_points = people.rig.sample_points(person.betas[None], num_samples)
         with torch.autocast(device.type, torch.bfloat16, enabled=self.use_bfloat16):
-            context = self.conditioner(pixels.to(device), rig_points.to(device))
-            faces = embed_head(self.generator, people, person.betas)
+            context, layouts = self.conditioner(
+                pixels.to(device), rig_points.to(device), return_layouts=True
+            )
+            faces = describe_faces(self.generator, people, person.betas, layouts)
             input_ids = person.input_ids[None].to(device)
             states = windowed_states(self.generator, input_ids, context, faces)
         points = states[0, TOKENS_PER_POINT:-TOKENS_PER_POINT].unflatten(0, (-1, TOKENS_PER_POINT))
@@ -100,13 +101,14 @@ def windowed_states(
     generator: PointGeneratorForCausalLM,
     input_ids: Tensor,
     context: Tensor,
-    faces: FaceTable | None = None,
+    face_anchors: Tensor | None = None,
 ) -> Tensor:
     """Final hidden states of whole sequences under the sliding window. [B, L] -> [B, L, D]
 
     Fed in chunks through the rolling cache: each token meets the keys of a window and a chunk,
     not of the whole sequence.
     """
+    faces = generator.model.embed_faces(face_anchors)
     past, states = None, []
     for chunk in input_ids.split(max(generator.config.sliding_window // 2, 1), dim=1):
         output = generator.model(

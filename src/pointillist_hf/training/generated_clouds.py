@@ -56,8 +56,8 @@ class GeneratedClouds:
         """
         path = self.folder / f"{name}.safetensors"
         if not path.is_file():
-            rig_params, context = self.pipe.encode_image([image], None, [tracked])
-            made = self.pipe.generate_tokens(context, rig_params, seeds=[seed])
+            rig_params, context, layouts = self.pipe.encode_image([image], None, [tracked])
+            made = self.pipe.generate_tokens(context, rig_params, layouts, seeds=[seed])
             write_tensors({"input_ids": made.input_ids[0].to(torch.int32)}, path)
         return self.pipe.tokenizer.decode_points(read_tensors(path)["input_ids"].long())
 

@@ -16,7 +16,7 @@ from ..exporters.images import write_contact_sheet
 from ..geometry.cameras import orbit_cameras
 from ..geometry.structures import CanonicalPoints, Gaussians
 from ..models.modeling_point_generator import PointGeneratorForCausalLM
-from ..models.slot_heads import IGNORED, FaceTable
+from ..models.slot_heads import IGNORED
 from ..portraits.image_processing_portrait import PortraitImageProcessor
 from ..rendering import rasterize
 from ..rigs.head_rig import HeadRig
@@ -70,7 +70,7 @@ def cloud_losses(
     generator: PointGeneratorForCausalLM,
     input_ids: Tensor,
     context: Tensor,
-    faces: FaceTable | None = None,
+    face_anchors: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Nats of each token of a whole cloud, scored once, and the labels they are of.
 
@@ -78,13 +78,14 @@ def cloud_losses(
         generator: Sees windows of its own size, half a window apart.
         input_ids: A whole sequence. [L]
         context: Conditioning tokens. [1, M, D]
-        faces: Of the head, with anchored bindings.
+        face_anchors: Of the head, with anchored bindings. [1, F, 6 or more]
 
     Returns:
         Nats [L] and labels [L], -100 where the grammar leaves nothing to predict.
     """
     layout, window = generator.config.layout, generator.config.sliding_window
     window = min(window, len(input_ids))
+    faces = generator.model.embed_faces(face_anchors)
     nats = torch.zeros(len(input_ids), dtype=torch.float64)
     all_labels = cut_window(input_ids, 0, len(input_ids), layout)[1]
     plan = scoring_windows(len(input_ids), window)
@@ -179,11 +180,10 @@ def draw_samples(
 ) -> Tensor:
     """Clouds of the first people, true and sampled, seen from two sides. [4 K, H, W, 3]"""
     shown, generator = people.persons[:NUM_SAMPLES], training.generator
-    contexts = [encode_person(training, people, i, processor)[0] for i in range(len(shown))]
-    options = {}
-    if generator.config.binding_head == "anchored":
-        betas = torch.stack([person.betas for person in shown])
-        options["face_anchors"] = people.rig.face_anchors(betas).to(generator.device)
+    contexts, faces = zip(
+        *(encode_person(training, people, i, processor) for i in range(len(shown))), strict=True
+    )
+    options = {} if faces[0] is None else {"face_anchors": torch.cat(faces)}
     output = generate_points(generator, torch.cat(contexts), max_points=max_points, **options)
     pictures = []
     for person, sampled in zip(shown, output.input_ids.cpu(), strict=True):

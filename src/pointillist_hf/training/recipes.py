@@ -114,7 +114,11 @@ SIZES["tiny-depth"] = replace(
     },
 )
 # The generator reads the tracked head and is told a layout, and its windows are 512 points.
-ANCHORED = {"binding_head": "anchored", "token_order": "byzx"}
+ANCHORED = {
+    "binding_head": "anchored",
+    "token_order": "byzx",
+    "layout_heights": [0.0, 0.02, 0.05],
+}
 SIZES["nano-anchored"] = replace(
     SIZES["nano-depth"],
     generator={**SIZES["nano-depth"].generator, **ANCHORED},

@@ -235,7 +235,9 @@ def _run_generator(
         own = [part for part, source in given.items() if source is not None]
         new = ("layout_reader", "layout_proj")
         take_over_weights(conditioner, start / "conditioner", new=new, own=own)
-        take_over_weights(generator, start / "point_generator")
+        # What faces are told of layouts comes behind what they have been told.
+        wider = ("model.face_anchors.hidden_proj.weight",) if config.layout_heights else ()
+        take_over_weights(generator, start / "point_generator", wider=wider)
     if encoders.image is None:
         _take_over_encoder(conditioner, output, size)
     checks = generator_checks(splits.test, people, processor, loop)

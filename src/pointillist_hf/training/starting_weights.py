@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 from transformers import PreTrainedModel
 
 from ..exporters.json_file import read_json_object, write_json_object
@@ -43,6 +44,7 @@ def take_over_weights(
     *,
     new: Collection[str] = (),
     own: Collection[str] = (),
+    wider: Collection[str] = (),
 ) -> None:
     """Gives a network the weights of a saved one of the same shape, in place.
 
@@ -51,6 +53,8 @@ def take_over_weights(
         folder: Of the saved one.
         new: Parts that the saved one may lack; they stay as they are.
         own: Parts that stay as they are in any case.
+        wider: Matrices that may have more inputs than the saved one's, behind those; what they do
+            begins at nothing.
 
     Raises:
         FileNotFoundError: There is no such folder.
@@ -63,6 +67,8 @@ def take_over_weights(
         )
     found = type(model).from_pretrained(folder, dtype=torch.float32).state_dict()
     saved, wanted = _without(own, found), _without(own, model.state_dict())
+    for name in wider:
+        saved[name] = _widen(saved[name], wanted[name])
     wrong = [n for n, w in saved.items() if n not in wanted or wanted[n].shape != w.shape]
     wrong += [name for name in _without(new, wanted) if name not in saved]
     if wrong:
@@ -75,6 +81,11 @@ def take_over_weights(
 
 def _without(parts: Collection[str], weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: w for name, w in weights.items() if name.split(".")[0] not in parts}
+
+
+def _widen(saved: Tensor, wanted: Tensor) -> Tensor:
+    """A matrix with columns of zeros behind its own, as many as are missing."""
+    return pad(saved, (0, max(wanted.shape[1] - saved.shape[1], 0)))
 
 
 def _count_others(names: Sequence[str]) -> str:

@@ -8,10 +8,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ..models.layout_reader import layout_losses
+from ..models.layout_features import append_layouts, hide_layouts
+from ..models.layout_reader import layout_losses, mix_layouts
 from ..models.modeling_conditioner import AvatarConditioner
 from ..models.modeling_point_generator import PointGeneratorForCausalLM
-from ..models.slot_heads import IGNORED, FaceTable
+from ..models.slot_heads import IGNORED
 from ..models.tokenization_points import (
     TOKENS_PER_POINT,
     PointTokenizer,
@@ -21,7 +22,6 @@ from ..models.tokenization_points import (
 from ..portraits.image_processing_portrait import PortraitImageProcessor
 from ..rigs.head_rig import HeadRig
 from ..rigs.region_faces import find_region_faces
-from .cloud_layouts import person_layout
 from .dataset import People, Person
 from .loop import Batch, Loss, Periodic, train
 from .loop_config import LoopConfig
@@ -71,12 +71,18 @@ class GeneratorTraining(nn.Module):
         true one with a share of `layout_shares` [B]: it will be told what is foreseen, and has to
         obey it all the same.
         """
-        guesses = None
+        guesses = told = None
         if layouts is None:
             context = self.conditioner(pixel_values, rig_points, hide_portrait)
         else:
             shares = {"layouts": layouts, "layout_shares": layout_shares}
             context, guesses = self.conditioner(pixel_values, rig_points, hide_portrait, **shares)
+            told = mix_layouts(guesses, layouts, layout_shares)
+        if face_anchors is not None:
+            face_anchors = append_layouts(face_anchors, told, self.generator.config)
+            if hide_portrait is not None:
+                hidden = hide_layouts(face_anchors)
+                face_anchors = torch.where(hide_portrait[:, None, None], hidden, face_anchors)
         output = self.generator.model(
             input_ids=input_ids,
             encoder_hidden_states=context,
@@ -166,7 +172,7 @@ def train_generator(
         if is_anchored:
             row["face_anchors"] = people.rig.face_anchors(person.betas[None])
         if layout_size is not None:
-            row["layouts"] = person_layout(person, people, layout_size)[None]
+            row["layouts"] = people.layout_of(person, layout_size)[None]
             row["layout_shares"] = torch.rand(1, generator=generator)
         if config.portrait_dropout:
             # Drawn last: everything else in the row is the same for any share.
@@ -207,7 +213,7 @@ def encode_person(
     index: int,
     processor: PortraitImageProcessor,
     betas: Tensor | None = None,
-) -> tuple[Tensor, FaceTable | None]:
+) -> tuple[Tensor, Tensor | None]:
     """Conditioning tokens of a person's first portrait as it is [1, M, D], and the faces.
 
     Args:
@@ -221,18 +227,27 @@ def encode_person(
     betas = person.betas if betas is None else betas
     pixels = portrait_pixels(person.portraits[:1] / 255, processor)
     points = _rig_points(betas, people, training.conditioner)
-    context = training.conditioner(pixels.to(device), points.to(device))
-    return context, embed_head(training.generator, people, betas)
+    context, layouts = training.conditioner(
+        pixels.to(device), points.to(device), return_layouts=True
+    )
+    return context, describe_faces(training.generator, people, betas, layouts)
 
 
-def embed_head(
-    generator: PointGeneratorForCausalLM, people: People, betas: Tensor
-) -> FaceTable | None:
-    """The faces of the head `betas` [S] for anchored bindings, None for free ones."""
+def describe_faces(
+    generator: PointGeneratorForCausalLM, people: People, betas: Tensor, layouts: Tensor | None
+) -> Tensor | None:
+    """What anchored bindings are known by [1, F, 6 or more], None for free ones.
+
+    Args:
+        generator: That they are for.
+        people: Have the rig.
+        betas: Of the head. [S]
+        layouts: What is foreseen of its cloud, if anything. [1, L, L^2]
+    """
     if generator.config.binding_head == "free":
         return None
-    anchors = people.rig.face_anchors(betas[None])
-    return generator.model.embed_faces(anchors.to(generator.device))
+    anchors = people.rig.face_anchors(betas[None]).to(generator.device)
+    return append_layouts(anchors, layouts, generator.config)
 
 
 def _rig_points(betas: Tensor, people: People, conditioner: AvatarConditioner) -> Tensor:

@@ -14,7 +14,6 @@ from ..models.layout_reader import LayoutReader, layout_losses
 from ..models.modeling_rig_regressor import RigRegressor
 from ..portraits.image_processing_portrait import PortraitImageProcessor
 from ..rigs.head_rig import HeadRig
-from .cloud_layouts import person_layout
 from .dataset import People
 from .loop import Batch, train
 from .loop_config import LoopConfig
@@ -101,7 +100,7 @@ def train_regressor(
             "betas": params.betas,
             "expression": params.expression,
             "poses": params.poses,
-            "layouts": person_layout(person, people, LAYOUT_SIZE)[None],
+            "layouts": people.layout_of(person, LAYOUT_SIZE)[None],
         }
         if has_views:
             views = rest_views.draw(person, views_per_portrait, generator)
