@@ -29,7 +29,8 @@ CLOUDS_OPTIONS ?= --num_proc 2
 LIGHT_OPTIONS ?= --num_proc 2
 TRAIN_OPTIONS ?=
 GENERATOR_OPTIONS ?= --batch_size 8 --max_steps 10700 --portrait_dropout 0.15
-ASSEMBLE_OPTIONS ?= --grammar every_face --max_points 8000 --align_points False --guidance_scale 2.5
+ASSEMBLE_OPTIONS ?= --grammar every_face --max_points 8000 --align_points False \
+	--num_candidates 6
 # One after the other, each beginning where the last one ended.
 DECODER_STAGES ?= projected-decoder
 # On CPUs two processes of one thread outpace one of two. Elsewhere, for instance:

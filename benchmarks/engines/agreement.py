@@ -14,6 +14,8 @@ from pointillist_hf.decoding.generation import (
     PointGenerationOutput,
     generate_points,
 )
+from pointillist_hf.models.layout_features import append_layouts
+from pointillist_hf.models.slot_heads import score_slot
 from pointillist_hf.models.tokenization_points import TOKENS_PER_POINT
 
 CHECKPOINT = "model_cards/pointillist-tiny"
@@ -39,27 +41,36 @@ def round_head(head: Tensor, kind: str | None) -> Tensor:
 
 
 def divergence(
-    model: PointGeneratorForCausalLM, cloud: PointGenerationOutput, states: Tensor, kind: str | None
+    model: PointGeneratorForCausalLM,
+    cloud: PointGenerationOutput,
+    kind: str | None,
+    *,
+    states: Tensor,
+    anchors: Tensor | None,
 ) -> float:
     """Nats per point from what an engine draws from to what the model has there.
 
     Kullback's and Leibler's, at the tokens that the engine has drawn, ends among them; the first
-    token of a cloud is left out.
+    token of a cloud is left out. Faces that are anchored are scored without rounding.
     """
     layout, exact_head = model.config.layout, model.lm_head.weight
     head = round_head(exact_head, kind)
-    found = model.model(cloud.input_ids, states).last_hidden_state
-    found = found[:, TOKENS_PER_POINT:-TOKENS_PER_POINT].unflatten(1, (-1, TOKENS_PER_POINT))
+    output = model.model(cloud.input_ids, states, use_cache=False, face_anchors=anchors)
+    points = slice(TOKENS_PER_POINT, -TOKENS_PER_POINT)
+    found = output.last_hidden_state[:, points].unflatten(1, (-1, TOKENS_PER_POINT))
+    bindings = cloud.input_ids[:, points].unflatten(1, (-1, TOKENS_PER_POINT))
+    bindings = bindings[..., layout.slot_of("b")] - layout.binding_offset
     own = cloud.token_hidden_states
     own = round_blocks(own) if kind == "int8" else own
     is_real = torch.arange(own.shape[1]) < cloud.num_points[:, None]
+    bindings = bindings.masked_fill(~is_real, -1)
     total = 0.0
     for slot in range(TOKENS_PER_POINT):
-        rows = torch.arange(*layout.slot_range((slot + 1) % TOKENS_PER_POINT))
-        if slot == TOKENS_PER_POINT - 1:
-            rows = torch.cat([rows, torch.tensor([layout.eos_token_id])])
-        q = (own[:, :, slot] @ head[rows].mT).log_softmax(-1)
-        p = (found[:, :, slot] @ exact_head[rows].mT).log_softmax(-1)
+        scored = ((slot + 1) % TOKENS_PER_POINT, layout, output.anchoring, bindings)
+        q, p = (
+            score_slot(values[:, :, slot], scored[0], weight, *scored[1:]).log_softmax(-1)
+            for values, weight in ((own, head), (found, exact_head))
+        )
         total += float(((q.exp() * (q - p)).sum(-1) * is_real).sum())
     return total / float(cloud.num_points.sum())
 
@@ -68,10 +79,17 @@ def divergence(
 def check(num_clouds: int = 16) -> dict[str, object]:
     """On the checkpoint: do the engines agree, and how far off are the rounded ones?"""
     pipe = AvatarPipeline.from_pretrained(CHECKPOINT)
-    _, context, _ = pipe.encode_image(["examples/images/astronaut.jpg"])
+    photograph = ["examples/images/astronaut.jpg"]
+    tracked = pipe.track_portraits(photograph)
+    rig_params, context, layouts = pipe.encode_image(photograph, None, tracked)
     model = pipe.point_generator
+    anchors = pipe.rig.face_anchors(rig_params.betas)
+    anchors = append_layouts(anchors, layouts, model.config)
     options = {"num_return_sequences": num_clouds, "max_points": 1400, "min_p": 0.0}
-    states = context.repeat_interleave(num_clouds, 0)
+    options["face_anchors"] = anchors
+    copies = {"states": context.repeat_interleave(num_clouds, 0), "anchors": None}
+    if anchors is not None:
+        copies["anchors"] = anchors.expand(num_clouds, -1, -1)
     clouds = {
         engine: generate_points(model, context, engine=engine, **options)
         for engine in ("reference", *WEIGHT_FORMATS)
@@ -92,7 +110,7 @@ def check(num_clouds: int = 16) -> dict[str, object]:
         "points": int(reference.num_points.sum()),
         "clouds_alike": sum(alike),
         "divergence_nats_per_point": {
-            engine: round(divergence(model, cloud, states, WEIGHT_FORMATS.get(engine)), 6)
+            engine: round(divergence(model, cloud, WEIGHT_FORMATS.get(engine), **copies), 6)
             for engine, cloud in clouds.items()
         },
     }

@@ -220,14 +220,14 @@ class AvatarPipeline(PipelineSteps, HubPipeline):
             detect_face: False takes the largest centred square as the frame; without a tracker.
             remove_background: False keeps the background; without a tracker.
             on_progress: Is told how far it is, see `ProgressCallback`; what it raises ends it.
-            **generate_kwargs: Of `generate_points`: `streamer`, which gets the points, or `stop`.
+            **generate_kwargs: Of `generate_tokens`: `streamer`, which gets the points, or `stop`.
         """
         images = image if isinstance(image, list) else [image]
         tell = on_progress or _tell_nobody
-        sampling = {"temperature": temperature, "min_p": min_p, "guidance_scale": guidance_scale}
+        sampling = {"engine": engine, "on_points": partial(tell, "generate_tokens")}
+        sampling |= {"temperature": temperature, "min_p": min_p, "guidance_scale": guidance_scale}
         sampling |= {"grammar": grammar, "max_points": max_points, "num_candidates": num_candidates}
-        sampling |= {"engine": engine, **generate_kwargs}
-        sampling["on_points"] = partial(tell, "generate_tokens")
+        sampling |= generate_kwargs
         framing = {"detect_face": detect_face, "remove_background": remove_background}
         refine_steps = self.config.refine_steps if refine_steps is None else refine_steps
         options = {"refine_steps": refine_steps, "face": face, **framing}

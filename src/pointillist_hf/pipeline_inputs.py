@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor, arange
 
 from .geometry.number_checks import check_finite, check_integer, check_seed
-from .geometry.structures import Cameras, RigParams
+from .geometry.structures import Cameras, RigParams, check_shape
 from .rigs.head_rig import HeadRig
 
 MAX_AVATARS = 4096  # of a portrait
@@ -57,6 +57,42 @@ def check_choices(
             "`detect_face` and `remove_background` must be left alone with a `portrait_tracker`: "
             "it frames the head that it finds. Take a photograph that shows a face, or a pipeline "
             "without a tracker."
+        )
+
+
+def check_sampling(sampling: Mapping[str, object]) -> None:
+    """Refuses options of `generate_points` that the step decides by itself.
+
+    Raises:
+        ValueError: With what to do instead.
+    """
+    if "num_return_sequences" in sampling:
+        raise ValueError(
+            "`num_return_sequences` must be left out of `generate_tokens`, got "
+            f"{sampling['num_return_sequences']!r}: give a row of `context` to each cloud."
+        )
+
+
+def check_layouts(layouts: Tensor | None, rig_params: RigParams | None, count: int) -> None:
+    """Refuses heads and layouts that do not belong to so many rows of conditioning tokens.
+
+    Raises:
+        ValueError: There are more or fewer, or what is foreseen are no numbers of points.
+    """
+    if rig_params is not None and len(rig_params) != count:
+        raise ValueError(
+            f"`rig_params` must hold one frame per row of `context`, got {len(rig_params)} for "
+            f"{count}."
+        )
+    if layouts is None:
+        return
+    size = layouts.shape[1] if layouts.ndim > 1 else None
+    check_shape("layouts", layouts, (count, size, None if size is None else size**2))
+    check_finite("layouts", layouts)
+    if layouts.numel() and float(layouts.min()) < 0:
+        raise ValueError(
+            f"`layouts` must be numbers of points, 0 or more, got {float(layouts.min()):g}. Take "
+            "those of `encode_image`."
         )
 
 

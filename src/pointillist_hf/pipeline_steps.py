@@ -15,8 +15,14 @@ from .decoding.streamers import FirstRows, PointCounter, StreamerGroup
 from .geometry.number_checks import check_integer
 from .geometry.structures import Cameras, CanonicalPoints, Gaussians, RigParams, join_params
 from .models.layout_features import append_layouts
-from .pipeline_candidates import candidate_seeds, check_candidates, choose_candidates
-from .pipeline_inputs import check_choices, check_tracking, list_seeds
+from .pipeline_candidates import candidate_seeds, check_candidates, choose_candidates, replay
+from .pipeline_inputs import (
+    check_choices,
+    check_layouts,
+    check_sampling,
+    check_tracking,
+    list_seeds,
+)
 from .pipeline_parts import MAX_REFINE_STEPS
 from .portraits.image_processing_portrait import PortraitInput
 from .refinement.avatar_refinement import refine_avatar
@@ -169,12 +175,14 @@ class PipelineSteps:
             layouts: Of `encode_image`: what the generator is told if it has `layout_heights`, and
                 what candidates are measured by. [B, L, L^2]
             seeds: One per row.
-            on_points: Gets the number of points so far, of all rows. It and a `streamer` know of
-                the first candidates alone.
+            on_points: Gets the number of points so far, of all rows, of the first candidates.
             **sampling: Of `generate_points`, and `num_candidates`, sequences that are drawn for a
-                row, of which the one nearest to its layout is returned. What is None or missing is
-                the pipeline's.
+                row, of which what is nearest to its layout is returned. What is None or missing is
+                the pipeline's. A `streamer` gets sequences as they are drawn, or, of several
+                candidates, when they have been chosen.
         """
+        check_sampling(sampling)
+        check_layouts(layouts, rig_params, len(context))
         for name in SAMPLING:
             if sampling.get(name) is None:
                 sampling[name] = self.config[name]
@@ -183,8 +191,7 @@ class PipelineSteps:
             sampling.setdefault("unconditional_states", blind.to(self.point_generator.dtype))
         if self.point_generator.config.binding_head == "anchored":
             sampling["face_anchors"] = self._describe_faces(context, rig_params, layouts)
-        num_candidates = sampling.pop("num_candidates")
-        check_candidates(num_candidates, rig_params, layouts)
+        num_candidates = check_candidates(sampling.pop("num_candidates"), rig_params, layouts)
         most = check_integer("max_points", sampling["max_points"], 1, MAX_POINTS)
         with self.progress_bar(total=len(context) * most) as bar:
             bar.unit = " points"
@@ -193,11 +200,12 @@ class PipelineSteps:
             if on_points is not None:
                 counters.append(PointCounter(_sum_up(on_points), end_token_id))
             streamer = sampling.pop("streamer", None)
-            streamers = StreamerGroup([*counters, streamer] if streamer else counters)
+            is_live = streamer is not None and num_candidates == 1
+            streamers = StreamerGroup([*counters, streamer] if is_live else counters)
             generated = generate_points(
                 self.point_generator,
                 context.to(self.point_generator.dtype),
-                seeds=candidate_seeds(seeds, num_candidates),
+                seeds=candidate_seeds(seeds, len(context), num_candidates),
                 num_return_sequences=num_candidates,
                 streamer=FirstRows(streamers, num_candidates),
                 **sampling,
@@ -207,8 +215,12 @@ class PipelineSteps:
             bar.refresh()
         if num_candidates == 1:
             return generated
-        parts = {"tokenizer": self.tokenizer, "rig": self.rig}
-        return choose_candidates(generated, layouts, rig_params.betas, **parts)
+        clouds = self._place_clouds(generated.input_ids, rig_params, num_candidates)
+        parts = {"tokenizer": self.tokenizer, "rig": self.rig, "max_points": most}
+        chosen = choose_candidates(generated, clouds, layouts, rig_params.betas, **parts)
+        if streamer is not None:
+            replay(chosen.input_ids, streamer)
+        return chosen
 
     def _describe_faces(
         self, context: Tensor, rig_params: RigParams | None, layouts: Tensor | None
@@ -227,6 +239,19 @@ class PipelineSteps:
             )
         anchors = self.rig.face_anchors(rig_params.betas).to(context.device)
         return append_layouts(anchors, layouts, config)
+
+    def _place_clouds(
+        self, input_ids: Tensor, rig_params: RigParams | None, num_copies: int = 1
+    ) -> list[CanonicalPoints]:
+        """Clouds, so many for each head, laid onto it if the pipeline does that."""
+        clouds = [self.tokenizer.decode_points(row) for row in input_ids]
+        if not self.config.align_points or rig_params is None:
+            return clouds
+        heads = rig_params.betas.repeat_interleave(num_copies, dim=0)
+        return [
+            align_to_shape(cloud, self.rig, betas)
+            for cloud, betas in zip(clouds, heads, strict=True)
+        ]
 
     def decode_points(
         self,
@@ -254,12 +279,7 @@ class PipelineSteps:
         if has_template:
             clouds = [build_template_points(self.rig, betas) for betas in rig_params.betas]
         else:
-            clouds = [self.tokenizer.decode_points(row) for row in input_ids]
-        if self.config.align_points and rig_params is not None and not has_template:
-            clouds = [
-                align_to_shape(cloud, self.rig, betas)
-                for cloud, betas in zip(clouds, rig_params.betas, strict=True)
-            ]
+            clouds = self._place_clouds(input_ids, rig_params)
         if not self.config.complete_points or views is None:
             return clouds
         places = find_landmark_places(self.rig)

@@ -160,7 +160,7 @@ def write_model(people, folder):
     AvatarPipeline(
         image_processor=build_image_processor("nano"),
         rig=people.rig,
-        conditioner=AvatarConditioner(build_conditioner_config("nano", tokenizer)),
+        conditioner=AvatarConditioner(build_conditioner_config("nano-anchored", tokenizer)),
         tokenizer=tokenizer,
         point_generator=generator,
         gaussian_decoder=GaussianDecoder(GaussianDecoderConfig(**settings)),

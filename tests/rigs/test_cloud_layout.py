@@ -7,9 +7,13 @@ import math
 import torch
 
 from pointillist_hf.geometry.structures import CanonicalPoints
-from pointillist_hf.rigs.cloud_layout import compare_layouts, count_layout
+from pointillist_hf.rigs.cloud_layout import compare_layouts, count_cells, find_cells
 
 CUBE = {"cube_center": (0.0, -0.035, -0.03), "cube_half_extent": 0.25}
+
+
+def count_layout(points, rig, betas, size):
+    return count_cells(find_cells(points, rig, betas, size, **CUBE), size)[0]
 
 
 def cloud_on(rig, betas, heights):
@@ -22,12 +26,10 @@ def cloud_on(rig, betas, heights):
 def test_skin_is_not_counted_and_hair_is_where_a_loop_finds_it(tiny_rig):
     betas, size = torch.randn(tiny_rig.num_betas), 4
     heights = torch.zeros(tiny_rig.num_faces)
-    assert (
-        count_layout(cloud_on(tiny_rig, betas, heights), tiny_rig, betas, size, **CUBE).sum() == 0
-    )
+    assert count_layout(cloud_on(tiny_rig, betas, heights), tiny_rig, betas, size).sum() == 0
     heights[::3] = 0.01
     points = cloud_on(tiny_rig, betas, heights)
-    expected = torch.zeros(size, size, size)
+    expected = torch.zeros(size, size, size, dtype=torch.long)
     low = [c - CUBE["cube_half_extent"] for c in CUBE["cube_center"]]
     for point in points.means[::3].tolist():
         x, y, z = (
@@ -35,7 +37,7 @@ def test_skin_is_not_counted_and_hair_is_where_a_loop_finds_it(tiny_rig):
             for p, low_edge in zip(point, low, strict=True)
         )
         expected[y, z, x] += 1
-    found = count_layout(points, tiny_rig, betas, size, **CUBE)
+    found = count_layout(points, tiny_rig, betas, size)
     assert torch.equal(found, expected.flatten(1))
     assert found.sum() == len(heights[::3])
 
@@ -43,7 +45,7 @@ def test_skin_is_not_counted_and_hair_is_where_a_loop_finds_it(tiny_rig):
 def test_points_outside_the_cube_count_in_its_outermost_cells(tiny_rig):
     betas = torch.zeros(tiny_rig.num_betas)
     point = CanonicalPoints(torch.tensor([[0.0, 5.0, -5.0]]), torch.tensor([0]))
-    found = count_layout(point, tiny_rig, betas, 3, **CUBE).reshape(3, 3, 3)
+    found = count_layout(point, tiny_rig, betas, 3).reshape(3, 3, 3)
     assert found.nonzero().tolist() == [[2, 0, 1]]
 
 
@@ -73,3 +75,11 @@ def test_what_is_near_its_place_is_better_than_far_off_and_than_nothing():
     assert found[0] == 0
     assert found[0] < found[1] < found[2]
     assert found[1] < compare_layouts(torch.zeros(1, 4, 16), wanted.flatten(1))
+
+
+def test_groups_are_counted_apart():
+    cells, groups = torch.randint(-1, 27, (200,)), torch.randint(4, (200,))
+    found = count_cells(cells, 3, groups, 4)
+    for group in range(4):
+        assert torch.equal(found[group], count_cells(cells[groups == group], 3)[0])
+    assert found.sum() == (cells >= 0).sum()

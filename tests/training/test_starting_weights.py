@@ -11,8 +11,9 @@ from pointillist_hf import AvatarConditioner, PointGeneratorForCausalLM, RigRegr
 from pointillist_hf.data.tokens.synthetic import SyntheticDatasetConfig, build_synthetic_dataset
 from pointillist_hf.training.dataset import load_people
 from pointillist_hf.training.loop_config import LoopConfig
+from pointillist_hf.training.recipes import build_generator_config
 from pointillist_hf.training.stages import run_stage
-from pointillist_hf.training.starting_weights import take_over_weights
+from pointillist_hf.training.starting_weights import find_wider, take_over_weights
 from pointillist_hf.training.train_generator import GeneratorTraining
 from pointillist_hf.training.windows import cut_window
 
@@ -173,3 +174,29 @@ def test_windows_are_of_regions_that_the_rig_has(place):
     ):
         with pytest.raises(ValueError, match=expected):
             run("generator", place, "focused", steps=2, loop=loop)
+
+
+def test_faces_that_were_told_less_begin_where_they_were(place, tmp_path):
+    """What is told of layouts does nothing at first, and other heights are another thing."""
+    tokenizer = load_people(place / "data", "train", token_order="byzx").tokenizer
+    told = PointGeneratorForCausalLM(build_generator_config(SIZE, tokenizer))
+    config = build_generator_config(SIZE, tokenizer)
+    config.layout_heights = None
+    plain = PointGeneratorForCausalLM(config)
+    plain.save_pretrained(tmp_path)
+    take_over_weights(told, tmp_path, wider=find_wider(tmp_path, told.config))
+    heads = torch.randn(1, config.num_faces, told.config.num_face_features)
+    found = told.model.embed_faces(heads).embeddings
+    torch.testing.assert_close(found, plain.model.embed_faces(heads[..., :6]).embeddings)
+    told.config.layout_heights = [0.3]
+    told.config.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="`start_from` must hold a generator with"):
+        run("generator", place, "heights", steps=1, start_from=start_with(place, tmp_path))
+
+
+def start_with(place, generator):
+    """The components with another generator."""
+    folder = generator / "start"
+    shutil.copytree(place / "first", folder, ignore=shutil.ignore_patterns("*_run"))
+    shutil.copy(generator / "config.json", folder / "point_generator")
+    return folder

@@ -81,7 +81,8 @@ def check_anchors(model: PointGeneratorForCausalLM, anchors: Tensor | None, batc
     given = "none" if anchors is None else "some"
     raise ValueError(
         "`face_anchors` must be given with `binding_head='anchored'` and with no other, got "
-        f"{given} for {config.binding_head!r}: take `rig.face_anchors(betas)`."
+        f"{given} for {config.binding_head!r}: take `rig.face_anchors(betas)`, and "
+        "`append_layouts` for a generator with `layout_heights`."
     )
 
 

@@ -29,7 +29,8 @@ class PointStreamer(BaseStreamer):
     Args:
         tokenizer: Tokens to points.
         callback: Gets the row of the batch and the point, a cloud of one. Clouds that a pipeline
-            aligns (`align_points`) come as they are before that.
+            aligns (`align_points`) come as they are before that; those of several candidates
+            (`num_candidates`) come when one has been chosen.
 
     Example:
         >>> streamer = PointStreamer(pipe.tokenizer, lambda row, point: print(row, point.means))

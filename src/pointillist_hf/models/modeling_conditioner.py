@@ -290,7 +290,8 @@ class AvatarConditioner(GuardedPush, StrictLoading, PreTrainedModel):
 
         Returns:
             [B, M, hidden_size]; where the true layouts are given, also the logarithms of the
-            numbers that were foreseen [B, L, L^2].
+            numbers that were foreseen [B, L, L^2]; with `return_layouts`, what was foreseen, or
+            None.
         """
         states = self.look_at(pixel_values)
         if layouts is None:

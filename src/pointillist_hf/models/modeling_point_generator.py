@@ -151,7 +151,7 @@ class PointGeneratorModel(PointGeneratorPreTrainedModel):
                 those of points, from `DepthPointHead.join_tokens`: the states of the large
                 transformer are returned, and positions and masks are theirs. [B, L, D]
             use_cache: Whether to return `past_key_values`.
-            face_anchors: Of `HeadRig.face_anchors`, with `binding_head="anchored"` [B, F, 6]; or
+            face_anchors: Of `append_layouts`, with `binding_head="anchored"` [B, F, 6 or more]; or
                 what `embed_faces` made of them, where one head is asked about often.
             **kwargs: `output_hidden_states`, `output_attentions` and the like.
         """
@@ -199,7 +199,7 @@ class PointGeneratorModel(PointGeneratorPreTrainedModel):
         return PointGeneratorModelOutput(hidden_states, past_key_values)
 
     def embed_faces(self, face_anchors: Tensor | FaceTable | None) -> FaceTable | None:
-        """The faces of B heads for `binding_head="anchored"`, None for "free". [B, F, 6]"""
+        """The faces of B heads for `binding_head="anchored"`, None for "free". [B, F, 6 or more]"""
         rows = slice(self.config.layout.binding_offset, self.config.layout.bos_token_id)
         return embed_heads(self.face_anchors, face_anchors, self.embed_tokens.weight[rows])
 

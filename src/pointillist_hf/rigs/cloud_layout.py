@@ -27,7 +27,7 @@ def measure_distances(points: CanonicalPoints, rig: HeadRig, betas: Tensor) -> T
     return (torch.einsum("nk,nkc->nc", weights, corners) - points.means).norm(dim=-1)
 
 
-def count_layout(
+def find_cells(
     points: CanonicalPoints,
     rig: HeadRig,
     betas: Tensor,
@@ -37,7 +37,7 @@ def count_layout(
     cube_half_extent: float,
     tolerance: float = OFF_SURFACE,
 ) -> Tensor:
-    """The layout of a cloud: how many points stand off the skin in each cell of a coarse grid.
+    """In which cell of a coarse grid each point stands off the skin.
 
     Args:
         points: Of a person.
@@ -49,13 +49,32 @@ def count_layout(
         tolerance: Metres from the skin that are no standing off, such as what coarse bins add.
 
     Returns:
-        Counts, slice by slice from the lowest; within a slice by z, then x. [size, size^2]
+        Cells, slice by slice from the lowest; within a slice by z, then x. -1 on the skin. [N]
     """
-    standing = points.means[measure_distances(points, rig, betas) > tolerance]
-    coords = (standing - standing.new_tensor(cube_center)) / cube_half_extent
+    coords = (points.means - points.means.new_tensor(cube_center)) / cube_half_extent
     x, y, z = ((coords + 1) / 2 * size).long().clamp(0, size - 1).unbind(-1)
-    counts = ((y * size + z) * size + x).bincount(minlength=size**3)
-    return counts.to(points.means.dtype).reshape(size, size**2)
+    stands = measure_distances(points, rig, betas) > tolerance
+    return torch.where(stands, (y * size + z) * size + x, -1)
+
+
+def count_cells(
+    cells: Tensor, size: int, groups: Tensor | None = None, num_groups: int = 1
+) -> Tensor:
+    """The layout of a cloud: how many points stand off the skin in each cell.
+
+    Args:
+        cells: Of `find_cells`. [N]
+        size: Cells along an edge of the cube.
+        groups: Of the points, which are counted apart. [N]
+        num_groups: How many there are.
+
+    Returns:
+        [num_groups, size, size^2]
+    """
+    groups = torch.zeros_like(cells) if groups is None else groups
+    stands = cells >= 0
+    places = groups[stands] * size**3 + cells[stands]
+    return places.bincount(minlength=num_groups * size**3).reshape(num_groups, size, size**2)
 
 
 def compare_layouts(layouts: Tensor, wanted: Tensor) -> Tensor:
@@ -74,7 +93,7 @@ def compare_layouts(layouts: Tensor, wanted: Tensor) -> Tensor:
     """
     size = len(wanted)
     cells = torch.cat([layouts, wanted[None]]).unflatten(-1, (size, size))[:, None]
-    total = layouts.new_zeros(len(layouts))
+    total = cells.new_zeros(len(layouts))
     while True:
         roots = (cells + SPREAD).sqrt()
         total = total + (roots[:-1] - roots[-1:]).square().sum((1, 2, 3, 4))

@@ -28,7 +28,7 @@ from ..data.tokens.row_checks import check_data_set, check_row
 from ..data.tokens.rows import row_cameras, row_params
 from ..data.tokens.stored_pictures import StoredPictures, read_pictures, undecoded
 from ..geometry.structures import Cameras, RigParams
-from ..models.sequence_layout import count_sequence_layout
+from ..models.decoded_layout import count_decoded_layout
 from ..models.tokenization_points import TOKENS_PER_POINT, PointTokenizer, TokenOrder
 from ..rigs.head_rig import HeadRig
 
@@ -134,7 +134,8 @@ class People:
 
     def layout_of(self, person: Person, size: int) -> Tensor:
         """How many points of a person stand off the skin, cell by cell. [size, size^2]"""
-        return count_sequence_layout(person.input_ids, self.tokenizer, self.rig, person.betas, size)
+        points = self.tokenizer.decode_points(person.input_ids)
+        return count_decoded_layout(points, self.tokenizer, self.rig, person.betas, size)
 
 
 def load_people(

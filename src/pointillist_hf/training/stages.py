@@ -49,7 +49,7 @@ from .recipes import (
     token_order_of,
 )
 from .stage_settings import describe_run, format_run
-from .starting_weights import choose_start, take_over_weights
+from .starting_weights import choose_start, find_wider, take_over_weights
 from .train_decoder import train_decoder
 from .train_generator import embed_geometry, train_generator
 from .train_projected_decoder import train_projected_decoder
@@ -235,8 +235,7 @@ def _run_generator(
         own = [part for part, source in given.items() if source is not None]
         new = ("layout_reader", "layout_proj")
         take_over_weights(conditioner, start / "conditioner", new=new, own=own)
-        # What faces are told of layouts comes behind what they have been told.
-        wider = ("model.face_anchors.hidden_proj.weight",) if config.layout_heights else ()
+        wider = find_wider(start / "point_generator", config)
         take_over_weights(generator, start / "point_generator", wider=wider)
     if encoders.image is None:
         _take_over_encoder(conditioner, output, size)

@@ -13,6 +13,7 @@ from torch.nn.functional import pad
 from transformers import PreTrainedModel
 
 from ..exporters.json_file import read_json_object, write_json_object
+from ..models.configuration_point_generator import PointGeneratorConfig
 from .checkpoints import find_checkpoints
 
 FILE_NAME = "start.json"
@@ -36,6 +37,23 @@ def choose_start(start_from: str | Path | None, output_dir: Path) -> str | None:
             "it out to go on, or give another `output`."
         )
     return began
+
+
+def find_wider(folder: Path, config: PointGeneratorConfig) -> tuple[str, ...]:
+    """What may have more inputs than that of the saved generator, which was told of no layouts.
+
+    Raises:
+        ValueError: It was told of them at other heights.
+    """
+    path = folder / "config.json"
+    saved = read_json_object(path).get("layout_heights") if path.is_file() else None
+    if saved in (None, config.layout_heights):
+        # What faces are told of layouts comes behind what they have been told.
+        return ("model.face_anchors.hidden_proj.weight",)
+    raise ValueError(
+        f"`start_from` must hold a generator with `layout_heights` {config.layout_heights} or "
+        f"none, and {folder} has {saved}; name another."
+    )
 
 
 def take_over_weights(
@@ -67,7 +85,7 @@ def take_over_weights(
         )
     found = type(model).from_pretrained(folder, dtype=torch.float32).state_dict()
     saved, wanted = _without(own, found), _without(own, model.state_dict())
-    for name in wider:
+    for name in set(wider) & set(saved) & set(wanted):
         saved[name] = _widen(saved[name], wanted[name])
     wrong = [n for n, w in saved.items() if n not in wanted or wanted[n].shape != w.shape]
     wrong += [name for name in _without(new, wanted) if name not in saved]

@@ -61,7 +61,7 @@ class CompiledDecoder:
         seeds: One per cloud.
         weight_format: `WeightFormat`; keys and values are rounded like the weights, and float32 if
             these are exact.
-        face_anchors: Heads that anchored bindings know the faces by. [B, F, 6]
+        face_anchors: Heads that anchored bindings know the faces by. [B, F, 6 or more]
     """
 
     def __init__(

@@ -32,7 +32,7 @@ def add_faces(
     Args:
         model: With anchored bindings.
         weights: Of the model.
-        face_anchors: Of the rows; heads that are alike are kept once. [B, F, 6]
+        face_anchors: Of the rows; heads that are alike are kept once. [B, F, 6 or more]
         weight_format: How the faces' embeddings are stored.
     """
     layout, (batch, count) = model.config.layout, face_anchors.shape[:2]
