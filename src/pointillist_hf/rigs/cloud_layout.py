@@ -80,7 +80,8 @@ def count_cells(
 def compare_layouts(layouts: Tensor, wanted: Tensor) -> Tensor:
     """How far layouts are from one that is wanted: squared differences of the square roots.
 
-    Of a number that is drawn at random, the square root strays as far whatever the number is. Cells
+    Of a number that is drawn at random, the square root strays as far whatever the number is; under
+    their likelihood, a few points in a cell that should be empty would outweigh all others. Cells
     are compared by themselves, and by twos along each edge as far as that goes: how much there is
     counts as where it is.
 
