@@ -11,7 +11,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from transformers.generation.streamers import BaseStreamer
 
 from .decoding.generation import PointGenerationOutput
 from .decoding.options import list_seeds
@@ -182,11 +181,3 @@ def _join(
         output.num_points.new_tensor([len(ids) for ids, _ in rows]),
         output.is_finished.new_tensor([all(output.is_finished[i] for _, i in p) for p in kept]),
     )
-
-
-def replay(input_ids: Tensor, streamer: BaseStreamer) -> None:
-    """Gives sequences [B, 4 (N + 2)] to a streamer, as if they were drawn now."""
-    streamer.put(input_ids[:, :TOKENS_PER_POINT])
-    for column in input_ids[:, TOKENS_PER_POINT:].cpu().unbind(1):
-        streamer.put(column)
-    streamer.end()

@@ -11,11 +11,11 @@ from torch import Tensor
 from .avatar import Avatar
 from .decoding.generation import PointGenerationOutput, generate_points
 from .decoding.grammar import MAX_POINTS
-from .decoding.streamers import FirstRows, PointCounter, StreamerGroup
+from .decoding.streamers import FirstRows, PointCounter, StreamerGroup, replay
 from .geometry.number_checks import check_integer
 from .geometry.structures import Cameras, CanonicalPoints, Gaussians, RigParams, join_params
 from .models.layout_features import append_layouts
-from .pipeline_candidates import candidate_seeds, check_candidates, choose_candidates, replay
+from .pipeline_candidates import candidate_seeds, check_candidates, choose_candidates
 from .pipeline_inputs import (
     check_choices,
     check_layouts,

@@ -153,6 +153,14 @@ class FirstRows(BaseStreamer):
         self.streamer.end()
 
 
+def replay(input_ids: Tensor, streamer: BaseStreamer) -> None:
+    """Gives sequences [B, 4 (N + 2)] to a streamer, as if they were drawn now."""
+    streamer.put(input_ids[:, :TOKENS_PER_POINT])
+    for column in input_ids[:, TOKENS_PER_POINT:].cpu().unbind(1):
+        streamer.put(column)
+    streamer.end()
+
+
 class StopOnEvent(StoppingCriteria):
     """Ends all rows when an event is set."""
 
