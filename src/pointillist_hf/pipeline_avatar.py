@@ -213,7 +213,7 @@ class AvatarPipeline(PipelineSteps, HubPipeline):
             temperature: Of the sampling.
             min_p: Of the sampling.
             guidance_scale: Of the sampling: above 1, clouds follow the portrait more closely.
-            num_candidates: Clouds that are drawn; the one that fits the portrait best is kept.
+            num_candidates: Clouds that are drawn; what fits the portrait best of them is kept.
             engine: "auto", "reference", "compiled", ..., see `decoding.generation.Engine`.
             num_return_sequences: Avatars of each portrait, one after the other.
             refine_steps: Steps of optimisation against the photograph; 0 leaves the networks' word.
