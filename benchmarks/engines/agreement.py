@@ -46,7 +46,7 @@ def divergence(
     kind: str | None,
     *,
     states: Tensor,
-    anchors: Tensor | None,
+    anchors: Tensor,
 ) -> float:
     """Nats per point from what an engine draws from to what the model has there.
 
@@ -87,9 +87,10 @@ def check(num_clouds: int = 16) -> dict[str, object]:
     anchors = append_layouts(anchors, layouts, model.config)
     options = {"num_return_sequences": num_clouds, "max_points": 1400, "min_p": 0.0}
     options["face_anchors"] = anchors
-    copies = {"states": context.repeat_interleave(num_clouds, 0), "anchors": None}
-    if anchors is not None:
-        copies["anchors"] = anchors.expand(num_clouds, -1, -1)
+    copies = {
+        "states": context.expand(num_clouds, -1, -1),
+        "anchors": anchors.expand(num_clouds, -1, -1),
+    }
     clouds = {
         engine: generate_points(model, context, engine=engine, **options)
         for engine in ("reference", *WEIGHT_FORMATS)
